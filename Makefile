@@ -1,0 +1,69 @@
+# Everything a developer types. `make install` needs Python 3.11 or newer with its venv module.
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow check format bench lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Set up .venv with the locked versions; quick when that is done already
+
+demo: $(STAMP) ## Audit a small made-up data set and write a report
+	$(BIN)/multimem demo
+
+test: $(STAMP) ## Run the tests, without the slow ones
+	$(BIN)/pytest
+
+test-slow: $(STAMP) ## Run the tests that take minutes
+	$(BIN)/pytest -m slow --timeout 1800
+
+check: $(STAMP) ## Lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## Format and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## Measure the parts on this machine
+	$(BIN)/python -m jobs.bench
+
+lock: $(STAMP) ## Resolve the newest versions that pyproject.toml allows into requirements.lock
+	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --extra dev \
+		--no-annotate --no-header --no-emit-index-url pyproject.toml -o requirements.lock
+
+clean: ## Remove the environment and all caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# The stamp is written last: an installation that was interrupted is taken up again.
+$(STAMP): requirements.lock pyproject.toml
+	@$(BIN)/python -c '' 2>/dev/null || { $(find_python) && "$$python" -m venv --clear $(VENV); }
+	$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip install -q --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+# A name on the path may be no more than a shim, so that each candidate is run before it is taken.
+# Versions that every locked wheel exists for (below 3.14) come first, newer ones after them.
+suitable := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, int(sys.argv[1])))
+define find_python
+for below in 14 99 0; do \
+	for python in "$(PYTHON)" python3.13 python3.12 python3.11; do \
+		if "$$python" -c '$(suitable)' $$below 2>/dev/null; then break 2; fi; \
+	done; \
+done; \
+if [ $$below = 0 ]; then \
+	echo "multimem_ray needs Python 3.11 or newer with its venv module. Here, $(PYTHON) is" \
+		"'$$("$(PYTHON)" --version 2>&1 | head -1)', and python3.13, 3.12 and 3.11 were not found" \
+		"or lack venv. Install one (Debian: apt install python3 python3-venv), or name it:" \
+		"make install PYTHON=/path/to/python3" >&2; \
+	exit 1; \
+fi
+endef
