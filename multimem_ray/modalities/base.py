@@ -1,0 +1,139 @@
+"""What a modality is: three functions between the bytes of a shard and a tensor.
+
+``decode`` turns foreign bytes into a canonical array once per sample, ``view`` makes one random
+view of it (several per sample, seeded by the sample), ``collate`` stacks views for a tower. A
+modality lives in one file of this package, or in a module of the user's own: nothing else has
+to know it.
+
+Decoding is where foreign data enters, so it is bounded: sizes are read from headers, and limits
+are settings. It is deterministic: the same bytes give the same array, whoever decodes them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from multimem_ray.errors import DecodeError
+
+Array: TypeAlias = NDArray[Any]
+
+
+class ModalitySettings(BaseModel):
+    """Settings that every modality has; each adds its own, and its limits."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    strength: float = Field(
+        1.0, ge=0, le=10, description="how far a view departs from the clean input; 0 = not at all"
+    )
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a view looks like to a tower.
+
+    Args:
+        kind: ``image`` (channels, height, width), ``series`` (samples,) or (channels, samples),
+            ``frames`` (frames, channels, height, width), ``tokens`` (length,) with 0 as padding.
+        shape: Shape of one view, without the batch.
+        dtype: Name of its NumPy dtype. Integers span the range of their type: uint8 0..255,
+            int16 -32768..32767; tokens are ids below ``vocab``.
+        vocab: Number of token ids, padding included; None if there are no tokens.
+        sample_rate: Values per second of a series; None if there is no time.
+    """
+
+    kind: Literal["image", "series", "frames", "tokens"]
+    shape: tuple[int, ...]
+    dtype: str
+    vocab: int | None = None
+    sample_rate: int | None = None
+
+
+class Modality(ABC):
+    """One kind of data: how it is decoded, varied and stacked.
+
+    A subclass gives ``name``, ``extensions``, its ``Settings``, ``spec``, ``decode`` and ``view``,
+    and is announced with :func:`multimem_ray.modalities.registry.register`. It holds no state
+    but its settings, so it is picklable and may be used from several threads.
+
+    Args:
+        settings: An instance of the class's ``Settings``; default: all defaults.
+    """
+
+    name: ClassVar[str]
+    extensions: ClassVar[tuple[str, ...]]
+    """Member extensions by preference, lower-case, without the leading dot."""
+    json_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields of a sample's JSON that are looked for when no member has such an extension."""
+    Settings: ClassVar[type[ModalitySettings]] = ModalitySettings
+
+    settings: ModalitySettings
+
+    def __init__(self, settings: ModalitySettings | None = None) -> None:
+        self.settings = self.Settings() if settings is None else settings
+
+    @property
+    @abstractmethod
+    def spec(self) -> Spec:
+        """Shape and kind of a view."""
+
+    @abstractmethod
+    def decode(self, data: Any) -> Array:
+        """Canonical array of one sample: deterministic, bounded, compact.
+
+        Args:
+            data: Bytes of the member, or the value of a JSON field.
+
+        Raises:
+            DecodeError: ``undecodable``, ``empty`` or ``too_large``; names the limit.
+        """
+
+    @abstractmethod
+    def view(self, decoded: Array, rng: np.random.Generator | None) -> Array:
+        """One random view, of ``spec.shape`` and ``spec.dtype``.
+
+        Args:
+            decoded: What ``decode`` returned; it is not changed.
+            rng: Source of all randomness; None (or strength 0) gives the clean view.
+        """
+
+    def collate(self, views: Sequence[Array]) -> torch.Tensor:
+        """Stack views into a tensor of shape (N, *spec.shape) and the dtype of the views."""
+        return torch.from_numpy(np.stack(views))
+
+
+def as_bytes(data: object, name: str) -> bytes:
+    """The bytes of a member, which are not empty.
+
+    Raises:
+        DecodeError: ``empty``, or ``undecodable`` if a JSON field was given.
+    """
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise DecodeError(
+            f"{name}: expected the bytes of a file, got a JSON {type(data).__name__}; name a "
+            f"member extension in data.fields.{name}"
+        )
+    if not len(data):
+        raise DecodeError(f"{name}: the member has 0 bytes", "empty")
+    return bytes(data)
+
+
+def undecodable(name: str, error: BaseException | str) -> DecodeError:
+    """A DecodeError that says what the library said, on one line of at most 200 characters."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return DecodeError(f"{name}: cannot be decoded: {said[:200]}")
+
+
+def too_large(name: str, what: str, limit: str, value: object) -> DecodeError:
+    """A DecodeError for a bound: names the setting that raises it."""
+    return DecodeError(
+        f"{name}: {what}, above the limit modalities.{name}.{limit} = {value}", "too_large"
+    )

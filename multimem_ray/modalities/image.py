@@ -1,0 +1,177 @@
+"""Images: JPEG, PNG, WebP, GIF and BMP, as uint8 RGB.
+
+Decoded to the centre square of the picture, at most ``oversize`` times the size of a view, so that
+a view can crop without being enlarged. Pillow does both: for a JPEG its draft mode leaves out the resolution that
+nobody will see, which makes it faster than decoders without it. Formats are a closed list:
+Pillow's others include one that runs an interpreter.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+from PIL import Image as Pillow
+from pydantic import Field
+
+from multimem_ray.errors import DecodeError
+from multimem_ray.modalities.base import (
+    Array,
+    Modality,
+    ModalitySettings,
+    Spec,
+    as_bytes,
+    too_large,
+    undecodable,
+)
+from multimem_ray.modalities.registry import register
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+_ORIENTATION = 0x0112
+# EXIF orientation: what turns the stored picture upright (EXIF 2.32, 4.6.4).
+_UPRIGHT = {
+    2: Pillow.Transpose.FLIP_LEFT_RIGHT,
+    3: Pillow.Transpose.ROTATE_180,
+    4: Pillow.Transpose.FLIP_TOP_BOTTOM,
+    5: Pillow.Transpose.TRANSPOSE,
+    6: Pillow.Transpose.ROTATE_270,
+    7: Pillow.Transpose.TRANSVERSE,
+    8: Pillow.Transpose.ROTATE_90,
+}
+_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error)
+_LEVELS = np.arange(256, dtype=np.float32)
+
+
+class ImageSettings(ModalitySettings):
+    """Size and views of images."""
+
+    size: int = Field(32, ge=4, le=2048, description="height and width of a view, pixels")
+    oversize: float = Field(
+        1.25, ge=1, le=4, description="side of the decoded picture over that of a view"
+    )
+    crop_scale: float = Field(
+        0.8, gt=0, le=1, description="smallest share of the area a view shows; 1 = no crop"
+    )
+    brightness: float = Field(0.2, ge=0, le=1, description="largest relative change; 0 = none")
+    contrast: float = Field(0.2, ge=0, le=1, description="largest relative change; 0 = none")
+    max_pixels: int = Field(
+        64_000_000, ge=1, le=178_000_000, description="largest picture that is decoded, pixels"
+    )
+
+
+@register
+class Image(Modality):
+    """RGB pictures; views (3, size, size) of uint8, decoded (D, D, 3) of uint8."""
+
+    name = "image"
+    extensions = ("jpg", "jpeg", "png", "webp")
+    Settings = ImageSettings
+    settings: ImageSettings
+
+    @property
+    def spec(self) -> Spec:
+        """Kind ``image``, uint8 (3, size, size)."""
+        return Spec("image", (3, self.settings.size, self.settings.size), "uint8")
+
+    def decode(self, data: object) -> Array:
+        """Upright centre square, uint8 (D, D, 3): D = ceil(size · oversize), less if it is smaller.
+
+        Alpha is laid on white, 16 bits are cut to 8, of an animation the first frame is taken.
+
+        Raises:
+            DecodeError: Broken, cut short, of another format, or above ``max_pixels``.
+        """
+        raw = as_bytes(data, self.name)
+        try:
+            with Pillow.open(io.BytesIO(raw), formats=FORMATS) as picture:
+                return self._canonical(picture)
+        except Pillow.DecompressionBombError as error:
+            raise self._bomb(str(error)) from error
+        except Pillow.UnidentifiedImageError as error:
+            raise undecodable(self.name, f"none of {', '.join(FORMATS)}") from error
+        except DecodeError:
+            raise
+        except _PILLOW_ERRORS as error:
+            raise undecodable(self.name, error) from error
+
+    def view(self, decoded: Array, rng: np.random.Generator | None) -> Array:
+        """Random resized crop, brightness and contrast; clean: the whole square."""
+        settings, side = self.settings, decoded.shape[0]
+        picture = Pillow.frombuffer("RGB", (side, side), decoded, "raw", "RGB", 0, 1)
+        if rng is None or settings.strength == 0:
+            return _channels_first(_resize(picture, settings.size, (0, 0, side, side)))
+        area, x, y, bright, contrast = rng.random(5).tolist()
+        lost = min(0.99, (1 - settings.crop_scale) * settings.strength)
+        width = side * (1 - area * lost) ** 0.5
+        left, top = x * (side - width), y * (side - width)
+        shown = _resize(picture, settings.size, (left, top, left + width, top + width))
+        view = _channels_first(shown)
+        if not settings.brightness and not settings.contrast:
+            return view
+        gain = 1 + (2 * bright - 1) * settings.brightness * settings.strength
+        slope = 1 + (2 * contrast - 1) * settings.contrast * settings.strength
+        return _levels(gain, slope).take(view)
+
+    def _canonical(self, picture: Pillow.Image) -> Array:
+        settings = self.settings
+        width, height = picture.size
+        if width * height > settings.max_pixels:
+            raise self._bomb(f"{width} x {height} pixels")
+        most = int(np.ceil(settings.size * settings.oversize))
+        if picture.format == "JPEG":
+            picture.draft(None, (most, most))
+        upright = _UPRIGHT.get(_orientation(picture))
+        flat = _rgb(picture)
+        width, height = flat.size
+        short = min(width, height)
+        side = min(short, most)
+        left, top = (width - short) / 2, (height - short) / 2
+        square = _resize(flat, side, (left, top, left + short, top + short))
+        if upright is not None:
+            # The centre square is the same before and after turning, and smaller to turn.
+            square = square.transpose(upright)
+        return np.array(square)
+
+    def _bomb(self, what: str) -> DecodeError:
+        return too_large(self.name, what, "max_pixels", self.settings.max_pixels)
+
+
+def _resize(
+    picture: Pillow.Image, side: int, box: tuple[float, float, float, float]
+) -> Pillow.Image:
+    return picture.resize((side, side), Pillow.Resampling.BILINEAR, box=box, reducing_gap=3.0)
+
+
+def _channels_first(picture: Pillow.Image) -> Array:
+    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
+
+
+def _levels(gain: float, slope: float) -> Array:
+    """Table of 256 levels: brightness, then contrast around mid-grey."""
+    changed = (_LEVELS * gain - 127.5) * max(0.0, slope) + 127.5
+    return np.minimum(np.maximum(changed, 0), 255).astype(np.uint8)
+
+
+def _orientation(picture: Pillow.Image) -> int:
+    if "exif" not in picture.info and "xmp" not in picture.info:
+        return 1
+    try:
+        return int(picture.getexif().get(_ORIENTATION, 1))
+    except _PILLOW_ERRORS:
+        # A picture with broken metadata is still a picture.
+        return 1
+
+
+def _rgb(picture: Pillow.Image) -> Pillow.Image:
+    if picture.mode == "RGB" and "transparency" not in picture.info:
+        return picture
+    if picture.mode.startswith("I"):
+        # convert() would clip 16 bits at 255 instead of scaling them.
+        grey = np.clip(np.asarray(picture), 0, 65535).astype(np.uint16) >> 8
+        return Pillow.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:
+        clear = picture.convert("RGBA")
+        paper = Pillow.new("RGBA", clear.size, "white")
+        return Pillow.alpha_composite(paper, clear).convert("RGB")
+    return picture.convert("RGB")

@@ -1,0 +1,146 @@
+"""Text: a caption, or several of one sample, as hashed words.
+
+Decoded text stays text, so that an adapter with a tokenizer of its own can take it; a view is a
+row of token ids. Words are hashed into a fixed vocabulary: no vocabulary file, every language,
+and the same ids on every machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+import unicodedata
+from itertools import islice
+
+import numpy as np
+from pydantic import Field
+
+from multimem_ray.errors import DecodeError
+from multimem_ray.modalities.base import Array, Modality, ModalitySettings, Spec, too_large
+from multimem_ray.modalities.registry import register
+
+# Scripts written without spaces: kana, Han, and Thai, Lao, Burmese and Khmer.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff"
+)
+_PUNCTUATION = r"!-/:-@\[-`{-~\u00a1-\u00bf\u2000-\u206f\u3000-\u303f\uff00-\uff0f\uff1a-\uff20"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_PUNCTUATION}{_UNSPACED}]+")
+
+
+class TextSettings(ModalitySettings):
+    """Length, vocabulary and views of text."""
+
+    length: int = Field(32, ge=1, le=4096, description="tokens of a view; longer text is cut")
+    vocab: int = Field(4096, ge=2, le=2**24, description="token ids, 0 (padding) included")
+    dropout: float = Field(0.05, ge=0, le=1, description="share of words left out; 0 = none")
+    other_captions: bool = Field(
+        True, description="a view shows any caption of the sample; false = always the first"
+    )
+    max_characters: int = Field(
+        50_000, ge=1, le=10_000_000, description="most characters of all captions of a sample"
+    )
+    max_captions: int = Field(100, ge=1, le=10_000, description="most captions of a sample")
+
+
+@register
+class Text(Modality):
+    """Captions; decoded (captions,) of str, views (length,) of int32."""
+
+    name = "text"
+    extensions = ("txt", "text", "caption")
+    json_fields = ("caption", "captions", "text")
+    Settings = TextSettings
+    settings: TextSettings
+
+    @property
+    def spec(self) -> Spec:
+        """Kind ``tokens``, int32 (length,), ids below ``vocab``."""
+        settings = self.settings
+        return Spec("tokens", (settings.length,), "int32", vocab=settings.vocab)
+
+    def decode(self, data: object) -> Array:
+        """Captions without surrounding whitespace, array of str (captions,).
+
+        Args:
+            data: UTF-8 bytes (a byte order mark is left out), a string, or a list of strings, of
+                which empty ones are left out.
+
+        Raises:
+            DecodeError: No UTF-8, no text, only whitespace, or above a limit.
+        """
+        captions = [data] if isinstance(data, str) else self._captions(data)
+        settings = self.settings
+        if len(captions) > settings.max_captions:
+            what = f"{len(captions)} captions"
+            raise too_large(self.name, what, "max_captions", settings.max_captions)
+        total = sum(map(len, captions))
+        if total > settings.max_characters:
+            what = f"{total} characters"
+            raise too_large(self.name, what, "max_characters", settings.max_characters)
+        kept = [text for text in map(_clean, captions) if text]
+        if not kept:
+            raise DecodeError("text: empty, or only whitespace", "empty")
+        return np.array(kept)
+
+    def view(self, decoded: Array, rng: np.random.Generator | None) -> Array:
+        """Any of the captions, without some of its words; clean: the first, complete."""
+        settings = self.settings
+        if settings.strength == 0:
+            rng = None
+        which = 0
+        if rng is not None and settings.other_captions and len(decoded) > 1:
+            which = int(rng.integers(len(decoded)))
+        tokens = self._tokens(str(decoded[which]))
+        dropout = min(1.0, settings.dropout * settings.strength)
+        if rng is not None and dropout and len(tokens) > 1:
+            draws = rng.random(len(tokens)).tolist()
+            # The word with the largest draw stays, so that a view is never empty.
+            limit = min(dropout, max(draws))
+            tokens = [token for token, draw in zip(tokens, draws, strict=True) if draw >= limit]
+        row = np.zeros(settings.length, dtype=np.int32)
+        tokens = tokens[: settings.length]
+        row[: len(tokens)] = tokens
+        return row
+
+    def _captions(self, data: object) -> list[str]:
+        if isinstance(data, bytes | bytearray | memoryview):
+            if len(data) > 4 * self.settings.max_characters + 3:
+                what, limit = f"{len(data)} bytes", self.settings.max_characters
+                raise too_large(self.name, what, "max_characters", limit)
+            try:
+                return [bytes(data).decode("utf-8-sig")]
+            except UnicodeDecodeError as error:
+                raise DecodeError(
+                    f"text: not UTF-8 at byte {error.start}; convert the shard's text to UTF-8"
+                ) from error
+        if isinstance(data, list) and all(isinstance(item, str) for item in data):
+            return data
+        raise DecodeError(
+            f"text: the JSON field holds a {type(data).__name__}, not a string or a list of "
+            "strings; name another in data.fields.text"
+        )
+
+    def _tokens(self, text: str) -> list[int]:
+        # Twice the length is enough even if half of the words are dropped.
+        most, vocab = 2 * self.settings.length, self.settings.vocab
+        text = text.lower()
+        if not text.isascii():
+            text = unicodedata.normalize("NFKC", text)
+        words = [found[0] for found in islice(_WORD.finditer(text), most)]
+        return [token(word, vocab) for word in words or text.split()[:most]]
+
+
+@functools.lru_cache(maxsize=2**16)
+def token(word: str, vocab: int) -> int:
+    """Token id of a word: 1 .. vocab - 1, by blake2b, the same on every machine."""
+    digest = hashlib.blake2b(word.encode(), digest_size=8).digest()
+    return 1 + int.from_bytes(digest, "little") % (vocab - 1)
+
+
+def _clean(text: str) -> str:
+    # JSON can hold half a surrogate pair, and NumPy drops trailing NULs: neither is text.
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode("utf-8").removeprefix("\ufeff")
+    return text.replace("\x00", " ").strip()
