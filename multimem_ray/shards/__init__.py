@@ -1,0 +1,1 @@
+"""Finding, reading and writing WebDataset shards, on a disk and in S3."""

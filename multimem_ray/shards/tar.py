@@ -1,0 +1,318 @@
+"""A streaming tar parser that says where an archive is damaged, and never guesses.
+
+Knows ustar, old V7, GNU (long names, base-256 sizes) and PAX (``x`` and ``g``) archives, plain or
+gzip. It walks 512-byte headers: on the small files of a shard this is more than twice as fast as
+``tarfile`` in stream mode, which besides ends quietly at a corrupt header in mid-archive.
+Format: POSIX.1-2024 ``pax``, and GNU tar's manual, "Basic Tar Format".
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO, cast
+
+BLOCK = 512
+PIECE = 8 << 20  # most bytes asked of the stream at once: a header may lie about the size
+MAX_EXTENSION = 1 << 20  # bytes of a PAX header or a GNU long name
+MAX_PADDING = 4 << 20  # zeros after the last member; tar's default record is 10 KiB
+
+_ZERO = bytes(BLOCK)
+_OCTAL = re.compile(rb"[ ]*([0-7]*)[ ]*\Z")
+_MAGIC = {
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstandard",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"PK\x03\x04": "zip",
+}
+
+
+class Damage(Exception):  # noqa: N818
+    """The archive cannot be read any further; internal to the reader.
+
+    Args:
+        kind: Stable name: ``truncated``, ``bad_header``, ``no_end_marker``, ``not_a_tar`` …
+        reason: What is wrong, with the byte offset (of the unpacked stream).
+    """
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class Entry:
+    """One member of the archive.
+
+    Attributes:
+        name: As stored; bytes that are no UTF-8 appear as ``\\xNN``.
+        obstacle: ``None`` for a plain file, else why there is no content to be had.
+        size: Bytes of content.
+        offset: Byte offset of its header.
+    """
+
+    name: str
+    obstacle: str | None
+    size: int
+    offset: int
+
+
+@dataclass(slots=True)
+class _Extension:
+    """What precedes a header and changes it: GNU long name, PAX records."""
+
+    name: str | None = None
+    records: dict[str, str] = field(default_factory=dict)
+    pending: bool = False
+
+
+def unpacked(stream: BinaryIO) -> BinaryIO:
+    """The tar stream inside ``stream``: itself, or what gzip holds.
+
+    Raises:
+        Damage: Another compression.
+    """
+    head = stream.peek(8)[:8]  # type: ignore[attr-defined]
+    if head.startswith(b"\x1f\x8b"):
+        return cast("BinaryIO", gzip.GzipFile(fileobj=stream, mode="rb"))
+    for magic, name in _MAGIC.items():
+        if head.startswith(magic):
+            raise Damage("not_a_tar", f"this is {name}; unpack it, or repack it as .tar or .tar.gz")
+    return stream
+
+
+class TarStream:
+    """The members of an archive in order.
+
+    Iterating yields an :class:`Entry` per member that is no folder; between two of them
+    :meth:`read` gives the content, or what is not read is skipped. It ends after a proper end
+    marker with nothing but zeros behind, and raises :class:`Damage` otherwise.
+
+    Args:
+        stream: Open at the start of the archive; ``read(n)`` gives n bytes unless it ends.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._read = stream.read
+        self._offset = 0  # of the next unread byte
+        self._left = 0  # bytes of the current member's content not read
+        self._padding = 0  # bytes after it
+        self._globals: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[Entry]:
+        extension = _Extension()
+        while True:
+            header = self._next_header()
+            if header is None:
+                if extension.pending:
+                    raise self._damage("bad_header", "a long name is followed by no member")
+                return
+            kind = header[156:157]
+            if kind in b"xXgLK":
+                self._extend(kind, header, extension)
+                continue
+            entry = self._entry(kind, header, extension)
+            extension = _Extension()
+            if entry is not None:
+                yield entry
+
+    def read(self) -> bytes:
+        """The content of the member just yielded; once."""
+        size, self._left = self._left, 0
+        data = self._read(size) if size <= PIECE else b"".join(self._pieces(size))
+        self._offset += len(data)
+        if len(data) < size:
+            raise self._truncated(size - len(data))
+        return data
+
+    def _pieces(self, size: int) -> Iterator[bytes]:
+        while size > 0:
+            piece = self._read(min(size, PIECE))
+            if not piece:
+                return
+            size -= len(piece)
+            yield piece
+
+    def _next_header(self) -> bytes | None:
+        """The next header, with a correct checksum, or ``None`` at a clean end."""
+        self._skip(self._left)
+        self._left = 0
+        padding, self._padding = self._padding, 0
+        data = self._read(padding + BLOCK)
+        self._offset += len(data)
+        if len(data) < padding:
+            raise self._truncated(padding - len(data))
+        header = data[padding:]
+        if len(header) < BLOCK:
+            raise self._short_header(header)
+        if header == _ZERO:
+            self._check_end()
+            return None
+        if not _checksum_matches(header):
+            self._offset -= BLOCK
+            if self._offset == 0:
+                raise self._damage("not_a_tar", "no tar header at the start; is it an archive?")
+            raise self._damage("bad_header", "the checksum of a header is wrong")
+        return header
+
+    def _short_header(self, header: bytes) -> Damage:
+        if self._offset == 0:
+            return self._damage("not_a_tar", "the file is empty")
+        if header:
+            return self._truncated(BLOCK - len(header))
+        return self._damage("no_end_marker", "the file ends without an end-of-archive marker")
+
+    def _skip(self, size: int) -> None:
+        while size > 0:
+            piece = self._read(min(size, PIECE))
+            if not piece:
+                raise self._truncated(size)
+            size -= len(piece)
+            self._offset += len(piece)
+
+    def _check_end(self) -> None:
+        """Only zeros may follow the end marker, and not so many that data must be missing."""
+        start = self._offset - BLOCK
+        while piece := self._read(PIECE):
+            if piece.count(0) != len(piece):
+                self._offset += len(piece) - len(piece.lstrip(b"\0"))
+                reason = "data after a block of zeros: overwritten, or archives joined end to end"
+                raise self._damage("trailing_data", reason)
+            self._offset += len(piece)
+        if self._offset - start > MAX_PADDING:
+            reason = f"{self._offset - start} zeros at the end: a download that did not finish?"
+            self._offset = start
+            raise self._damage("zero_filled", reason)
+
+    def _extend(self, kind: bytes, header: bytes, extension: _Extension) -> None:
+        size = self._size(header)
+        if size > MAX_EXTENSION:
+            raise self._damage("bad_header", f"a header extension of {size} bytes")
+        self._left, self._padding = size, -size % BLOCK
+        data = self.read()
+        if kind == b"L":
+            extension.name = _text(data.split(b"\0", 1)[0])
+        elif kind == b"g":
+            self._globals |= self._records(data)
+            return
+        elif kind != b"K":
+            extension.records |= self._records(data)
+        extension.pending = True
+
+    def _records(self, data: bytes) -> dict[str, str]:
+        """PAX records: ``"<length> <keyword>=<value>\\n"``, the length counting all of it."""
+        records: dict[str, str] = {}
+        position = 0
+        data = data.rstrip(b"\0")
+        while position < len(data):
+            digits, _, _ = data[position : position + 20].partition(b" ")
+            length = int(digits) if digits.isdigit() else 0
+            record = data[position : position + length]
+            keyword, equals, value = record[len(digits) + 1 :].partition(b"=")
+            if not equals or len(record) < length or not record.endswith(b"\n"):
+                raise self._damage("bad_header", "a PAX header that cannot be read")
+            records[_text(keyword)] = _text(value[:-1])
+            position += length
+        return records
+
+    def _entry(self, kind: bytes, header: bytes, extension: _Extension) -> Entry | None:
+        records = {**self._globals, **extension.records} if self._globals else extension.records
+        name = records.get("path") or extension.name or _header_name(header)
+        obstacle = _OBSTACLES.get(kind, f"of an unknown type {kind!r}")
+        size = 0
+        if kind not in _WITHOUT_CONTENT:
+            size = self._size(header)
+            if stated := records.get("size"):
+                size = self._decimal(stated)
+        if records and any(keyword.startswith("GNU.sparse.") for keyword in records):
+            name = records.get("GNU.sparse.name") or name
+            obstacle = "sparse"
+        offset = self._offset - BLOCK
+        if kind == b"S":
+            self._skip_sparse_map(header)
+        self._left, self._padding = size, -size % BLOCK
+        if kind in b"5DV" or (kind == b"\0" and name.endswith("/")):
+            return None
+        return Entry(name, obstacle, size, offset)
+
+    def _skip_sparse_map(self, header: bytes) -> None:
+        extended = header[482]
+        while extended:
+            block = self._read(BLOCK)
+            self._offset += len(block)
+            if len(block) < BLOCK:
+                raise self._truncated(BLOCK - len(block))
+            extended = block[504]
+
+    def _size(self, header: bytes) -> int:
+        stored = header[124:136]
+        if stored[0] & 0x80:
+            # Base 256, two's complement: GNU tar's way for 8 GiB and more.
+            value = int.from_bytes(stored, "big") & ((1 << 95) - 1)
+            if stored[0] & 0x40:
+                raise self._damage("bad_header", "a negative size", BLOCK)
+            return value
+        digits = _OCTAL.match(stored.split(b"\0", 1)[0])
+        if digits is None:
+            raise self._damage("bad_header", f"a size that is no number: {stored!r}", BLOCK)
+        return int(digits[1] or b"0", 8)
+
+    def _decimal(self, text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) < 30):
+            raise self._damage("bad_header", f"a PAX size that is no number: {text[:40]!r}", BLOCK)
+        return int(text)
+
+    def _truncated(self, missing: int) -> Damage:
+        reason = f"the file ends {missing} bytes too early"
+        return self._damage("truncated", f"{reason}; copy or download it again")
+
+    def _damage(self, kind: str, reason: str, back: int = 0) -> Damage:
+        return Damage(kind, f"{reason} (at byte {self._offset - back})")
+
+
+# What stands in the way of reading a member of this type; folders and labels are left out.
+_OBSTACLES: dict[bytes, str | None] = {
+    b"0": None,
+    b"\0": None,
+    b"7": None,
+    b"1": "a hard link",
+    b"2": "a symbolic link",
+    b"3": "a device",
+    b"4": "a device",
+    b"6": "a named pipe",
+    b"S": "sparse",
+    b"M": "the rest of a member begun in another archive",
+}
+_WITHOUT_CONTENT = frozenset([b"1", b"2", b"3", b"4", b"5", b"6"])
+
+
+def _checksum_matches(header: bytes) -> bool:
+    stored = _OCTAL.match(header[148:156].split(b"\0", 1)[0])
+    if stored is None or not stored[1]:
+        return False
+    expected = int(stored[1], 8)
+    actual = sum(header) - sum(header[148:156]) + 8 * ord(" ")
+    # Some old tars summed signed characters.
+    return actual == expected or _signed_sum(header, actual) == expected
+
+
+def _signed_sum(header: bytes, actual: int) -> int:
+    above = sum(byte > 127 for byte in header) - sum(byte > 127 for byte in header[148:156])
+    return actual - 256 * above
+
+
+def _header_name(header: bytes) -> str:
+    name = header[:100].split(b"\0", 1)[0]
+    if header[257:263] == b"ustar\0" and header[345]:
+        # In a GNU header ("ustar  ") times stand at this place.
+        name = header[345:500].split(b"\0", 1)[0] + b"/" + name
+    return _text(name)
+
+
+def _text(data: bytes) -> str:
+    """A name that every output can hold: bytes that are no UTF-8 become ``\\xNN``."""
+    return data.decode("utf-8", "backslashreplace")

@@ -1,0 +1,371 @@
+"""Files on a disk or in S3, behind one small interface.
+
+Nothing else touches whole files. Writing is atomic: a reader sees the old content or the new
+one, whatever kills the writer. On a disk that is a temporary name in the same folder, flushed
+and renamed; on S3 it is one PUT, or a multipart upload, which appears when it is completed.
+
+``s3://bucket/key`` goes through s3fs; ``file://`` and plain paths are local; every other scheme
+is refused, ``pipe:`` above all, because it would run a command.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import io
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias, cast
+
+from multimem_ray.config import StorageConfig
+from multimem_ray.errors import StorageError
+
+BUFFER = 1 << 20  # bytes of a local read; of a copied piece
+REMOTE_BLOCK = 8 << 20  # bytes of one ranged GET or of one uploaded part
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp$")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//)?")
+_LOCAL = re.compile(r"file:(?://(?:localhost)?(?=/))?")
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A file and what identifies its content.
+
+    Attributes:
+        url: Local path or ``s3://`` URL.
+        size: Bytes.
+        version: ETag on S3, ``mtime_ns-size`` on a disk; changes with the content.
+    """
+
+    url: str
+    size: int
+    version: str
+
+
+Files: TypeAlias = list[FileInfo]
+
+
+class Storage:
+    """Reads and writes whole files; cheap to build and to send to another process.
+
+    Every method raises :class:`StorageError` for what the storage refuses, naming the file.
+
+    Args:
+        config: Endpoint, time-outs and retries of S3.
+    """
+
+    def __init__(self, config: StorageConfig | None = None) -> None:
+        self.config = config or StorageConfig.model_validate({})
+
+    def join(self, base: str, *parts: str) -> str:
+        """``base/part/part``, for paths and URLs alike."""
+        return "/".join([base.rstrip("/") or base, *(part.strip("/") for part in parts)])
+
+    def name(self, url: str) -> str:
+        """The last part of a path or URL."""
+        return url.rstrip("/").rpartition("/")[2]
+
+    def is_remote(self, url: str) -> bool:
+        """Whether ``url`` lies in S3."""
+        return local_path(url) is None
+
+    def read_bytes(self, url: str) -> bytes:
+        """The whole content."""
+        path = local_path(url)
+        with translated(url):
+            if path is None:
+                return cast("bytes", self._s3().cat_file(url))
+            return path.read_bytes()
+
+    def write_atomic(self, url: str, data: bytes) -> None:
+        """Create or replace a file; folders above it are made."""
+        if local_path(url) is None:
+            with translated(url):
+                self._s3().pipe_file(url, data)
+            return
+        with translated(url), self.create(url) as stream:
+            stream.write(data)
+
+    @contextmanager
+    def create(self, url: str) -> Iterator[BinaryIO]:
+        """A stream whose content appears under ``url`` when the block ends without an error.
+
+        Errors of writing to the stream are the stream's own: see :func:`translated`.
+        """
+        path = local_path(url)
+        with self._create_remote(url) if path is None else _create_local(url, path) as stream:
+            yield stream
+
+    def exists(self, url: str) -> bool:
+        """Whether there is a file (not a folder) at ``url``."""
+        path = local_path(url)
+        with translated(url):
+            if path is not None:
+                return path.is_file()
+            return bool(self._s3().isfile(url))
+
+    def info(self, url: str) -> FileInfo:
+        """Size and version; :class:`StorageError` if there is no such file."""
+        path = local_path(url)
+        with translated(url):
+            if path is None:
+                found = self._s3().info(url)
+                if found["type"] != "file":
+                    raise IsADirectoryError(errno.EISDIR, "is a folder, not a file")
+                return _remote_info(found)
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "is a folder, not a file")
+            return _local_info(url, path.stat())
+
+    def list(self, prefix: str, *, recursive: bool = True) -> Files:
+        """Every file below a folder, sorted by URL; empty if there is no such folder.
+
+        Files that are being written (temporary names) are left out. S3 answers with one paged
+        listing.
+
+        Args:
+            prefix: Folder.
+            recursive: Also what lies in folders below it.
+        """
+        path = local_path(prefix)
+        with translated(prefix):
+            found = (
+                self._list_remote(prefix, recursive)
+                if path is None
+                else _walk(prefix, path, recursive)
+            )
+        return sorted(found, key=lambda info: info.url)
+
+    def glob(self, pattern: str) -> Files:
+        """Files that match ``*``, ``?``, ``[...]`` and ``**``, sorted by URL."""
+        path = local_path(pattern)
+        with translated(pattern):
+            if path is None:
+                found = self._s3().glob(pattern, detail=True).values()
+                infos = [_remote_info(item) for item in found if item["type"] == "file"]
+            else:
+                names = glob.glob(str(path), recursive=True, include_hidden=False)  # noqa: PTH207
+                infos = [_local_info(n, Path(n).stat()) for n in names if Path(n).is_file()]
+        kept = (info for info in infos if not _TEMPORARY.search(info.url))
+        return sorted(kept, key=lambda info: info.url)
+
+    def open(self, url: str) -> BinaryIO:
+        """A stream for reading from the front; S3 is read ahead in the background."""
+        path = local_path(url)
+        with translated(url):
+            if path is None:
+                return cast("BinaryIO", io.BufferedReader(_RemoteStream(self._s3(), url), BUFFER))
+            return path.open("rb", buffering=BUFFER)
+
+    def remove(self, url: str, recursive: bool = False) -> None:
+        """Delete a file, or a folder with all in it; absent is fine."""
+        path = local_path(url)
+        with translated(url), suppress(FileNotFoundError):
+            if path is None:
+                self._s3().rm(url, recursive=recursive)
+            elif recursive and path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    @contextmanager
+    def local_copy(self, url: str) -> Iterator[Path]:
+        """A path of the file for a library that needs one: itself if local, else a copy."""
+        path = local_path(url)
+        if path is not None:
+            self.info(url)
+            yield path
+            return
+        with tempfile.TemporaryDirectory(prefix="multimem-") as folder:
+            copy = Path(folder) / self.name(url)
+            with translated(url):
+                self._s3().get_file(url, str(copy))
+            yield copy
+
+    def _s3(self) -> Any:
+        """The file system; fsspec keeps one per process and configuration."""
+        import s3fs
+
+        timeout = self.config.timeout_s
+        attempts = {"total_max_attempts": self.config.retries + 1, "mode": "standard"}
+        system = s3fs.S3FileSystem(
+            anon=self.config.anonymous,
+            endpoint_url=self.config.endpoint_url,
+            use_listings_cache=False,
+            default_block_size=REMOTE_BLOCK,
+            config_kwargs={
+                "connect_timeout": timeout,
+                "read_timeout": timeout,
+                "retries": attempts,
+            },
+        )
+        # A broken body is retried by s3fs, everything else by botocore.
+        system.retries = self.config.retries + 1
+        return system
+
+    def _list_remote(self, prefix: str, recursive: bool) -> Iterator[FileInfo]:
+        system, folder = self._s3(), prefix.rstrip("/")
+        if recursive:
+            found = list(system.find(folder, detail=True).values())
+        else:
+            try:
+                found = system.ls(folder, detail=True)
+            except FileNotFoundError:
+                found = []
+        for item in found:
+            info = _remote_info(item)
+            below = info.url.startswith(folder + "/") and not info.url.endswith("/")
+            if below and item["type"] == "file" and not _TEMPORARY.search(info.url):
+                yield info
+
+    @contextmanager
+    def _create_remote(self, url: str) -> Iterator[BinaryIO]:
+        with translated(url):
+            stream = self._s3().open(url, "wb", block_size=REMOTE_BLOCK, autocommit=False)
+        try:
+            yield stream
+        except BaseException:
+            with suppress(Exception):
+                stream.close()
+                stream.discard()
+            raise
+        with translated(url):
+            stream.close()
+            stream.commit()
+
+
+class _RemoteStream(io.RawIOBase):
+    """An S3 object as a raw stream whose errors are :class:`StorageError`."""
+
+    def __init__(self, system: Any, url: str) -> None:
+        self._url = url
+        self._file = system.open(
+            url,
+            "rb",
+            block_size=REMOTE_BLOCK,
+            cache_type="background",
+            cache_options={"maxblocks": 3},
+        )
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def readinto(self, buffer: Any) -> int:
+        with translated(self._url):
+            data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def local_path(url: str) -> Path | None:
+    """The path of a local file, or ``None`` for S3.
+
+    Raises:
+        StorageError: Another scheme, or no name at all.
+    """
+    if not url or "\0" in url:
+        raise StorageError(f"{url!r} names no file; write a path or an s3:// URL")
+    if url.startswith("s3://"):
+        return None
+    if url.startswith("file:"):
+        return Path(_LOCAL.sub("", url, count=1))
+    scheme = _SCHEME.match(url)
+    if scheme and (scheme[2] or scheme[1] == "pipe") and not Path(url).exists():
+        raise StorageError(
+            f"{url}: '{scheme[1]}:' is not supported; use a local path or s3://bucket/key"
+        )
+    return Path(url).expanduser()
+
+
+@contextmanager
+def _create_local(url: str, path: Path) -> Iterator[BinaryIO]:
+    temporary = path.with_name(f".{path.name[:180]}.{uuid.uuid4().hex}.tmp")
+    with translated(url):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = temporary.open("wb", buffering=BUFFER)
+    try:
+        with stream:
+            yield stream
+            with translated(url):
+                stream.flush()
+                os.fsync(stream.fileno())
+        with translated(url):
+            temporary.replace(path)
+            _sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name itself survive a power cut, where the file system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _walk(prefix: str, path: Path, recursive: bool) -> Iterator[FileInfo]:
+    try:
+        entries = list(os.scandir(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        url = f"{prefix.rstrip('/')}/{entry.name}"
+        if entry.is_dir():
+            if recursive and not entry.is_symlink():
+                yield from _walk(url, Path(entry.path), recursive)
+        elif not _TEMPORARY.search(entry.name):
+            # A file may go away between listing and looking, as a temporary one does.
+            with suppress(FileNotFoundError):
+                yield _local_info(url, entry.stat())
+
+
+def _local_info(url: str, stat: os.stat_result) -> FileInfo:
+    return FileInfo(url, stat.st_size, f"{stat.st_mtime_ns}-{stat.st_size}")
+
+
+def _remote_info(found: dict[str, Any]) -> FileInfo:
+    etag = str(found.get("ETag") or found.get("etag") or "").strip('"')
+    return FileInfo(f"s3://{found['name']}", int(found["size"] or 0), etag)
+
+
+@contextmanager
+def translated(url: str) -> Iterator[None]:
+    """Give whatever the storage raises one type that names the file and a way out."""
+    from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StorageError(f"{url}: no such file; check the path") from error
+    except PermissionError as error:
+        raise StorageError(f"{url}: access denied; check permissions and credentials") from error
+    except (OSError, TimeoutError) as error:
+        raise StorageError(f"{url}: {error.strerror or error or type(error).__name__}") from error
+    except (BotoCoreError, ClientError) as error:
+        raise StorageError(f"{url}: {error}; check endpoint, region and credentials") from error

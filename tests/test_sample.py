@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from multimem_ray.errors import SampleError
+from multimem_ray.sample import Sample
+
+
+def sample(**members: bytes) -> Sample:
+    return Sample("a/b", "x.tar", 3, members)
+
+
+def test_field_finds_members_and_json_values() -> None:
+    one = sample(txt=b"hi", json=json.dumps({"a": {"b": [1, 2]}, "n": None}).encode())
+    assert one.field("txt") == b"hi"
+    assert one.field("json.a.b") == [1, 2]
+    assert one.field("json") == one.members["json"]
+    for absent in ("jpg", "json.x", "json.a.x", "json.a.b.c", "json.n"):
+        assert one.field(absent) is None
+
+
+def test_without_json_there_is_no_metadata() -> None:
+    assert sample(txt=b"hi").metadata() == {}
+    assert sample(txt=b"hi").field("json.caption") is None
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[1]", b"7", b"\xff\xfe\xfd", b'{"a": "\xe9"}', b"[" * 100_000]
+)
+def test_unreadable_json_is_an_error_of_the_sample(data: bytes) -> None:
+    with pytest.raises(SampleError, match="json member") as caught:
+        sample(json=data).field("json.caption")
+    assert (caught.value.kind, caught.value.stage) == ("bad_json", "read")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_json_in_any_unicode_encoding(encoding: str) -> None:
+    assert sample(json='{"c": "né"}'.encode(encoding)).metadata() == {"c": "né"}
+
+
+def test_lone_surrogates_become_something_that_can_be_written() -> None:
+    one = sample(json=b'{"c": ["ok", "x\\uD800y"], "\\udc00": {"d": "\\ud83d\\ude00"}}')
+    assert one.metadata() == {"c": ["ok", "x?y"], "?": {"d": "\N{GRINNING FACE}"}}
