@@ -1,0 +1,100 @@
+"""From the consistency of a sample under M models to its memorization score.
+
+    MultiMem(i) = mean over models f of CMC_f(i, H) - mean over models g of CMC_g(i, H)
+
+f: models that trained on sample i, g: models that did not. With one of each this is the definition
+of arXiv 2606.22220; with many it is the estimator of Feldman & Zhang 2020 (arXiv 2008.03703),
+whose standard error follows from the spread within either side,
+
+    SE² = s_f² / K_f + s_g² / K_g.
+
+Any quantity that has a value per model is contrasted in the same way: a pair's CMC, CLIPMem's
+alignment, an attribution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from multimem_ray.metric._checks import check_mask, exact, masked
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """Models that saw a sample against models that did not; ``...`` as in the values contrasted.
+
+    Attributes:
+        score: (B, ...), mean over f minus mean over g; NaN where a side has no model.
+        se: (B, ...), its standard error; NaN where a side has fewer than two models.
+        mean_f: (B, ...), mean over f; NaN where there is none.
+        mean_g: (B, ...), mean over g; NaN where there is none.
+        n_f: (B,) int64, number of models in f.
+        n_g: (B,) int64, number of models in g.
+    """
+
+    score: Tensor
+    se: Tensor
+    mean_f: Tensor
+    mean_g: Tensor
+    n_f: Tensor
+    n_g: Tensor
+
+
+def contrast(values: Tensor, f: Tensor, g: Tensor) -> Contrast:
+    """Mean over the models f minus mean over the models g, with its standard error.
+
+    Args:
+        values: (M, B, ...), one value per model and sample. A NaN counts only on the side its
+            model stands on, and makes the result NaN.
+        f: (B, M) bool, the models that saw each sample.
+        g: (B, M) bool, those that did not. A model may stand on neither side.
+
+    Raises:
+        ValueError: A shape or dtype does not fit, or a model stands on both sides of a sample.
+    """
+    if values.ndim < 2:
+        raise ValueError(f"values have shape {tuple(values.shape)}; give (models, samples, ...)")
+    shape = (values.shape[1], values.shape[0])
+    check_mask("f", f, shape)
+    check_mask("g", g, shape)
+    if bool((f & g).any()):
+        raise ValueError("f and g overlap: a model saw a sample or it did not")
+    mean_f, variance_f = _moments(exact(values), f)
+    mean_g, variance_g = _moments(exact(values), g)
+    se = (variance_f + variance_g).sqrt()
+    return Contrast(mean_f - mean_g, se, mean_f, mean_g, f.sum(dim=1), g.sum(dim=1))
+
+
+def normalized(score: Tensor, n_present: Tensor) -> Tensor:
+    """MultiMem ÷ (n - 1): comparable across numbers of modalities.
+
+    n modalities form n (n - 1) / 2 pairs, each modality in n - 1 of them. The published numbers
+    (arXiv 2606.22220, Table 3: three modalities = half the sum of the pairs) match this form. For
+    n = 2 it is MultiMem itself.
+
+    Args:
+        score: (B, ...).
+        n_present: (B,), the number of modalities each sample has.
+
+    Returns:
+        (B, ...); NaN where a sample has fewer than two modalities.
+    """
+    count = _like(exact(n_present), score)
+    return masked(exact(score), count >= 2, fill=torch.nan) / (count - 1).clamp(min=1)
+
+
+def _moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over the models in ``mask``, and the variance of that mean: s² / K, ddof = 1."""
+    chosen = _like(mask.T, values)
+    count = _like(exact(mask.sum(dim=1)), values[0])
+    mean = masked(values, chosen).sum(dim=0) / count
+    spread = masked(values - mean, chosen).square().sum(dim=0) / (count - 1)
+    return mean, masked(spread / count, count >= 2, fill=torch.nan)
+
+
+def _like(tensor: Tensor, other: Tensor) -> Tensor:
+    """With trailing axes of length 1, so that it broadcasts against ``other``."""
+    return tensor.reshape(tensor.shape + (1,) * (other.ndim - tensor.ndim))
