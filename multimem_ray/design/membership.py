@@ -1,0 +1,224 @@
+"""Membership: which reference model trains on which sample.
+
+A design is a rule. Given the samples' groups (the keys, or whatever belongs together: copies of a
+picture, clips of one recording), it says which of the M models train on them. Samples of one group
+are always treated alike, because a near-duplicate that stays in hides the memorization of the one
+left out (arXiv 2506.20481).
+
+    complementary_halves  pair k of models splits the data by one fair bit: model 2k trains on the
+                          ones, model 2k + 1 on the zeros. Every sample is seen by exactly half of
+                          the models (the subsets of Feldman & Zhang 2020 with p = ½, in pairs).
+    leave_subset_out      model 0 trains on everything, each of the others on all but one of M - 1
+                          folds. Every sample is left out by exactly one model.
+    candidate             the papers' design (arXiv 2606.22220, 2502.07830): f trains on S_S and
+                          S_C, g on S_S and S_I, which are of the same size.
+
+The rules know nothing of the held-out set: what is held out is decided before, by
+:class:`multimem_ray.design.HeldOutRule`, and trains no model whatever its membership here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multimem_ray.config import DesignConfig
+from multimem_ray.design.hashing import bits, uniform
+from multimem_ray.errors import DesignError
+
+BoolMatrix = NDArray[np.bool_]
+
+
+class Design(ABC):
+    """A membership design for M models; cheap to make and to send to a worker.
+
+    Args:
+        config: The section ``design`` of the configuration.
+
+    Raises:
+        DesignError: The design cannot work with these settings.
+    """
+
+    kind: ClassVar[str]
+    rule: ClassVar[str]
+
+    def __init__(self, config: DesignConfig) -> None:
+        self.config = config
+        self._check()
+
+    def model_ids(self) -> list[str]:
+        """Names of the models, "000", "001", …; more models append names and change none."""
+        return [f"{model:03d}" for model in range(self.config.models)]
+
+    @abstractmethod
+    def members(self, groups: Sequence[str]) -> BoolMatrix:
+        """(N, M) bool: which models train on the samples of these groups."""
+
+    def contrast(self, groups: Sequence[str]) -> tuple[BoolMatrix, BoolMatrix]:
+        """The two sides (f, g) whose difference is the score, each (N, M) bool.
+
+        f: the models that trained on the sample, g: those that did not, unless the design says
+        otherwise.
+        """
+        members = self.members(groups)
+        return members, ~members
+
+    def splits(self, groups: Sequence[str]) -> list[str] | None:
+        """The papers' split of each sample: "S_S", "S_C" or "S_I"; None without such splits."""
+        del groups
+        return None
+
+    @abstractmethod
+    def shares(self) -> list[float]:
+        """Per model, the share of the trainable samples it is expected to train on."""
+
+    def describe(self) -> dict[str, Any]:
+        """The design in words and numbers, for JSON."""
+        return {
+            "kind": self.kind,
+            "rule": self.rule,
+            "models": self.config.models,
+            "seed": self.config.seed,
+            "group": self.config.group,
+            "share": dict(zip(self.model_ids(), self.shares(), strict=True)),
+        }
+
+    @abstractmethod
+    def _check(self) -> None:
+        """Raise DesignError if the settings cannot work."""
+
+    def _require_pairs(self) -> None:
+        models = self.config.models
+        if models < 2 or models % 2:
+            raise DesignError(
+                f"design.models = {models}: {self.kind} trains models in pairs; "
+                f"use {max(models - 1, 2)} or {models + 1 + (models < 2)}"
+            )
+
+
+class ComplementaryHalves(Design):
+    """Pairs of models that train on complementary halves. Adding models changes no earlier one."""
+
+    kind: ClassVar[str] = "complementary_halves"
+    rule: ClassVar[str] = (
+        "model 2k trains where bit k of the hash of the group is 1, model 2k+1 where it is 0"
+    )
+
+    def members(self, groups: Sequence[str]) -> BoolMatrix:
+        """See :meth:`Design.members`; every row has exactly M / 2 models."""
+        halves = bits(self.config.seed, "halves", groups, self.config.models // 2)
+        return np.stack([halves, ~halves], axis=2).reshape(len(groups), self.config.models)
+
+    def shares(self) -> list[float]:
+        """See :meth:`Design.shares`."""
+        return [0.5] * self.config.models
+
+    def _check(self) -> None:
+        self._require_pairs()
+
+
+class LeaveSubsetOut(Design):
+    """One model on everything, the others each without one fold.
+
+    Another number of models makes other folds; membership of the models 1 … M - 1 then changes.
+    """
+
+    kind: ClassVar[str] = "leave_subset_out"
+    rule: ClassVar[str] = (
+        "model 0 trains on everything; model m trains on all but fold m-1 of the hash of the group"
+    )
+
+    def members(self, groups: Sequence[str]) -> BoolMatrix:
+        """See :meth:`Design.members`; every row misses exactly one model, never model 0."""
+        folds = self.config.models - 1
+        fold = np.floor(uniform(self.config.seed, "folds", groups) * folds).astype(np.int64)
+        left_out = np.arange(-1, folds)  # -1: model 0 leaves out no fold
+        return np.not_equal(fold[:, None], left_out[None, :])
+
+    def shares(self) -> list[float]:
+        """See :meth:`Design.shares`."""
+        folds = self.config.models - 1
+        return [1.0] + [(folds - 1) / folds] * folds
+
+    def _check(self) -> None:
+        if self.config.models < 3:
+            raise DesignError(
+                f"design.models = {self.config.models}: leave_subset_out needs one model on "
+                "everything and at least two folds; use 3 or more"
+            )
+
+
+class Candidate(Design):
+    """S_S, S_C and S_I as the papers have them, repeated with M / 2 training seeds.
+
+    Models 2r (f) train on S_S and S_C, models 2r + 1 (g) on S_S and S_I; repeats differ by the
+    seed of their training only.
+    """
+
+    kind: ClassVar[str] = "candidate"
+    rule: ClassVar[str] = "models 2r train on S_S and S_C, models 2r+1 on S_S and S_I"
+
+    def members(self, groups: Sequence[str]) -> BoolMatrix:
+        """See :meth:`Design.members`."""
+        draw = self._draw(groups)
+        share = self.config.candidate_fraction
+        candidate, independent = draw < share, (draw >= share) & (draw < 2 * share)
+        pair = np.stack([~independent, ~candidate], axis=1)
+        return np.tile(pair, (1, self.config.models // 2))
+
+    def contrast(self, groups: Sequence[str]) -> tuple[BoolMatrix, BoolMatrix]:
+        """All models f against all models g, for every sample, whatever saw it.
+
+        So S_C scores above 0, S_I is its mirror image below, and S_S, which both saw, is the
+        noise floor around 0, as in the papers.
+        """
+        f = np.broadcast_to(np.arange(self.config.models) % 2 == 0, self._shape(groups))
+        return f.copy(), ~f
+
+    def splits(self, groups: Sequence[str]) -> list[str]:
+        """See :meth:`Design.splits`."""
+        share = self.config.candidate_fraction
+        names = np.array(["S_C", "S_I", "S_S"])
+        place = np.digitize(self._draw(groups), [share, 2 * share])
+        return [str(name) for name in names[place]]
+
+    def shares(self) -> list[float]:
+        """See :meth:`Design.shares`."""
+        return [1.0 - self.config.candidate_fraction] * self.config.models
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`Design.describe`; with ``candidate_fraction``."""
+        return super().describe() | {"candidate_fraction": self.config.candidate_fraction}
+
+    def _draw(self, groups: Sequence[str]) -> NDArray[np.float64]:
+        return uniform(self.config.seed, "candidate", groups)
+
+    def _shape(self, groups: Sequence[str]) -> tuple[int, int]:
+        return len(groups), self.config.models
+
+    def _check(self) -> None:
+        self._require_pairs()
+        share = self.config.candidate_fraction
+        if not 0 < share <= 0.5:
+            raise DesignError(
+                f"design.candidate_fraction = {share}: S_C and S_I take this share each; "
+                "use more than 0 and at most 0.5"
+            )
+
+
+_KINDS: dict[str, type[Design]] = {
+    design.kind: design for design in (ComplementaryHalves, LeaveSubsetOut, Candidate)
+}
+
+
+def make_design(config: DesignConfig) -> Design:
+    """The design that the configuration asks for.
+
+    Raises:
+        DesignError: The design cannot work with these settings.
+    """
+    return _KINDS[config.kind](config)
