@@ -56,7 +56,7 @@ suitable := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_inf
 define find_python
 for below in 14 99 0; do \
 	for python in "$(PYTHON)" python3.13 python3.12 python3.11; do \
-		if "$$python" -c '$(suitable)' $$below 2>/dev/null; then break 2; fi; \
+		if "$$python" -c '$(suitable)' $$below >/dev/null 2>&1; then break 2; fi; \
 	done; \
 done; \
 if [ $$below = 0 ]; then \
