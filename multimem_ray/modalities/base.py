@@ -78,7 +78,7 @@ class Modality(ABC):
     settings: ModalitySettings
 
     def __init__(self, settings: ModalitySettings | None = None) -> None:
-        self.settings = self.Settings() if settings is None else settings
+        self.settings = self.Settings.model_validate({}) if settings is None else settings
 
     @property
     @abstractmethod

@@ -116,6 +116,7 @@ def _decode(modality: Modality, value: Any) -> Array:
         return modality.decode(value)
     except DecodeError:
         raise
-    except Exception as error:  # noqa: BLE001 - foreign bytes make libraries raise anything
+    except Exception as error:
+        # Foreign bytes make libraries raise anything; none of it may stop the other samples.
         said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise DecodeError(f"{modality.name}: cannot be decoded: {said}") from error

@@ -1,8 +1,8 @@
 """Images: JPEG, PNG, WebP, GIF and BMP, as uint8 RGB.
 
 Decoded to the centre square of the picture, at most ``oversize`` times the size of a view, so that
-a view can crop without being enlarged. Pillow does both: for a JPEG its draft mode leaves out the resolution that
-nobody will see, which makes it faster than decoders without it. Formats are a closed list:
+a view has room to crop. Pillow does it all: for a JPEG its draft mode leaves out the resolution
+that nobody will see, which makes it faster than decoders without it. Formats are a closed list:
 Pillow's others include one that runs an interpreter.
 """
 
@@ -13,6 +13,7 @@ import struct
 
 import numpy as np
 from PIL import Image as Pillow
+from PIL import UnidentifiedImageError
 from pydantic import Field
 
 from multimem_ray.errors import DecodeError
@@ -88,7 +89,7 @@ class Image(Modality):
                 return self._canonical(picture)
         except Pillow.DecompressionBombError as error:
             raise self._bomb(str(error)) from error
-        except Pillow.UnidentifiedImageError as error:
+        except UnidentifiedImageError as error:
             raise undecodable(self.name, f"none of {', '.join(FORMATS)}") from error
         except DecodeError:
             raise
@@ -111,7 +112,8 @@ class Image(Modality):
             return view
         gain = 1 + (2 * bright - 1) * settings.brightness * settings.strength
         slope = 1 + (2 * contrast - 1) * settings.contrast * settings.strength
-        return _levels(gain, slope).take(view)
+        changed: Array = _levels(gain, slope).take(view)
+        return changed
 
     def _canonical(self, picture: Pillow.Image) -> Array:
         settings = self.settings
@@ -150,7 +152,8 @@ def _channels_first(picture: Pillow.Image) -> Array:
 def _levels(gain: float, slope: float) -> Array:
     """Table of 256 levels: brightness, then contrast around mid-grey."""
     changed = (_LEVELS * gain - 127.5) * max(0.0, slope) + 127.5
-    return np.minimum(np.maximum(changed, 0), 255).astype(np.uint8)
+    table: Array = np.minimum(np.maximum(changed, 0), 255).astype(np.uint8)
+    return table
 
 
 def _orientation(picture: Pillow.Image) -> int:

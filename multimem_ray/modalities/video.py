@@ -1,0 +1,229 @@
+"""Video: MP4 and MOV, WebM and Matroska, as uint8 RGB frames evenly spaced over the clip.
+
+The clip is first taken apart into packets, which costs next to nothing and tells how many frames
+there are whatever the header says; only groups of pictures that hold a wanted frame are decoded,
+and only wanted frames are converted. The container is told by its first bytes and given to FFmpeg
+by name: left to guess, FFmpeg also opens playlists, which may name files and addresses.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from pydantic import Field
+
+from multimem_ray.errors import DecodeError
+from multimem_ray.modalities.base import (
+    Array,
+    Modality,
+    ModalitySettings,
+    Spec,
+    as_bytes,
+    too_large,
+    undecodable,
+)
+from multimem_ray.modalities.registry import register
+
+_BUFFER = 1 << 18
+_EBML = b"\x1a\x45\xdf\xa3"
+_SEGMENT = b"\x18\x53\x80\x67"
+_MOV_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
+
+
+class VideoSettings(ModalitySettings):
+    """Frames, size and views of video."""
+
+    frames: int = Field(8, ge=1, le=512, description="frames of a view, evenly spaced")
+    size: int = Field(32, ge=4, le=1024, description="height and width of a view, pixels")
+    oversize: float = Field(
+        1.125, ge=1, le=4, description="side of the decoded frames over that of a view; 1 = no crop"
+    )
+    jitter: bool = Field(True, description="a view may show a frame half a step later")
+    max_frames: int = Field(50_000, ge=1, description="longest clip that is decoded, frames")
+    max_seconds: float = Field(3600.0, gt=0, description="longest clip that is decoded")
+    max_pixels: int = Field(
+        16_777_216, ge=1, le=178_000_000, description="largest frame that is decoded, pixels"
+    )
+
+
+@register
+class Video(Modality):
+    """Frames of a clip; decoded (frames, choices, 3, D, D), views (frames, 3, size, size)."""
+
+    name = "video"
+    extensions = ("mp4", "webm", "mkv", "mov", "m4v")
+    Settings = VideoSettings
+    settings: VideoSettings
+
+    @property
+    def spec(self) -> Spec:
+        """Kind ``frames``, uint8 (frames, 3, size, size)."""
+        settings = self.settings
+        return Spec("frames", (settings.frames, 3, settings.size, settings.size), "uint8")
+
+    def decode(self, data: object) -> Array:
+        """Upright centre squares, uint8 (frames, choices, 3, D, D), D = ceil(size · oversize).
+
+        The clip is cut into ``frames`` equal parts; of each there are two choices (one without
+        ``jitter``). A clip with fewer frames shows some of them twice.
+
+        Raises:
+            DecodeError: Broken, cut short, without a picture, another format, or above a limit.
+        """
+        raw = as_bytes(data, self.name)
+        container = _container(raw)
+        if container is None:
+            raise undecodable(self.name, "neither MP4 or MOV nor WebM or Matroska")
+        try:
+            with av.open(
+                io.BytesIO(raw), format=container, buffer_size=_BUFFER, metadata_errors="replace"
+            ) as opened:
+                return self._clip(opened)
+        except DecodeError:
+            raise
+        except (av.FFmpegError, ValueError, TypeError, EOFError) as error:
+            raise undecodable(self.name, getattr(error, "strerror", None) or error) from error
+
+    def view(self, decoded: Array, rng: np.random.Generator | None) -> Array:
+        """Frames jittered in time, one crop for all; clean: first choice, centre crop."""
+        size, strength = self.settings.size, min(1.0, self.settings.strength)
+        frames, choices = decoded.shape[:2]
+        margin = decoded.shape[-1] - size
+        top = left = margin // 2
+        chosen: Array = decoded[:, 0]
+        if rng is not None and strength > 0:
+            x, y, *late = rng.random(2 + frames).tolist()
+            top = int(margin * (0.5 + (y - 0.5) * strength) + 0.5)
+            left = int(margin * (0.5 + (x - 0.5) * strength) + 0.5)
+            if choices > 1:
+                chosen = decoded[np.arange(frames), [int(d < strength / 2) for d in late]]
+        return np.ascontiguousarray(chosen[:, :, top : top + size, left : left + size])
+
+    def _clip(self, container: Any) -> Array:
+        settings = self.settings
+        if not container.streams.video:
+            raise undecodable(self.name, "the file holds no video stream")
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        self._check_size(context.width, context.height)
+        # A size that changes in mid-stream is refused by the decoder itself.
+        context.options = {"max_pixels": str(settings.max_pixels)}
+        context.thread_count = 1
+        packets = self._packets(container, stream)
+        choices = 2 if settings.jitter else 1
+        shown = sorted(_time(packet) for packet in packets if not packet.is_discard)
+        at = (np.arange(settings.frames * choices) + 0.5) * len(shown) / settings.frames / choices
+        wanted = [shown[int(position)] for position in at]
+        square = _Square(int(np.ceil(settings.size * settings.oversize)))
+        frames = _decode_at(context, packets, wanted, square)
+        if not frames:
+            raise undecodable(self.name, "no frame can be decoded")
+        clip = np.stack(frames).transpose(0, 3, 1, 2)
+        return np.ascontiguousarray(clip).reshape(settings.frames, choices, *clip.shape[1:])
+
+    def _packets(self, container: Any, stream: Any) -> list[Any]:
+        settings = self.settings
+        packets: list[Any] = []
+        for packet in container.demux(stream):
+            if not packet.size or (packet.pts is None and packet.dts is None):
+                continue
+            if packet.is_corrupt:
+                raise undecodable(self.name, f"cut short after {len(packets)} frames")
+            packets.append(packet)
+            if len(packets) > settings.max_frames:
+                what = f"more than {settings.max_frames} frames"
+                raise too_large(self.name, what, "max_frames", settings.max_frames)
+        if all(packet.is_discard for packet in packets):
+            raise DecodeError("video: the clip holds no frame", "empty")
+        if len(packets) < stream.frames:
+            raise undecodable(self.name, f"cut short: {len(packets)} of {stream.frames} frames")
+        times = [_time(packet) for packet in packets]
+        seconds = float((max(times) - min(times)) * stream.time_base)
+        if seconds > settings.max_seconds:
+            raise too_large(self.name, f"{seconds:.1f} s", "max_seconds", settings.max_seconds)
+        return packets
+
+    def _check_size(self, width: int, height: int) -> None:
+        if width * height > self.settings.max_pixels:
+            what = f"frames of {width} x {height} pixels"
+            raise too_large(self.name, what, "max_pixels", self.settings.max_pixels)
+
+
+class _Square:
+    """Turns frames into centre squares of one side, with one scaler for a whole clip."""
+
+    def __init__(self, side: int) -> None:
+        self._side = side
+        self._scaler = VideoReformatter()
+
+    def __call__(self, frame: Any) -> Array:
+        """Upright uint8 (side, side, 3)."""
+        side, short = self._side, min(frame.width, frame.height)
+        width, height = (
+            max(side, round(extent * side / short)) for extent in (frame.width, frame.height)
+        )
+        # By default each call starts a pool of threads, which takes longer than the scaling.
+        scaled = self._scaler.reformat(frame, width, height, "rgb24", threads=1)
+        left, top = (width - side) // 2, (height - side) // 2
+        square: Array = scaled.to_ndarray()[top : top + side, left : left + side]
+        turns = round(getattr(frame, "rotation", 0) / 90) % 4
+        return np.rot90(square, turns) if turns else square
+
+
+def _decode_at(
+    context: Any, packets: list[Any], wanted: list[int], convert: _Square
+) -> list[Array]:
+    """The frames shown at these ascending times, of one shape; empty if there is none at all."""
+    starts = _starts(packets, wanted)
+    queue = deque(wanted)
+    frames: list[Array] = []
+    last: Any = None
+    position = 0
+    while queue:
+        start = starts[len(frames)]
+        if start > position:
+            context.flush_buffers()
+            position = start
+        packet = packets[position] if position < len(packets) else None
+        position += 1
+        for frame in context.decode(packet):
+            last = frame
+            picture: Array | None = None
+            while queue and frame.pts is not None and frame.pts >= queue[0]:
+                queue.popleft()
+                picture = convert(frame) if picture is None else picture
+                frames.append(picture)
+        if packet is None:
+            break
+    if last is None:
+        return []
+    # A frame that was announced and did not come is replaced by the last one before it.
+    return frames + [convert(last)] * len(queue) if queue else frames
+
+
+def _starts(packets: list[Any], wanted: list[int]) -> list[int]:
+    """For each time the position of the packet from which its frame can be decoded."""
+    keys = [(position, _time(p)) for position, p in enumerate(packets) if p.is_keyframe]
+    starts: list[int] = []
+    current = 0
+    for time in wanted:
+        while keys and keys[0][1] <= time:
+            current = keys.pop(0)[0]
+        starts.append(current)
+    return starts
+
+
+def _time(packet: Any) -> int:
+    return int(packet.dts if packet.pts is None else packet.pts)
+
+
+def _container(raw: bytes) -> str | None:
+    """FFmpeg's name of the container; None if it is none of ours, or is cut short."""
+    if raw[4:8] in _MOV_BOXES:
+        return "mov"
+    return "matroska" if raw.startswith(_EBML) else None
