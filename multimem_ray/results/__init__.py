@@ -1,0 +1,1 @@
+"""Reading what a run wrote: top samples, quantiles, selections, the summary, planted truth."""

@@ -1,0 +1,230 @@
+"""The score files of a run as one table that is never in memory at once.
+
+Scoring writes one Parquet file per shard and, when the file is complete, one marker under
+``commits/``. Only marked shards are read: a file that a killed run left without its marker is
+not part of the result, and will be written again. Small files are fetched ahead by a few
+threads, which is what an object store needs; large ones are streamed batch by batch. Either
+way the order is that of the shards' names, so everything computed from it is reproducible.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from itertools import combinations
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from multimem_ray.config import nearest
+from multimem_ray.errors import ConfigError, StorageError
+from multimem_ray.storage import FileInfo, Storage
+
+Progress = Callable[[int, int], None]
+"""Called with (files done, files in total)."""
+
+BATCH_ROWS = 65_536
+THREADS = 8
+AHEAD_BYTES = 32 << 20  # files up to this size are fetched whole by the threads
+ATTRIBUTION, PAIR, CLIPMEM = "attribution_", "pair_", "clipmem_"
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What scoring promised about one shard: how many rows of each sort it wrote."""
+
+    shard_id: str
+    shard: str
+    rows: int
+    held_out: int
+    errors: int
+    fingerprint: str | None
+
+
+class ScoreTable:
+    """Scores and errors of one run, streamed.
+
+    Args:
+        output: Folder or ``s3://`` prefix of the run.
+        storage: How to reach it.
+        batch_rows: Most rows in one batch.
+    """
+
+    def __init__(self, output: str, storage: Storage, *, batch_rows: int = BATCH_ROWS) -> None:
+        self.output = output
+        self.storage = storage
+        self.batch_rows = batch_rows
+
+    @cached_property
+    def commits(self) -> list[Commit]:
+        """Every committed shard, sorted by its name.
+
+        A marker with the fingerprint of an earlier configuration (a run that was given more
+        models since) does not count: its shard is about to be scored again.
+
+        Raises:
+            StorageError: A marker is not readable as one; remove it and run again.
+        """
+        urls = [f.url for f in self._list("commits") if f.url.endswith(".json")]
+        with ThreadPoolExecutor(THREADS) as pool:
+            every = sorted(pool.map(self._commit, urls), key=lambda c: (c.shard, c.shard_id))
+        current = self.document("run.json").get("fingerprint")
+        return [c for c in every if current is None or c.fingerprint in {None, current}]
+
+    @cached_property
+    def score_files(self) -> list[FileInfo]:
+        """The committed score files, in the order of the shards' names."""
+        return self._committed("scores", [c for c in self.commits if c.rows])
+
+    @cached_property
+    def error_files(self) -> list[FileInfo]:
+        """The committed error files, in the order of the shards' names."""
+        return self._committed("errors", [c for c in self.commits if c.errors])
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Columns of the score files; empty when no sample is scored yet."""
+        if not self.score_files:
+            return pa.schema([])
+        with self._open(self.score_files[0]) as file:
+            return pq.read_schema(file)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the score columns."""
+        return list(self.schema.names)
+
+    @cached_property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities, sorted."""
+        names = self.columns
+        return tuple(sorted(c[len(ATTRIBUTION) :] for c in names if c.startswith(ATTRIBUTION)))
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Modality pairs that have a score column of their own."""
+        known = set(self.columns)
+        return [p for p in combinations(self.modalities, 2) if f"{PAIR}{p[0]}_{p[1]}" in known]
+
+    def batches(
+        self,
+        columns: Sequence[str],
+        *,
+        files: Sequence[FileInfo] | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Stream some columns of all rows (or of some files) in a fixed order.
+
+        Raises:
+            ConfigError: A column does not exist; names the nearest one.
+            StorageError: A file cannot be read.
+        """
+        for column in columns:
+            self.require(column)
+        yield from self._read(self.score_files if files is None else files, columns, progress)
+
+    def error_batches(self) -> Iterator[pa.RecordBatch]:
+        """Stream the rows of ``errors/``: shard, key, index, stage, error, detail."""
+        yield from self._read(self.error_files, None, None)
+
+    def require(self, column: str) -> None:
+        """Raise ConfigError unless the column exists (any name passes while nothing is scored)."""
+        if self.columns and column not in self.columns:
+            raise ConfigError(
+                f"{self.output}: there is no score column '{column}'{nearest(column, self.columns)}"
+            )
+
+    def document(self, *parts: str) -> dict[str, Any]:
+        """A JSON file of the run such as ``run.json``; {} if it was not written (yet)."""
+        url = self.storage.join(self.output, *parts)
+        if not self.storage.exists(url):
+            return {}
+        return _parse(url, self.storage.read_bytes(url))
+
+    def _list(self, folder: str) -> list[FileInfo]:
+        return self.storage.list(self.storage.join(self.output, folder))
+
+    def _committed(self, folder: str, commits: Iterable[Commit]) -> list[FileInfo]:
+        found = {
+            self.storage.name(f.url).removesuffix(".parquet"): f
+            for f in self._list(folder)
+            if f.url.endswith(".parquet")
+        }
+        return [found[c.shard_id] for c in commits if c.shard_id in found]
+
+    def _commit(self, url: str) -> Commit:
+        raw = _parse(url, self.storage.read_bytes(url))
+        try:
+            return Commit(
+                shard_id=self.storage.name(url).removesuffix(".json"),
+                shard=str(raw["shard"]),
+                rows=int(raw["rows"]),
+                held_out=int(raw["held_out"]),
+                errors=int(raw["errors"]),
+                fingerprint=raw.get("fingerprint"),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise StorageError(_bad_document(url, f"no field {error}")) from error
+
+    def _read(
+        self, files: Sequence[FileInfo], columns: Sequence[str] | None, progress: Progress | None
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield batches file by file, with at most ``THREADS`` small files fetched ahead."""
+        with ThreadPoolExecutor(THREADS) as pool:
+            waiting: deque[tuple[FileInfo, Any]] = deque()
+            upcoming = iter(files)
+            done = 0
+            while True:
+                while len(waiting) < THREADS and (file := next(upcoming, None)) is not None:
+                    small = file.size <= AHEAD_BYTES
+                    waiting.append(
+                        (file, pool.submit(self._whole, file, columns) if small else None)
+                    )
+                if not waiting:
+                    return
+                file, future = waiting.popleft()
+                yield from self._stream(file, columns) if future is None else future.result()
+                done += 1
+                if progress is not None:
+                    progress(done, len(files))
+
+    def _open(self, file: FileInfo) -> BinaryIO:
+        # One GET of a small object is cheaper than footer, seek and column ranges one by one.
+        if file.size <= AHEAD_BYTES and self.storage.is_remote(file.url):
+            return BytesIO(self.storage.read_bytes(file.url))
+        return self.storage.open(file.url)
+
+    def _whole(self, file: FileInfo, columns: Sequence[str] | None) -> list[pa.RecordBatch]:
+        return list(self._stream(file, columns))
+
+    def _stream(self, file: FileInfo, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        try:
+            with self._open(file) as handle:
+                parquet = pq.ParquetFile(handle, pre_buffer=True)
+                wanted = None if columns is None else list(columns)
+                yield from parquet.iter_batches(self.batch_rows, columns=wanted, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise StorageError(
+                f"{file.url}: cannot be read as Parquet ({error}). Remove this file and its marker "
+                "in commits/, and run the audit again: only this shard is scored anew."
+            ) from error
+
+
+def _parse(url: str, data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise StorageError(_bad_document(url, str(error))) from error
+    if not isinstance(value, dict):
+        raise StorageError(_bad_document(url, "not a JSON object"))
+    return value
+
+
+def _bad_document(url: str, reason: str) -> str:
+    return f"{url}: damaged ({reason}). Remove it and run the audit again: the rest is kept."

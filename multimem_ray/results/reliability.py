@@ -1,0 +1,78 @@
+"""How far a ranking would repeat itself with other reference models.
+
+In designs that come in pairs (model 2k trains on what 2k+1 left out), each pair alone gives
+every sample a score. Pairs agree where the score says something about the sample, and disagree
+where it says something about the models. With P pairs and a mean correlation r between them, the
+score over all pairs has the reliability P r / (1 + (P - 1) r), which for two pairs is the
+split-half correlation stepped up by Spearman and Brown (1910): the expected correlation with the
+ranking of as many new models.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from multimem_ray.results.accumulate import Correlation, Floats
+
+TOO_FEW = "needs at least 4 reference models, that is two independent pairs"
+NO_PAIRS = "this design has no independent pairs of models to compare"
+
+
+class Reliability:
+    """Agreement between pairs of models, for MultiMem and for the out-of-sample consistency.
+
+    Args:
+        kind: Kind of the membership design.
+        models: Number of reference models.
+    """
+
+    def __init__(self, kind: str, models: int) -> None:
+        self._kind = kind
+        self._pairs = models // 2 if kind in {"complementary_halves", "candidate"} else 0
+        self._multimem = Correlation(self._pairs)
+        self._cmc_out = Correlation(self._pairs)
+
+    def update(self, cmc: Floats, member: Floats, splits: list[str | None] | None) -> None:
+        """Add rows.
+
+        Args:
+            cmc: (N, M) consistency per model, NaN where undefined.
+            member: (N, M) 1 where the model trained on the sample, else 0.
+            splits: Split of each row in the candidate design; only S_C is informative there.
+        """
+        if self._pairs < 2:
+            return
+        even, odd = cmc[:, 0 : 2 * self._pairs : 2], cmc[:, 1 : 2 * self._pairs : 2]
+        saw = member[:, 0 : 2 * self._pairs : 2] == 1.0
+        if self._kind == "candidate":
+            keep = np.array([split == "S_C" for split in splits or [None] * len(cmc)], bool)
+            self._multimem.update((even - odd)[keep])
+            return
+        # A sample outside the pool has no model that saw it: its pairs say nothing.
+        other = member[:, 1 : 2 * self._pairs : 2] == 1.0
+        keep = (saw != other).all(axis=1)
+        self._multimem.update((np.where(saw, 1.0, -1.0) * (even - odd))[keep])
+        self._cmc_out.update(np.where(saw, odd, even)[keep])
+
+    def result(self) -> dict[str, Any]:
+        """``multimem`` and ``cmc_out`` (None if unknown), ``pairs`` and a ``reason`` if unknown."""
+        reason = None
+        if self._kind not in {"complementary_halves", "candidate"}:
+            reason = NO_PAIRS
+        elif self._pairs < 2:
+            reason = TOO_FEW
+        return {
+            "multimem": self._step_up(self._multimem),
+            "cmc_out": self._step_up(self._cmc_out),
+            "pairs": self._pairs,
+            "reason": reason,
+        }
+
+    def _step_up(self, correlation: Correlation) -> float | None:
+        mean = correlation.mean_correlation()
+        if mean is None:
+            return None
+        bottom = 1 + (self._pairs - 1) * mean
+        return self._pairs * mean / bottom if bottom > 0 else None

@@ -1,0 +1,113 @@
+"""The exact top of any score column, whatever the size of the table.
+
+A first pass reads only the score, shard and key of every row and keeps the best n; a second
+reads full rows from just the files in which those lie. Rows with equal scores are ordered by
+shard and key, so the answer does not depend on batches or on the order of files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from multimem_ray.errors import ConfigError
+from multimem_ray.results.reader import Progress, ScoreTable
+
+LOW_IS_SUSPICIOUS = frozenset({"cmc_in", "cmc_out"})
+
+
+def largest_first(column: str) -> bool:
+    """Which end of a column is the interesting one: low consistency, high everything else."""
+    return column not in LOW_IS_SUSPICIOUS
+
+
+def top(
+    table: ScoreTable,
+    column: str = "multimem",
+    n: int = 24,
+    *,
+    largest: bool | None = None,
+    columns: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """The n rows with the most remarkable score, best first.
+
+    Args:
+        table: The scores of a run.
+        column: A score column; rows where it is undefined are left out.
+        n: How many.
+        largest: Direction; by default high, but low for ``cmc_in`` and ``cmc_out``.
+        columns: Columns of the returned rows (besides shard, key and the score); default all.
+        progress: Called with (files done, files in total) of the first pass.
+
+    Returns:
+        At most n rows as mappings from column to value.
+
+    Raises:
+        ConfigError: There is no such column, or it holds no numbers, or n < 1.
+    """
+    if n < 1:
+        raise ConfigError(f"the number of top samples is {n}; ask for at least 1")
+    require_number(table, column)
+    order = sort_keys(column, largest_first(column) if largest is None else largest)
+    best = _best(table.batches([column, "shard", "key"], progress=progress), column, n, order)
+    if best is None:
+        return []
+    wanted = list(dict.fromkeys([column, "shard", "key", *(columns or table.columns)]))
+    return _full_rows(table, best, wanted)
+
+
+def sort_keys(column: str, largest: bool) -> list[tuple[str, str]]:
+    """The total order of rows: the score, then shard and key."""
+    return [
+        (column, "descending" if largest else "ascending"),
+        ("shard", "ascending"),
+        ("key", "ascending"),
+    ]
+
+
+def require_number(table: ScoreTable, column: str) -> None:
+    """Raise ConfigError unless the column exists and holds numbers."""
+    table.require(column)
+    if table.columns:
+        kind = table.schema.field(column).type
+        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+            raise ConfigError(f"column '{column}' holds {kind}, not a score to rank by")
+
+
+def _best(
+    batches: Iterator[pa.RecordBatch], column: str, n: int, order: list[tuple[str, str]]
+) -> pa.Table | None:
+    best: pa.Table | None = None
+    for batch in batches:
+        fresh = pa.Table.from_batches([batch]).filter(pc.is_valid(batch[column]))
+        if best is not None and best.num_rows == n:
+            # Ties with the worst kept row stay in: shard and key decide about them below.
+            worst = best[column][n - 1]
+            better = pc.greater_equal if order[0][1] == "descending" else pc.less_equal
+            fresh = fresh.filter(better(fresh[column], worst))
+        if fresh.num_rows:
+            pool = fresh if best is None else pa.concat_tables([best, fresh])
+            best = pool.take(pc.select_k_unstable(pool, n, order)).combine_chunks()
+    return best
+
+
+def _full_rows(table: ScoreTable, best: pa.Table, columns: list[str]) -> list[dict[str, Any]]:
+    shards = best["shard"].to_pylist()
+    keys = best["key"].to_pylist()
+    place = {pair: rank for rank, pair in enumerate(zip(shards, keys, strict=True))}
+    by_shard = {c.shard: c.shard_id for c in table.commits}
+    ids = {by_shard[s] for s in set(shards) if s in by_shard}
+    name = table.storage.name
+    files = [f for f in table.score_files if name(f.url).removesuffix(".parquet") in ids]
+    rows: dict[int, dict[str, Any]] = {}
+    for batch in table.batches(columns, files=files):
+        mask = pc.is_in(batch["key"], value_set=best["key"].combine_chunks())
+        for row in batch.filter(mask).to_pylist():
+            rank = place.get((row["shard"], row["key"]))
+            if rank is not None:
+                rows[rank] = row
+    return [rows[rank] for rank in sorted(rows)]
