@@ -57,17 +57,16 @@ def agreement(embeddings: Tensor, present: Tensor, means: Tensor) -> Agreement:
         ValueError: A shape or dtype does not fit.
     """
     check_embeddings(embeddings, present)
-    views, samples, modalities, dim = embeddings.shape
+    _, samples, modalities, dim = embeddings.shape
     if tuple(means.shape) not in {(modalities, dim), (samples, modalities, dim)}:
         raise ValueError(
             f"means have shape {tuple(means.shape)}; give {(modalities, dim)}, "
             f"or {(samples, modalities, dim)} for a set of its own for each sample"
         )
-    vectors = masked(exact(embeddings), present[None, :, :, None])
-    both = present[:, :, None] & present[:, None, :]
-
-    # Views side by side in one long vector: the product then sums over views and dimensions.
-    rows = vectors.permute(1, 2, 0, 3).reshape(samples, modalities, views * dim)
-    alignment = rows @ rows.transpose(1, 2) / views
+    vectors = exact(embeddings)
+    alignment = (vectors @ vectors.transpose(-1, -2)).mean(dim=0)
     uniformity = vectors.mean(dim=0) @ exact(means.to(embeddings.device)).transpose(-1, -2)
+
+    # An entry depends on its own two vectors only, so masking the small matrices is enough.
+    both = present[:, :, None] & present[:, None, :]
     return Agreement(masked(alignment, both), masked(uniformity, both))
