@@ -1,0 +1,118 @@
+"""The stages of an audit, one after the other: train, score, summarize, report.
+
+Every stage does what is missing and nothing else, so running it again resumes it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from multimem_ray.config import Config
+from multimem_ray.progress import Progress
+from multimem_ray.ray_session import ray_session
+from multimem_ray.run import Run, Shards, open_run
+from multimem_ray.storage import Storage
+
+
+def audit(config: Config, progress: Progress) -> dict[str, Any]:
+    """Train the reference models, score every sample, write summary and report.
+
+    Returns:
+        The summary; see :func:`multimem_ray.results.summary.summarize`.
+
+    Raises:
+        MultiMemError: See the stages; what was done stays done.
+    """
+    run, shards = announce(config, progress)
+    with ray_session(config):
+        _train(run, shards, progress)
+        _score(run, shards, progress)
+    return write_results(config, progress)
+
+
+def train_only(config: Config, progress: Progress) -> None:
+    """Train what is not trained yet."""
+    run, shards = announce(config, progress)
+    with ray_session(config):
+        _train(run, shards, progress)
+
+
+def score_only(config: Config, progress: Progress) -> dict[str, Any]:
+    """Score what is not scored yet; the models must be there."""
+    run, shards = announce(config, progress)
+    with ray_session(config):
+        _score(run, shards, progress)
+    return write_summary(config, progress)
+
+
+def announce(config: Config, progress: Progress) -> tuple[Run, Shards]:
+    """Open the run and say what was found."""
+    run, shards = open_run(config)
+    size = sum(shard.size for shard in shards.scored)
+    progress.say(f"{len(shards.scored)} shards, {in_bytes(size)}, in {config.data.shards}")
+    for url in shards.missing[:5]:
+        progress.say(f"warning: {url} is missing; listed in errors/")
+    if len(shards.missing) > 5:
+        progress.say(f"warning: {len(shards.missing)} shards are missing in all")
+    found = ", ".join(f"{name} ({run.fields[name]})" for name in run.modalities)
+    progress.say(f"modalities: {found}" + (f"; label: {run.label}" if run.label else ""))
+    return run, shards
+
+
+def write_summary(config: Config, progress: Progress) -> dict[str, Any]:
+    """Summarize the committed scores into ``summary.json``."""
+    from multimem_ray.results.reader import ScoreTable
+    from multimem_ray.results.summary import summarize
+
+    storage = Storage(config.storage)
+    table = ScoreTable(config.output, storage)
+    files = len(table.score_files)
+    with progress.task("summary", files, unit="files") as shown:
+        summary = summarize(
+            table, planted=config.data.planted, progress=lambda done, _: shown.update(done)
+        )
+    url = storage.join(config.output, "summary.json")
+    storage.write_atomic(url, json.dumps(summary, indent=1).encode())
+    return summary
+
+
+def write_results(config: Config, progress: Progress) -> dict[str, Any]:
+    """Summary and report from what is committed."""
+    from multimem_ray.report import write_report
+
+    summary = write_summary(config, progress)
+    storage = Storage(config.storage)
+    progress.say("writing the report")
+    url = write_report(
+        config.output, storage, summary=summary, top=config.report.top, title=config.report.title
+    )
+    progress.say(f"report: {url}")
+    return summary
+
+
+def in_bytes(size: float) -> str:
+    """A size for a person."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def _train(run: Run, shards: Shards, progress: Progress) -> None:
+    from multimem_ray.training.trainer import train
+
+    trained = train(run, shards.scored, progress)
+    if not trained:
+        progress.say("reference models: all trained before")
+
+
+def _score(run: Run, shards: Shards, progress: Progress) -> None:
+    from multimem_ray.scoring.pipeline import score
+
+    totals = score(run, shards, progress)
+    progress.say(
+        f"{totals.shards} shards: {totals.rows} samples scored, {totals.held_out} held out, "
+        f"{totals.errors} in errors/"
+    )

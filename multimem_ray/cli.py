@@ -1,0 +1,253 @@
+"""The command ``multimem``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from multimem_ray import config as configuration
+from multimem_ray.config import Config
+from multimem_ray.errors import ConfigError, MultiMemError
+
+app = typer.Typer(
+    name="multimem",
+    help="Find the samples a multi-modal model memorized.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+config_app = typer.Typer(help="Show and explain configurations.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+ConfigFile = Annotated[Path | None, typer.Argument(metavar="CONFIG", help="YAML file")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="override, such as training.epochs=3"),
+]
+
+
+def main() -> None:
+    """Run the command line; errors of ours become one message and exit status 1 or 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        app()
+    except MultiMemError as error:
+        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; the same command goes on from here", markup=False)
+        sys.exit(130)
+
+
+@app.command()
+def audit(config: ConfigFile = None, set_: Overrides = None) -> None:
+    """Train reference models, score every sample, write the report. Again = resume."""
+    from multimem_ray import audit as stages
+
+    resolved = _load(config, set_)
+    _show_summary(stages.audit(resolved, _progress()), resolved.output)
+
+
+@app.command()
+def train(config: ConfigFile = None, set_: Overrides = None) -> None:
+    """Train the reference models that are not trained yet."""
+    from multimem_ray import audit as stages
+
+    stages.train_only(_load(config, set_), _progress())
+
+
+@app.command()
+def score(config: ConfigFile = None, set_: Overrides = None) -> None:
+    """Score the shards that are not scored yet."""
+    from multimem_ray import audit as stages
+
+    resolved = _load(config, set_)
+    _show_summary(stages.score_only(resolved, _progress()), resolved.output)
+
+
+@app.command()
+def report(config: ConfigFile = None, set_: Overrides = None) -> None:
+    """Write summary.json and report.html from what is scored so far."""
+    from multimem_ray import audit as stages
+
+    resolved = _load(config, set_)
+    _show_summary(stages.write_results(resolved, _progress()), resolved.output)
+
+
+@app.command()
+def top(
+    output: Annotated[str, typer.Argument(help="output folder of a run")],
+    n: Annotated[int, typer.Option("-n", help="how many")] = 20,
+    by: Annotated[str, typer.Option(help="score column")] = "multimem",
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
+) -> None:
+    """The most memorized samples of a run (or, --by cmc_out, those that fit together least)."""
+    from multimem_ray.results.reader import ScoreTable
+    from multimem_ray.results.top import top as ranked
+
+    run, storage = _existing(output)
+    rows = ranked(ScoreTable(output, storage), by, n)
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row))
+        return
+    columns = [by, *(c for c in ("multimem", "multimem_se", "cmc_in", "cmc_out") if c != by)]
+    columns += [f"attribution_{name}" for name in run["modalities"]]
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column.replace("attribution_", "↳ "), justify="right", no_wrap=True)
+    for column in ("label", "key", "shard"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        numbers = ["–" if row[c] is None else f"{row[c]:.3f}" for c in columns]
+        place = row["shard"].rsplit("/", 1)[-1]
+        table.add_row(*numbers, row["label"] or "", row["key"], place)
+    _out().print(table)
+
+
+@app.command()
+def status(output: Annotated[str, typer.Argument(help="output folder of a run")]) -> None:
+    """What is done and what is to do, from the files of a run alone."""
+    from multimem_ray.status import run_status
+
+    run, storage = _existing(output)
+    found = run_status(output, run, storage)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in found.lines():
+        table.add_row(name, value)
+    _out().print(table)
+
+
+@app.command()
+def errors(
+    output: Annotated[str, typer.Argument(help="output folder of a run")],
+    n: Annotated[int, typer.Option("-n", help="most rows to show")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
+) -> None:
+    """What could not be scored, and why."""
+    from multimem_ray.results.reader import ScoreTable
+
+    _, storage = _existing(output)
+    shown = 0
+    for batch in ScoreTable(output, storage).error_batches():
+        for row in batch.to_pylist():
+            if shown == n:
+                typer.echo(f"… more; --json -n 1000000 for all of {output}/errors", err=True)
+                return
+            shown += 1
+            if as_json:
+                typer.echo(json.dumps(row))
+            else:
+                where = row["key"] or "(shard)"
+                kind = f"{row['stage']}/{row['error']}"
+                typer.echo(f"{row['shard']}  {where}  {kind}: {row['detail']}")
+    if not shown and not as_json:
+        typer.echo("no errors")
+
+
+@app.command()
+def plant(
+    shards: Annotated[str, typer.Argument(help="shards: braces, globs, @file, '::'")],
+    out: Annotated[str, typer.Option(help="folder or s3:// prefix for the copy")],
+    fraction: Annotated[float, typer.Option(help="share of samples to plant")] = 0.05,
+    modality: Annotated[
+        str | None, typer.Option(help="which modality is exchanged; default: drawn per sample")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="donors have another value of this field")
+    ] = None,
+    field: Annotated[
+        list[str] | None, typer.Option(help="modality=field, as data.fields; default: found")
+    ] = None,
+    seed: int = 0,
+) -> None:
+    """Copy shards with a known fraction of misaligned samples, to test an audit on them."""
+    from multimem_ray.demo.planting import plant_shards
+
+    fields = dict(item.split("=", 1) for item in field or [] if "=" in item)
+    report_ = plant_shards(
+        shards,
+        out,
+        fraction=fraction,
+        modality=modality,
+        label=label,
+        fields=fields,
+        seed=seed,
+        progress=_progress(),
+    )
+    typer.echo(f"{report_.planted} of {report_.samples} samples planted; truth: {report_.truth}")
+    typer.echo(f"audit the copy with  --set data.planted={report_.truth}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="folder for data and results")] = Path("demo"),
+    samples: Annotated[int, typer.Option(help="number of samples", min=100)] = 800,
+) -> None:
+    """Make a four-modality data set with planted misalignment, audit it, and say what was found."""
+    from multimem_ray.demo.demo import run_demo
+
+    run_demo(out, samples, _progress(), _out())
+
+
+@config_app.command("show")
+def config_show(config: ConfigFile = None, set_: Overrides = None) -> None:
+    """Print the resolved configuration: every key with its value."""
+    resolved = _load(config, set_)
+    typer.echo(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False).rstrip())
+    typer.echo(f"# fingerprint: {resolved.fingerprint()}")
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON schema of the configuration."""
+    typer.echo(json.dumps(Config.model_json_schema(), indent=2))
+
+
+@config_app.command("presets")
+def config_presets() -> None:
+    """List the presets for model.preset."""
+    from multimem_ray.models.presets import preset_description, preset_names
+
+    for name in preset_names():
+        typer.echo(f"{name:14} {preset_description(name)}")
+
+
+def _load(path: Path | None, overrides: list[str] | None) -> Config:
+    return configuration.load(path, overrides or [])
+
+
+def _existing(output: str) -> tuple[dict[str, Any], Any]:
+    """``run.json`` and storage of a run, with the storage settings that it was made with."""
+    from multimem_ray.config import StorageConfig
+    from multimem_ray.run import load_run
+    from multimem_ray.storage import Storage
+
+    run = load_run(output, Storage(StorageConfig()))
+    return run, Storage(StorageConfig.model_validate(run["config"]["storage"]))
+
+
+def _progress() -> Any:
+    from multimem_ray.progress import Progress
+
+    return Progress()
+
+
+def _out() -> Console:
+    """Standard output; not cut to a narrow width when it is a file or a pipe."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
+def _show_summary(summary: dict[str, Any], output: str) -> None:
+    from multimem_ray.results.terminal import print_summary
+
+    print_summary(summary, output, _out())

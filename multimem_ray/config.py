@@ -1,0 +1,356 @@
+"""The configuration: one YAML file, validated, completed from the preset, fingerprinted.
+
+Every key but ``output`` and ``data.shards`` has a default. A preset (a YAML file in
+``multimem_ray/models/presets``) may give defaults for ``model``, ``modalities`` and ``training``;
+what the user writes wins over it. ``load`` returns the *resolved* configuration, in which
+nothing is left to be looked up, and which is stored with every output.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from multimem_ray.errors import ConfigError
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class StorageConfig(Section):
+    """How remote storage is reached. Credentials come from the usual AWS sources."""
+
+    endpoint_url: str | None = Field(None, description="S3-compatible endpoint; default AWS")
+    anonymous: bool = Field(False, description="read public buckets without credentials")
+    retries: int = Field(8, ge=0, description="attempts after the first, with growing pauses")
+    timeout_s: float = Field(60.0, gt=0, description="connect and read time-out of one request")
+
+
+class DataConfig(Section):
+    """Which shards, and what in them is which modality."""
+
+    shards: str | list[str] = Field(
+        description="paths or URLs: braces, globs, @file lists, several joined by '::'"
+    )
+    fields: dict[str, str] = Field(
+        default_factory=dict,
+        description="modality: member extensions by preference ('jpg;jpeg;png;webp') or a field of "
+        "the sample's JSON ('json.caption'); empty = found in the shards and announced",
+    )
+    label: str | None = Field(
+        None, description="field with the class label, such as json.class_label; for summaries"
+    )
+    planted: str | None = Field(
+        None, description="Parquet with the truth about planted misalignment; see `multimem plant`"
+    )
+    plugins: list[str] = Field(
+        default_factory=list, description="modules to import that register further modalities"
+    )
+
+    @field_validator("shards")
+    @classmethod
+    def _not_empty(cls, value: str | list[str]) -> str | list[str]:
+        if not value or (isinstance(value, list) and not all(value)):
+            raise ValueError("name at least one shard")
+        return value
+
+
+class HeldOutConfig(Section):
+    """The held-out set H, which no model trains on."""
+
+    fraction: Fraction = Field(0.05, description="share of samples (of groups) held out, by hash")
+    max_samples: int = Field(5000, ge=2, description="most samples that enter the mean vectors")
+    shards: str | list[str] | None = Field(
+        None, description="use these shards as H instead of a fraction (out-of-distribution)"
+    )
+    balance: str | None = Field(
+        None, description="field by whose values H is balanced, such as json.class_label"
+    )
+
+
+class DesignConfig(Section):
+    """Which model trains on which sample."""
+
+    kind: Literal["complementary_halves", "leave_subset_out", "candidate"] = "complementary_halves"
+    models: int = Field(4, ge=2, description="number of reference models")
+    seed: int = Field(0, ge=0)
+    group: str | None = Field(
+        None, description="field that keeps samples together, such as json.source; default the key"
+    )
+    candidate_fraction: Fraction = Field(0.1, description="candidate: share of S_C and of S_I each")
+
+
+class ModelConfig(Section):
+    """Architecture of every reference model."""
+
+    preset: str = Field("tiny", description="name of a preset: see `multimem config presets`")
+    dim: int = Field(64, ge=2, description="embedding dimension")
+    towers: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="per modality: kind of tower and its settings"
+    )
+    logit_scale: float = Field(14.285714, gt=0, description="initial logit scale of each pair")
+    logit_scale_max: float = Field(100.0, gt=0)
+
+
+class TrainingConfig(Section):
+    """How each reference model is trained."""
+
+    epochs: int = Field(120, ge=1)
+    batch_size: int = Field(128, ge=2, description="samples per step of each model")
+    lr: float = Field(1.0e-3, gt=0)
+    warmup_steps: int = Field(20, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    clip_norm: float | None = Field(1.0, gt=0)
+    seed: int = Field(0, ge=0)
+    augment: bool = Field(True, description="train on random views; false = on clean samples")
+    shuffle_buffer: int = Field(4096, ge=1, description="samples shuffled together in memory")
+    cache_gb: float = Field(
+        20.0, ge=0, description="most of a node's disk for decoded shards; 0 = decode every epoch"
+    )
+    checkpoint_every_s: float = Field(
+        20.0, ge=0, description="seconds between checkpoints, written at the end of an epoch"
+    )
+
+
+class ScoringConfig(Section):
+    """How samples are embedded and scored."""
+
+    views: int = Field(4, ge=1, description="seeded views per sample the expectation runs over")
+    seed: int = Field(0, ge=0, description="seed of the views")
+    batch_size: int = Field(128, ge=1, description="samples embedded at once; changes no score")
+    partitions: int = Field(
+        16, ge=1, description="hive partitions of scores/, by hash of the shard"
+    )
+
+
+class TrainResources(Section):
+    """What one bank of models gets, and how many banks run at once."""
+
+    gpus: float = Field(0, ge=0, description="GPUs of a bank")
+    cpus: int | Literal["auto"] = Field("auto", description="cores of a bank; auto = what is there")
+    models_per_bank: int | Literal["auto"] = "auto"
+    concurrent_banks: int | Literal["auto"] = "auto"
+
+
+class ScoreResources(Section):
+    """What one scoring actor gets, and how many there are."""
+
+    gpus: float = Field(0, ge=0, description="GPUs of an actor")
+    cpus: int = Field(1, ge=1, description="cores of an actor")
+    actors: int | tuple[int, int] | Literal["auto"] = Field(
+        "auto", description="number, or [min, max]; auto = as many as the cluster has room for"
+    )
+
+
+class ResourcesConfig(Section):
+    """What the cluster gives to each part; changes speed, never results."""
+
+    train: TrainResources = TrainResources()
+    score: ScoreResources = ScoreResources()
+    cache_dir: str = Field(
+        default_factory=lambda: str(Path(tempfile.gettempdir()) / "multimem_ray_cache"),
+        description="folder on each training node for decoded shards; emptied after training",
+    )
+    ray_address: str | None = Field(
+        None,
+        description="Ray cluster to join; default: a private one on this machine, or the "
+        "cluster of the job",
+    )
+
+
+class ReportConfig(Section):
+    """What the report shows."""
+
+    top: int = Field(24, ge=1, description="samples shown with their content")
+    title: str | None = None
+
+
+class Config(Section):
+    """One audit."""
+
+    output: str = Field(description="folder or s3:// prefix that receives everything")
+    data: DataConfig
+    held_out: HeldOutConfig = HeldOutConfig()
+    design: DesignConfig = DesignConfig()
+    model: ModelConfig = ModelConfig()
+    modalities: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="per modality: decode and view settings"
+    )
+    training: TrainingConfig = TrainingConfig()
+    scoring: ScoringConfig = ScoringConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    report: ReportConfig = ReportConfig()
+    storage: StorageConfig = StorageConfig()
+
+    @model_validator(mode="after")
+    def _combinations(self) -> Config:
+        if self.held_out.shards is None and self.held_out.fraction == 0:
+            raise ValueError("held_out.fraction is 0 and held_out.shards is not set: H is empty")
+        if self.design.kind == "candidate" and self.design.candidate_fraction > 0.5:
+            raise ValueError("design.candidate_fraction > 0.5: S_C and S_I are disjoint")
+        if self.design.kind != "leave_subset_out" and self.design.models % 2:
+            raise ValueError(
+                f"design.models = {self.design.models}: {self.design.kind} needs an even number"
+            )
+        return self
+
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that change with whatever could change a score.
+
+        Resources, the report, storage, batch size in scoring and the place of the output do not
+        enter: they may differ between a run and its resumption.
+        """
+        return digest(self.score_relevant())
+
+    def score_relevant(self) -> dict[str, Any]:
+        """The part of the configuration that the scores depend on."""
+        kept = self.model_dump(mode="json", exclude={"output", "resources", "report", "storage"})
+        del kept["scoring"]["batch_size"], kept["scoring"]["partitions"], kept["data"]["planted"]
+        del kept["training"]["checkpoint_every_s"], kept["training"]["cache_gb"]
+        return kept
+
+
+def digest(value: Any) -> str:
+    """Sixteen hex digits of a JSON-serialisable value, independent of the order of keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, apply ``a.b=c`` overrides, and resolve.
+
+    Raises:
+        ConfigError: The file is missing or no YAML, a key is unknown (with the nearest known
+            name), or a value is wrong.
+    """
+    raw: Any = {}
+    if path is not None:
+        try:
+            raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such config file") from None
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        if not isinstance(raw, dict):
+            raise ConfigError(f"{path}: a config file is a mapping of keys to values")
+    return resolve(apply_overrides(raw, overrides))
+
+
+def apply_overrides(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Set dotted keys: ``training.epochs=3``; the value is read as YAML."""
+    merged = _merge({}, raw)
+    for item in overrides:
+        dotted, found, text = item.partition("=")
+        if not found or not dotted.strip():
+            raise ConfigError(f"--set {item}: write key=value, such as training.epochs=3")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {item}: the value is not valid YAML: {error}") from error
+        place: Any = merged
+        *parents, last = dotted.strip().split(".")
+        for parent in parents:
+            if place.get(parent) is None:
+                place[parent] = {}
+            place = place[parent]
+            if not isinstance(place, dict):
+                raise ConfigError(f"--set {item}: {parent} is a value, not a section")
+        place[last] = value
+    return merged
+
+
+def resolve(raw: Mapping[str, Any]) -> Config:
+    """Complete a raw mapping from its preset and validate it.
+
+    Raises:
+        ConfigError: See :func:`load`.
+    """
+    from multimem_ray.models.presets import preset_defaults
+
+    _refuse_unknown(Config, raw, "")
+    model = raw.get("model") or {}
+    name = model.get("preset", "tiny") if isinstance(model, Mapping) else "tiny"
+    complete = _merge(preset_defaults(str(name)), raw)
+    try:
+        return Config.model_validate(complete)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from error
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Lines ``key: old → new`` for what differs between two dumped configurations."""
+    lines: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            lines += difference(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: {json.dumps(a)} → {json.dumps(b)}")
+    return lines
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint ``; did you mean 'x'?``, or the list of what is known."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` wins; sections are merged, everything else is replaced."""
+    merged = {k: _merge(v, {}) if isinstance(v, Mapping) else v for k, v in base.items()}
+    for key, value in over.items():
+        if isinstance(value, Mapping):
+            below = merged.get(key)
+            merged[key] = _merge(below if isinstance(below, dict) else {}, value)
+        elif value is not None or key not in merged:
+            merged[key] = value
+    return merged
+
+
+def _section_of(annotation: Any) -> type[Section] | None:
+    for candidate in (annotation, *(get_args(annotation) if get_origin(annotation) else ())):
+        if isinstance(candidate, type) and issubclass(candidate, Section):
+            return candidate
+    return None
+
+
+def _refuse_unknown(section: type[Section], raw: Mapping[str, Any], prefix: str) -> None:
+    for key, value in raw.items():
+        field = section.model_fields.get(str(key))
+        if field is None:
+            hint = nearest(str(key), section.model_fields)
+            raise ConfigError(f"unknown config key '{prefix}{key}'{hint}")
+        below = _section_of(field.annotation)
+        if below is not None and isinstance(value, Mapping):
+            _refuse_unknown(below, value, f"{prefix}{key}.")
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"] if not isinstance(part, int)) or "config"
+        if item["type"] == "missing":
+            lines.append(f"{where}: required, and not given")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            given = item.get("input")
+            shown = "" if isinstance(given, (Mapping, BaseModel)) else f" (given: {given!r})"
+            lines.append(f"{where}: {message}{shown}")
+    return "; ".join(dict.fromkeys(lines))

@@ -1,0 +1,149 @@
+"""Progress on long work: bars on a terminal, one plain line every 30 seconds elsewhere.
+
+Work runs in other processes, so it counts on a :class:`Board`, a small Ray actor that costs no
+core; whoever waits for the work looks at the board and shows it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+import ray
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+
+_PLAIN_EVERY_S = 30.0
+_LOOK_EVERY_S = 0.5
+
+
+class Progress:
+    """Shows what is going on.
+
+    Args:
+        console: Where; bars if it is a terminal, plain lines otherwise.
+        every_s: Seconds between plain lines.
+    """
+
+    def __init__(self, console: Console | None = None, every_s: float = _PLAIN_EVERY_S) -> None:
+        self.console = console or Console(stderr=True)
+        self.every_s = every_s
+
+    def say(self, text: str) -> None:
+        """One line about what happens."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def task(self, name: str, total: int, unit: str, done: int = 0) -> Iterator[Shown]:
+        """Show a task of ``total`` units while the block runs; ``done`` of them from earlier."""
+        if not self.console.is_terminal:
+            yield Shown(self, name, total, unit, done)
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+        )
+        with Bars(*columns, console=self.console, transient=False) as bars:
+            number = bars.add_task(name, total=total, completed=done, detail="")
+            yield Shown(self, name, total, unit, done, bars, number)
+
+
+class Shown:
+    """A task on display; made by :meth:`Progress.task`."""
+
+    def __init__(
+        self,
+        progress: Progress,
+        name: str,
+        total: int,
+        unit: str,
+        done: int,
+        bars: Bars | None = None,
+        number: Any = None,
+    ) -> None:
+        self._progress, self._name, self._unit = progress, name, unit
+        self.total, self._before, self.done = total, done, done
+        self._bars, self._number = bars, number
+        self._started = self._said = time.monotonic()
+
+    def update(self, done: int, detail: str = "") -> None:
+        """``done`` units are complete, counting those from earlier."""
+        self.done = done
+        if self._bars is not None:
+            self._bars.update(self._number, completed=done, detail=detail)
+        elif time.monotonic() - self._said >= self._progress.every_s:
+            self._said = time.monotonic()
+            self._progress.say(self.line(detail))
+
+    def line(self, detail: str = "") -> str:
+        """The plain line: done, total, share, rate, time left."""
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        rate = (self.done - self._before) / seconds
+        left = f"{(self.total - self.done) / rate:.0f} s left" if rate > 0 else "time left unknown"
+        share = 100 * self.done / self.total if self.total else 100
+        text = f"{self._name}: {self.done}/{self.total} {self._unit} ({share:.0f} %)"
+        return ", ".join(filter(None, [text, f"{rate:.2f} {self._unit}/s", left, detail]))
+
+
+class _BoardActor:
+    """Counts of work done, by task; whatever else was told last stands beside."""
+
+    def __init__(self) -> None:
+        self._done: dict[str, int] = {}
+        self._notes: dict[str, dict[str, Any]] = {}
+
+    def advance(self, task: str, amount: int, notes: dict[str, Any]) -> None:
+        self._done[task] = self._done.get(task, 0) + amount
+        self._notes.setdefault(task, {}).update(notes)
+
+    def look(self, task: str) -> tuple[int, dict[str, Any]]:
+        return self._done.get(task, 0), self._notes.get(task, {})
+
+
+class Board:
+    """Handle to the counting actor; picklable, and cheap to tell things to."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    @classmethod
+    def create(cls) -> Self:
+        """A new board; Ray must be running."""
+        return cls(ray.remote(num_cpus=0)(_BoardActor).remote())
+
+    def advance(self, task: str, amount: int = 1, **notes: Any) -> None:
+        """``amount`` more units are done; does not wait."""
+        self._actor.advance.remote(task, amount, notes)
+
+    def look(self, task: str) -> tuple[int, dict[str, Any]]:
+        """Units done, and the latest notes."""
+        seen: tuple[int, dict[str, Any]] = ray.get(self._actor.look.remote(task))
+        return seen
+
+
+def wait_with_progress(
+    work: Sequence[ray.ObjectRef[Any]], board: Board, task: str, shown: Shown
+) -> ray.ObjectRef[Any]:
+    """Wait for one of several pieces of work, showing the board meanwhile."""
+    while True:
+        ready, _ = ray.wait(list(work), num_returns=1, timeout=_LOOK_EVERY_S)
+        done, notes = board.look(task)
+        loss = notes.get("loss")
+        shown.update(min(done, shown.total), "" if loss is None else f"loss {loss:.3f}")
+        if ready:
+            return ready[0]

@@ -1,0 +1,80 @@
+"""Joining or starting Ray, quietly, and the settings its data pipelines run under."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+import ray
+import ray.data
+
+from multimem_ray.config import Config
+
+logger = logging.getLogger(__name__)
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray Train asks its workers how they are this often; the default adds seconds to every start.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_V2_ENABLED": "1",
+}
+_OBJECT_STORE_BYTES = 1 << 30
+
+
+@contextlib.contextmanager
+def ray_session(config: Config) -> Iterator[None]:
+    """Ray for the length of a run: the one there is, the configured cluster, or one of our own.
+
+    ``resources.ray_address`` names a cluster; inside a submitted job Ray itself knows its
+    cluster; otherwise a private Ray is started on this machine and ended with the run.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    address = config.resources.ray_address
+    if address is None and "RAY_ADDRESS" not in os.environ:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            runtime_env={"env_vars": _QUIET},
+        )
+    else:
+        ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": _QUIET})
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def data_context(*, preserve_order: bool = False) -> Iterator[ray.data.DataContext]:
+    """Settings for the datasets that are made inside the block."""
+    context = ray.data.DataContext.get_current().copy()
+    context.execution_options.preserve_order = preserve_order
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    with ray.data.DataContext.current(context):
+        yield context
+
+
+def cluster_cpus() -> int:
+    """CPUs of all nodes that Ray knows, at least 1."""
+    return max(1, int(_resources().get("CPU", 1)))
+
+
+def cluster_gpus() -> int:
+    """GPUs of all nodes that Ray knows."""
+    return int(_resources().get("GPU", 0))
+
+
+def _resources() -> dict[str, float]:
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return found

@@ -1,0 +1,293 @@
+"""A run: the configuration together with what was found in the shards.
+
+``open_run`` looks into a few shards, settles which modalities and label there are, and writes
+``run.json``; from then on everything a worker needs is in a small picklable :class:`Run`, whatever
+the number of shards. An output folder belongs to one configuration: another one is refused with
+the difference shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from itertools import islice
+from typing import Any
+
+from multimem_ray.config import Config, difference, digest
+from multimem_ray.design import Design, HeldOutRule, make_design
+from multimem_ray.errors import ConfigError, ResumeError, SampleError, StorageError
+from multimem_ray.modalities import registry
+from multimem_ray.modalities.decoder import Decoder
+from multimem_ray.modalities.fields import Fields, find_fields
+from multimem_ray.models.checkpoint import ModelFolder
+from multimem_ray.sample import Sample
+from multimem_ray.shards.find import find_shards
+from multimem_ray.shards.reader import read_shard
+from multimem_ray.storage import FileInfo, Storage
+
+logger = logging.getLogger(__name__)
+
+_LABELS = ("json.class_label", "json.label", "json.class", "cls")
+_PROBED_SHARDS, _PROBED_SAMPLES = 8, 64
+
+
+@dataclass(frozen=True)
+class Run:
+    """One audit, as the workers see it.
+
+    Args:
+        config: The resolved configuration.
+        fields: Modality to where it lies in a sample.
+        label: Field with the class label, or None.
+        held_out_urls: Shards of which every sample is held out; empty when H is a fraction.
+    """
+
+    config: Config
+    fields: Mapping[str, str]
+    label: str | None
+    held_out_urls: frozenset[str] = frozenset()
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("config", "fields", "label", "held_out_urls")
+        return {name: getattr(self, name) for name in own}
+
+    @property
+    def storage(self) -> Storage:
+        return Storage(self.config.storage)
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        registry.load_plugins(self.config.data.plugins)
+        return Decoder(self.fields, self.config.modalities)
+
+    @cached_property
+    def design(self) -> Design:
+        return make_design(self.config.design)
+
+    @cached_property
+    def held_out_rule(self) -> HeldOutRule:
+        return HeldOutRule(
+            self.config.held_out, seed=self.config.design.seed, shards=self.held_out_urls
+        )
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities, sorted: the order of every axis over modalities."""
+        return tuple(sorted(self.fields))
+
+    @property
+    def output(self) -> str:
+        return self.config.output
+
+    def path(self, *parts: str) -> str:
+        """A path or URL below the output."""
+        return self.storage.join(self.output, *parts)
+
+    def group(self, sample: Sample) -> str:
+        """What membership is decided by: the configured group, or the sample's own key.
+
+        A sample without the group field belongs with nothing but itself.
+        """
+        field = self.config.design.group
+        value = sample.field(field) if field else None
+        return sample.key if value is None else _as_text(value)
+
+    def label_of(self, sample: Sample) -> str | None:
+        value = sample.field(self.label) if self.label else None
+        return None if value is None else _as_text(value)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with whatever could change a score; see :meth:`Config.fingerprint`."""
+        return digest([self.config.score_relevant(), dict(self.fields)])
+
+    @cached_property
+    def training_fingerprint(self) -> str:
+        """Changes with whatever could change a reference model.
+
+        The number of models does not enter where adding models leaves the others as they are.
+        """
+        kept = self.config.score_relevant()
+        del kept["scoring"], kept["held_out"]["max_samples"], kept["held_out"]["balance"]
+        del kept["data"]["label"]
+        if self.config.design.kind != "leave_subset_out":
+            del kept["design"]["models"]
+        return digest([kept, dict(self.fields)])
+
+    def model_folder(self, model_id: str) -> ModelFolder:
+        return ModelFolder(self.storage, self.path("models", model_id), self.training_fingerprint)
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The shards of a run.
+
+    Args:
+        scored: Those whose samples are trained on and scored.
+        held_out: Those that are the held-out set, when H is given as shards.
+        missing: Named, but not there.
+    """
+
+    scored: tuple[FileInfo, ...]
+    held_out: tuple[FileInfo, ...]
+    missing: tuple[str, ...]
+
+
+def shard_id(url: str) -> str:
+    """A file name for what comes from a shard: readable, and unique by a hash of the URL."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", url.rstrip("/").rsplit("/", 1)[-1])
+    stem = stem.removesuffix(".tar")[:80]
+    return f"{stem}-{hashlib.blake2b(url.encode(), digest_size=6).hexdigest()}"
+
+
+def partition_of(url: str, partitions: int) -> str:
+    """The hive partition that a shard's files lie in, such as ``partition=007``."""
+    number = int.from_bytes(hashlib.blake2b(url.encode(), digest_size=8).digest()) % partitions
+    return f"partition={number:03d}"
+
+
+def open_run(config: Config) -> tuple[Run, Shards]:
+    """Find the shards, settle fields and label, and claim the output folder.
+
+    Raises:
+        ShardNotFoundError: No shard at all.
+        ConfigError: A configured modality is in no sample, or fewer than two were found.
+        ResumeError: The output belongs to another configuration.
+    """
+    run, shards = inspect(config)
+    _claim(run, shards)
+    return run, shards
+
+
+def inspect(config: Config) -> tuple[Run, Shards]:
+    """What :func:`open_run` does, without writing anything."""
+    storage = Storage(config.storage)
+    registry.load_plugins(config.data.plugins)
+    found = find_shards(config.data.shards, storage)
+    held_out: tuple[FileInfo, ...] = ()
+    missing = list(found.missing)
+    if config.held_out.shards is not None:
+        extra = find_shards(config.held_out.shards, storage)
+        held_out = tuple(extra.shards)
+        missing += extra.missing
+    urls = frozenset(shard.url for shard in held_out)
+    scored = tuple(shard for shard in found.shards if shard.url not in urls)
+    probe = list(_probe(scored, storage))
+    if not probe:
+        raise ConfigError(
+            f"data.shards: no readable sample in the first shards (from {scored[0].url}); "
+            "check that they are WebDataset tar files"
+            if scored
+            else "data.shards: all shards are held out; name others in held_out.shards"
+        )
+    if config.data.fields:
+        fields = dict(config.data.fields)
+        Fields(fields).check(probe)
+    else:
+        fields = find_fields(probe)
+    label = config.data.label or _find_label(probe)
+    run = Run(config, fields, label, urls)
+    unknown = set(config.modalities) - set(registry.names())
+    if unknown:
+        raise ConfigError(
+            f"modalities.{min(unknown)}: no such modality; known: {', '.join(registry.names())}"
+        )
+    _ = run.decoder, run.design  # settings are checked before anything is started
+    return run, Shards(scored, held_out, tuple(missing))
+
+
+def load_run(output: str, storage: Storage) -> dict[str, Any]:
+    """``run.json`` of an output folder.
+
+    Raises:
+        StorageError: There is no run.
+    """
+    url = storage.join(output, "run.json")
+    if not storage.exists(url):
+        raise StorageError(f"{url}: no run there; start one with `multimem audit`")
+    content: dict[str, Any] = json.loads(storage.read_bytes(url))
+    return content
+
+
+def _probe(shards: tuple[FileInfo, ...], storage: Storage) -> Iterator[Sample]:
+    """A few samples from shards spread over the list."""
+    step = max(1, len(shards) // _PROBED_SHARDS)
+    for shard in shards[::step][:_PROBED_SHARDS]:
+        found = (item for item in read_shard(shard.url, storage) if isinstance(item, Sample))
+        yield from islice(found, _PROBED_SAMPLES)
+
+
+def _find_label(probe: list[Sample]) -> str | None:
+    for field in _LABELS:
+        for sample in probe:
+            try:
+                if sample.field(field) is not None:
+                    return field
+            except SampleError:
+                continue
+    return None
+
+
+def _claim(run: Run, shards: Shards) -> None:
+    storage, url = run.storage, run.path("run.json")
+    started = time.time()
+    if storage.exists(url):
+        old = json.loads(storage.read_bytes(url))
+        if old["fingerprint"] != run.fingerprint and not _only_adds_models(run, old):
+            raise ResumeError(_refusal(run, old))
+        started = old["started_at"]
+    content = {
+        "config": run.config.model_dump(mode="json"),
+        "fingerprint": run.fingerprint,
+        "fields": dict(run.fields),
+        "modalities": list(run.modalities),
+        "label": run.label,
+        "design": run.design.describe(),
+        "shards": len(shards.scored),
+        "held_out_shards": len(shards.held_out),
+        "bytes": sum(shard.size for shard in shards.scored),
+        "missing": list(shards.missing),
+        "versions": _versions(),
+        "started_at": started,
+    }
+    storage.write_atomic(url, json.dumps(content, indent=1).encode())
+
+
+def _only_adds_models(run: Run, old: Mapping[str, Any]) -> bool:
+    """Whether the run asks for more models and is otherwise the same: they are trained in addition.
+
+    What was scored with fewer is scored again, since its markers carry the old fingerprint.
+    """
+    before = Config.model_validate(old["config"])
+    grown = run.config.design.models > before.design.models
+    stable = run.config.design.kind != "leave_subset_out"
+    same = Run(before, old["fields"], old["label"]).training_fingerprint == run.training_fingerprint
+    return grown and stable and same
+
+
+def _refusal(run: Run, old: Mapping[str, Any]) -> str:
+    before = Config.model_validate(old["config"]).score_relevant()
+    lines = difference(before, run.config.score_relevant())
+    if dict(old["fields"]) != dict(run.fields):
+        lines += difference({"fields": old["fields"]}, {"fields": dict(run.fields)})
+    changes = "\n  ".join(lines) or "the version of the tool"
+    return (
+        f"{run.output} holds a run with another configuration:\n  {changes}\n"
+        "Use another output folder, or the old values to resume it."
+    )
+
+
+def _versions() -> dict[str, str]:
+    names = ("multimem-ray", "ray", "torch", "torchvision", "torchaudio", "pyarrow", "webdataset")
+    return {name: metadata.version(name) for name in names}
+
+
+def _as_text(value: Any) -> str:
+    return value.decode("utf-8", "replace").strip() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,89 @@
+"""How far a run is, told by its files alone; also for a run on another machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from multimem_ray.config import Config
+from multimem_ray.run import Run
+from multimem_ray.scoring.commits import CommitLog, details
+from multimem_ray.storage import Storage
+
+_RECENT = 32
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """State of a run; times in seconds."""
+
+    models: int
+    models_done: int
+    shards: int
+    shards_done: int
+    missing: int
+    rows: int
+    held_out: int
+    errors: int
+    shards_per_s: float | None
+
+    @property
+    def left_s(self) -> float | None:
+        """Estimated time left, from the most recent commits."""
+        if not self.shards_per_s:
+            return None
+        return (self.shards - self.shards_done) / self.shards_per_s
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Name and value of each fact, for a person."""
+        found = [
+            ("reference models", f"{self.models_done} of {self.models} trained"),
+            (
+                "shards",
+                f"{self.shards_done} of {self.shards} committed"
+                + (f", {self.missing} missing" if self.missing else ""),
+            ),
+            ("samples", f"{self.rows} scored, {self.held_out} held out"),
+            ("errors", str(self.errors)),
+        ]
+        if self.shards_done < self.shards and self.left_s is not None:
+            rate = f"{self.shards_per_s:.2f} shards/s, about {self.left_s:.0f} s left"
+            found.append(("rate", rate))
+        return found
+
+
+def run_status(output: str, run_json: Mapping[str, Any], storage: Storage) -> RunStatus:
+    """Status of the run in ``output``: one listing, and the last few markers for the rate."""
+    config = Config.model_validate({**run_json["config"], "output": output})
+    run = Run(config, run_json["fields"], run_json["label"])
+    log = CommitLog(storage, output, run_json["fingerprint"], config.scoring.partitions)
+    commits = [c for c in log.load() if c.run == run_json["fingerprint"]]
+    ids = run.design.model_ids()
+    with ThreadPoolExecutor(8) as pool:
+        done = sum(pool.map(lambda m: run.model_folder(m).is_done(), ids))
+        recent = sorted(
+            float(d["finished_at"])
+            for d in pool.map(lambda c: details(storage, c), commits[-_RECENT:])
+        )
+    return RunStatus(
+        models=len(ids),
+        models_done=done,
+        shards=int(run_json["shards"]),
+        shards_done=len(commits),
+        missing=len(run_json["missing"]),
+        rows=sum(c.rows for c in commits),
+        held_out=sum(c.held_out for c in commits),
+        errors=sum(c.errors for c in commits),
+        shards_per_s=_rate(recent),
+    )
+
+
+def _rate(times: list[float]) -> float | None:
+    """Commits per second over a span of recent ones; None when it cannot be told."""
+    if len(times) < 2:
+        return None
+    span = max(times[-1], time.time()) - times[0] if time.time() - times[-1] < 600 else 0.0
+    return len(times) / span if span > 0 else None
