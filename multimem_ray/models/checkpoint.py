@@ -1,0 +1,178 @@
+"""Reference models on storage: what a folder ``models/<id>/`` holds, and nothing executable.
+
+    model.safetensors        weights of the finished model
+    config.json              what it was built from
+    membership.json          which rule said what it trained on
+    history.jsonl            one line per epoch
+    checkpoint.safetensors   weights, optimizer state and place, while training goes on
+    DONE                     fingerprint of the training; written last
+
+Everything is safetensors or JSON: reading a checkpoint never unpickles.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from multimem_ray.errors import ModelError, StorageError
+from multimem_ray.storage import Storage
+
+_WEIGHT, _OPTIMIZER = "weight.", "optimizer."
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the training of a model stands: epochs done and optimizer steps taken."""
+
+    epoch: int
+    step: int
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """The files of one reference model.
+
+    Args:
+        storage: Where they lie.
+        url: The folder ``<output>/models/<id>``.
+        fingerprint: Of the training; files of another one are refused or ignored.
+    """
+
+    storage: Storage
+    url: str
+    fingerprint: str
+
+    def path(self, name: str) -> str:
+        return self.storage.join(self.url, name)
+
+    def is_done(self) -> bool:
+        """Whether this training, and no other, has finished."""
+        done = self.path("DONE")
+        if not self.storage.exists(done):
+            return False
+        return self.storage.read_bytes(done).decode().strip() == self.fingerprint
+
+    def finish(self, model: nn.Module, config: dict[str, Any], membership: dict[str, Any]) -> None:
+        """Write the finished model; the marker comes last, the checkpoint goes."""
+        self.storage.write_atomic(self.path("model.safetensors"), save_tensors(_flat(model)))
+        for name, content in (("config.json", config), ("membership.json", membership)):
+            text = json.dumps(content, indent=1, sort_keys=True)
+            self.storage.write_atomic(self.path(name), text.encode())
+        self.storage.write_atomic(self.path("DONE"), self.fingerprint.encode())
+        self.storage.remove(self.path("checkpoint.safetensors"))
+
+    def load_into(self, model: nn.Module) -> None:
+        """Load the finished weights.
+
+        Raises:
+            ModelError: Missing, damaged, or of another architecture.
+        """
+        url = self.path("model.safetensors")
+        try:
+            weights = load_tensors(self.storage.read_bytes(url))
+        except (StorageError, SafetensorError) as error:
+            raise ModelError(
+                f"{url}: cannot be loaded ({error}); remove the folder and train again"
+            ) from error
+        load_weights(model, weights, url)
+
+    def save_progress(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+    ) -> None:
+        """Write weights, optimizer state and place in one atomic file."""
+        tensors = {_WEIGHT + name: value for name, value in _flat(model).items()}
+        for index, state in optimizer.state_dict()["state"].items():
+            for name, value in state.items():
+                tensors[f"{_OPTIMIZER}{index}.{name}"] = torch.as_tensor(value).cpu().contiguous()
+        metadata = {
+            "epoch": str(progress.epoch),
+            "step": str(progress.step),
+            "fingerprint": self.fingerprint,
+        }
+        data = save_tensors(tensors, metadata=metadata)
+        self.storage.write_atomic(self.path("checkpoint.safetensors"), data)
+
+    def load_progress(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
+        """Continue from the last checkpoint of this very training; None if there is none.
+
+        Raises:
+            ModelError: The checkpoint is damaged.
+        """
+        url = self.path("checkpoint.safetensors")
+        if not self.storage.exists(url):
+            return None
+        data = self.storage.read_bytes(url)
+        try:
+            metadata = _metadata(data)
+            tensors = load_tensors(data)
+        except (SafetensorError, ValueError) as error:
+            raise ModelError(f"{url}: damaged ({error}); remove it to train afresh") from error
+        if metadata.get("fingerprint") != self.fingerprint:
+            return None
+        weights = {k.removeprefix(_WEIGHT): v for k, v in tensors.items() if k.startswith(_WEIGHT)}
+        load_weights(model, weights, url)
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith(_OPTIMIZER):
+                index, field = name.removeprefix(_OPTIMIZER).split(".", 1)
+                state.setdefault(int(index), {})[field] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        _match_strides(optimizer)
+        return Progress(int(metadata["epoch"]), int(metadata["step"]))
+
+    def append_history(self, lines: list[dict[str, Any]]) -> None:
+        """Add epochs to ``history.jsonl``; an epoch that is there already is replaced."""
+        url = self.path("history.jsonl")
+        merged = {line["epoch"]: line for line in [*self.history(), *lines]}
+        text = "".join(json.dumps(merged[epoch]) + "\n" for epoch in sorted(merged))
+        self.storage.write_atomic(url, text.encode())
+
+    def history(self) -> list[dict[str, Any]]:
+        """The epochs recorded so far."""
+        url = self.path("history.jsonl")
+        if not self.storage.exists(url):
+            return []
+        return [json.loads(line) for line in self.storage.read_bytes(url).splitlines()]
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Strict loading with an error that says what does not fit.
+
+    Raises:
+        ModelError: Names the source and the first few keys.
+    """
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:400]
+        raise ModelError(
+            f"{source}: the weights do not fit the configured model: {detail}"
+        ) from error
+
+
+def _match_strides(optimizer: torch.optim.Optimizer) -> None:
+    """Lay out optimizer state as its parameters: fused kernels walk both by memory order."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            for name, value in optimizer.state[parameter].items():
+                if value.shape == parameter.shape and value.stride() != parameter.stride():
+                    optimizer.state[parameter][name] = torch.empty_like(parameter).copy_(value)
+
+
+def _flat(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """The metadata block of a safetensors file: 8 bytes of length, then JSON."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    return dict(header.get("__metadata__", {}))

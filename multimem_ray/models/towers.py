@@ -1,0 +1,196 @@
+"""Small towers, one for each kind of array a modality can hand over.
+
+A tower is chosen by what its modality's arrays look like (``Spec.kind``), not by the modality's
+name: a depth map gets the image tower, a sensor's time series the spectrogram tower, without a
+line of code. ``prepare`` holds what has no parameters (scaling, spectrogram); a bank runs it once
+for all of its models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchaudio.transforms import MelSpectrogram
+
+from multimem_ray.config import nearest
+from multimem_ray.errors import ConfigError
+from multimem_ray.modalities.base import Spec
+
+
+class Tower(nn.Module):
+    """Maps a batch of one modality to embeddings.
+
+    ``prepare``: raw (N, *spec.shape) of the compact type → float features, without parameters and
+    equal for all models of one architecture. ``forward``: features → (N, dim), not normalised.
+    """
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        return raw
+
+    def forward(self, features: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+def _convolutions(channels: int, width: int, depth: int) -> tuple[nn.Sequential, int]:
+    """``depth`` strided 3×3 convolutions, doubling the channels from ``width``."""
+    layers: list[nn.Module] = []
+    previous = channels
+    for level in range(depth):
+        layers += [nn.Conv2d(previous, width << level, 3, 2, 1), nn.GELU()]
+        previous = width << level
+    return nn.Sequential(*layers), previous
+
+
+def _halved(size: int, times: int) -> int:
+    return math.ceil(size / (1 << times))
+
+
+class ImageTower(Tower):
+    """Three strided convolutions and a projection, for (C, H, W) arrays.
+
+    The feature map is pooled to at most 4 × 4 and flattened: place matters in small pictures.
+    """
+
+    def __init__(self, spec: Spec, dim: int, width: int = 16, depth: int = 3) -> None:
+        super().__init__()
+        channels, height, breadth = spec.shape
+        self.scale = 255.0 if spec.dtype == "uint8" else 1.0
+        self.convolutions, features = _convolutions(channels, width, depth)
+        grid = (min(4, _halved(height, depth)), min(4, _halved(breadth, depth)))
+        self.pool = nn.AdaptiveAvgPool2d(grid)
+        flat = features * grid[0] * grid[1]
+        self.project = nn.Sequential(nn.LayerNorm(flat), nn.Linear(flat, dim))
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        scaled = raw.float().div_(self.scale).sub_(0.5).mul_(2.0 if self.scale > 1 else 1.0)
+        return scaled.contiguous(memory_format=torch.channels_last)
+
+    def forward(self, features: Tensor) -> Tensor:
+        maps: Tensor = self.pool(self.convolutions(features))
+        projected: Tensor = self.project(maps.flatten(1))
+        return projected
+
+
+class SeriesTower(Tower):
+    """Log-mel spectrogram and convolutions over time and frequency, for (C, T) or (T,) arrays.
+
+    Sound at ``sample_rate`` gets a mel scale; a series without a rate a plain log spectrogram's
+    worth of bands, by taking its rate as 8 kHz.
+    """
+
+    def __init__(
+        self, spec: Spec, dim: int, width: int = 16, depth: int = 3, mels: int = 32
+    ) -> None:
+        super().__init__()
+        channels, length = spec.shape if len(spec.shape) == 2 else (1, spec.shape[0])
+        rate = spec.sample_rate or 8000
+        window = min(1 << round(math.log2(rate * 0.032)), 1 << int(math.log2(max(length, 16))))
+        hop = max(1, window // 2)
+        mels = min(mels, window // 4)
+        self.scale = 32768.0 if spec.dtype == "int16" else 1.0
+        self.spectrogram = MelSpectrogram(
+            sample_rate=rate, n_fft=window, hop_length=hop, n_mels=mels, f_min=0.0, norm=None
+        )
+        frames = length // hop + 1
+        self.convolutions, features = _convolutions(channels, width, depth)
+        grid = (min(4, _halved(mels, depth)), min(8, _halved(frames, depth)))
+        self.pool = nn.AdaptiveAvgPool2d(grid)
+        flat = features * grid[0] * grid[1]
+        self.project = nn.Sequential(nn.LayerNorm(flat), nn.Linear(flat, dim))
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        wave = raw.float().div_(self.scale)
+        if wave.dim() == 2:
+            wave = wave.unsqueeze(1)
+        power: Tensor = self.spectrogram(wave)
+        # 1e-6 is about the quantisation noise of 16-bit sound; the affine part centres speech.
+        features = power.add_(1e-6).log_().mul_(0.2).add_(0.5)
+        return features.contiguous(memory_format=torch.channels_last)
+
+    def forward(self, features: Tensor) -> Tensor:
+        maps: Tensor = self.pool(self.convolutions(features))
+        projected: Tensor = self.project(maps.flatten(1))
+        return projected
+
+
+class FramesTower(Tower):
+    """Convolutions on every frame, one over time, mean over time, for (T, C, H, W) arrays."""
+
+    def __init__(self, spec: Spec, dim: int, width: int = 12, depth: int = 3) -> None:
+        super().__init__()
+        self.frames, channels, height, breadth = spec.shape
+        self.scale = 255.0 if spec.dtype == "uint8" else 1.0
+        self.convolutions, features = _convolutions(channels, width, depth)
+        grid = (min(4, _halved(height, depth)), min(4, _halved(breadth, depth)))
+        self.pool = nn.AdaptiveAvgPool2d(grid)
+        flat = features * grid[0] * grid[1]
+        self.reduce = nn.Sequential(nn.LayerNorm(flat), nn.Linear(flat, 4 * width), nn.GELU())
+        self.temporal = nn.Conv1d(4 * width, 4 * width, 3, padding=1)
+        self.project = nn.Sequential(nn.GELU(), nn.Linear(4 * width, dim))
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        scaled = raw.flatten(0, 1).float().div_(self.scale).sub_(0.5)
+        if self.scale > 1:
+            scaled.mul_(2.0)
+        scaled = scaled.contiguous(memory_format=torch.channels_last)
+        return scaled.view(-1, self.frames, *scaled.shape[1:])
+
+    def forward(self, features: Tensor) -> Tensor:
+        maps: Tensor = self.pool(self.convolutions(features.flatten(0, 1)))
+        each: Tensor = self.reduce(maps.flatten(1)).unflatten(0, (-1, self.frames))
+        moved: Tensor = self.temporal(each.transpose(1, 2))
+        projected: Tensor = self.project(moved.mean(2))
+        return projected
+
+
+class TokensTower(Tower):
+    """Token and position embeddings, one convolution for local order, mean over the tokens."""
+
+    def __init__(self, spec: Spec, dim: int, width: int = 64) -> None:
+        super().__init__()
+        if spec.vocab is None:
+            raise ConfigError("a modality of kind 'tokens' must say its vocabulary (Spec.vocab)")
+        self.token = nn.Embedding(spec.vocab, width, padding_idx=0)
+        self.position = nn.Parameter(torch.randn(spec.shape[0], width) * 0.1)
+        self.mix = nn.Conv1d(width, width, 3, padding=1)
+        self.project = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
+        nn.init.normal_(self.token.weight, std=0.5)
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        return raw.long()
+
+    def forward(self, features: Tensor) -> Tensor:
+        mask = (features != 0).unsqueeze(-1).float()
+        embedded = (self.token(features) + self.position) * mask
+        mixed = embedded + nn.functional.gelu(self.mix(embedded.transpose(1, 2)).transpose(1, 2))
+        pooled = (mixed * mask).sum(1) / mask.sum(1).clamp_min(1.0)
+        projected: Tensor = self.project(pooled)
+        return projected
+
+
+TOWERS: dict[str, Callable[..., Tower]] = {
+    "image": ImageTower,
+    "series": SeriesTower,
+    "frames": FramesTower,
+    "tokens": TokensTower,
+}
+
+
+def build_tower(modality: str, spec: Spec, dim: int, settings: Mapping[str, Any]) -> Tower:
+    """The tower for a modality's arrays; ``settings`` may name another ``kind`` and its options.
+
+    Raises:
+        ConfigError: Unknown kind or option, named with its config field.
+    """
+    options = dict(settings)
+    kind = str(options.pop("kind", spec.kind))
+    if kind not in TOWERS:
+        raise ConfigError(f"model.towers.{modality}.kind: unknown '{kind}'{nearest(kind, TOWERS)}")
+    try:
+        return TOWERS[kind](spec, dim, **options)
+    except TypeError as error:
+        raise ConfigError(f"model.towers.{modality}: {error}") from error

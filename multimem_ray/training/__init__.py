@@ -1,0 +1,10 @@
+"""Reference models, trained in banks on Ray Train: one pass over the data serves several models.
+
+order     which shard, then which sample, comes when: the same for every bank
+source    shards to decoded samples on Ray Data, membership decided before decoding
+cache     decoded shards on the node's disk, so that later epochs don't decode
+stream    epochs of training samples, out of source and cache
+bank      several models, each stepping on its own members
+worker    what runs inside a Ray Train worker
+trainer   packs models into banks, runs them, skips what is done
+"""

@@ -1,0 +1,89 @@
+"""Shards to decoded training samples, as a Ray Data source.
+
+Membership is decided from the key (or group) before anything is decoded: what no model of the
+bank trains on costs a look at its header. Samples that cannot be used are left out here and
+counted; scoring meets them again and writes them to ``errors/``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+from ray.data import Datasource, ReadTask
+from ray.data.block import BlockMetadata
+
+from multimem_ray.errors import SampleError
+from multimem_ray.run import Run
+from multimem_ray.sample import Sample
+from multimem_ray.shards.reader import read_shard
+from multimem_ray.storage import FileInfo
+from multimem_ray.training.records import DecodedSample, schema, to_table
+
+BLOCK_SAMPLES = 256
+
+
+def decoded_tables(run: Run, shard: FileInfo, number: int) -> Iterator[pa.Table]:
+    """Decoded training samples of a shard, in its order, 256 to a table.
+
+    The last table, marked by the metadata ``end``, may be empty: it tells that the shard is over.
+    """
+    pending: list[DecodedSample] = []
+    for sample in training_samples(run, shard):
+        pending.append(sample)
+        if len(pending) == BLOCK_SAMPLES:
+            yield to_table(pending, run.modalities, number)
+            pending = []
+    yield to_table(pending, run.modalities, number)
+
+
+def training_samples(run: Run, shard: FileInfo) -> Iterator[DecodedSample]:
+    """Samples of a shard that at least one model may train on, decoded."""
+    for item in read_shard(shard.url, run.storage):
+        if not isinstance(item, Sample):
+            continue
+        try:
+            group = run.group(item)
+            if run.held_out_rule.is_held_out([group], shard.url)[0]:
+                continue
+            if run.design.members([group]).any():
+                yield DecodedSample(item.key, group, run.decoder.decode(item))
+        except SampleError:
+            continue
+
+
+class TrainingSource(Datasource):
+    """One read task per shard; blocks are tables of :mod:`multimem_ray.training.records`.
+
+    Args:
+        run: The run.
+        shards: (number in the run, shard), in the order in which they are wanted.
+    """
+
+    def __init__(self, run: Run, shards: Sequence[tuple[int, FileInfo]]) -> None:
+        self._run = run
+        self._shards = list(shards)
+
+    def get_name(self) -> str:
+        return "TrainingSource"
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
+        known = schema(self._run.modalities)
+        return [
+            ReadTask(
+                _reader(self._run, shard, number),
+                BlockMetadata(
+                    num_rows=None, size_bytes=None, exec_stats=None, input_files=(shard.url,)
+                ),
+                schema=known,
+            )
+            for number, shard in self._shards
+        ]
+
+
+def _reader(run: Run, shard: FileInfo, number: int) -> Callable[[], Iterable[pa.Table]]:
+    return lambda: decoded_tables(run, shard, number)

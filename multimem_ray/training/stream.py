@@ -1,0 +1,99 @@
+"""Epochs of training samples: the same samples in the same order for every bank and attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import ray
+
+from multimem_ray.ray_session import data_context
+from multimem_ray.run import Run, shard_id
+from multimem_ray.storage import FileInfo
+from multimem_ray.training.cache import DecodedCache
+from multimem_ray.training.order import shard_order, shuffled
+from multimem_ray.training.records import DecodedSample, from_table, schema
+from multimem_ray.training.source import TrainingSource
+
+
+@dataclass
+class TrainingStream:
+    """Training samples of a run, epoch by epoch.
+
+    Args:
+        run: The run.
+        shards: Its shards; their order does not matter.
+        cache: Where decoded shards are kept on this node.
+    """
+
+    run: Run
+    shards: Sequence[FileInfo]
+    cache: DecodedCache
+    _names: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._names = [shard.url.rsplit("/", 1)[-1] for shard in self.shards]
+
+    def epoch(self, number: int) -> Iterator[tuple[DecodedSample, float]]:
+        """Shuffled samples, each with the share of the epoch's shards read before its own."""
+        training = self.run.config.training
+        order = shard_order(self._names, training.seed, number)
+        return shuffled(self._in_order(order), training.shuffle_buffer, training.seed, number)
+
+    def _in_order(self, order: Sequence[int]) -> Iterator[tuple[DecodedSample, float]]:
+        absent = [i for i in order if self.cache.get(shard_id(self.shards[i].url)) is None]
+        decoded = self._decode(absent)
+        for place, index in enumerate(order):
+            kept = self.cache.get(shard_id(self.shards[index].url))
+            tables = [kept] if kept is not None else decoded.shard(index)
+            for table in tables:
+                for sample in from_table(table, self.run.modalities):
+                    yield sample, place / len(order)
+
+    def _decode(self, wanted: Sequence[int]) -> _DecodedShards:
+        return _DecodedShards(self, wanted)
+
+
+class _DecodedShards:
+    """Tables of the wanted shards as Ray Data hands them out, in order; fills the cache."""
+
+    def __init__(self, stream: TrainingStream, wanted: Sequence[int]) -> None:
+        self._stream = stream
+        self._tables = self._pull(wanted) if wanted else iter(())
+        self._ahead: pa.Table | None = None
+
+    def _pull(self, wanted: Sequence[int]) -> Iterator[pa.Table]:
+        stream = self._stream
+        source = TrainingSource(stream.run, [(i, stream.shards[i]) for i in wanted])
+        # The order is part of the result: without it, two banks would train on other batches.
+        with data_context(preserve_order=True):
+            dataset = ray.data.read_datasource(source, override_num_blocks=len(wanted))
+        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            yield from _by_shard(table)
+
+    def shard(self, index: int) -> Iterator[pa.Table]:
+        """Tables of one shard, which must be asked for in the order they were wanted."""
+        kept: list[pa.Table] = []
+        while True:
+            table = self._ahead if self._ahead is not None else next(self._tables, None)
+            self._ahead = None
+            if table is None:
+                break
+            if table["shard"][0].as_py() != index:
+                self._ahead = table
+                break
+            kept.append(table)
+            yield table
+        name = shard_id(self._stream.shards[index].url)
+        self._stream.cache.put(name, kept, schema(self._stream.run.modalities))
+
+
+def _by_shard(table: pa.Table) -> Iterator[pa.Table]:
+    """Cut a table where the shard changes; empty ones vanish."""
+    numbers = table["shard"].to_pylist()
+    start = 0
+    for row in range(1, len(numbers) + 1):
+        if row == len(numbers) or numbers[row] != numbers[start]:
+            yield table.slice(start, row - start)
+            start = row

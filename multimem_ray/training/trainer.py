@@ -1,0 +1,145 @@
+"""Packs reference models into banks and runs each bank as one Ray Train run.
+
+Starting a Ray Train run costs seconds and about a gigabyte whatever its model, and reading and
+decoding cost the same for one model as for eight: hence banks. A model that is done (its folder
+says so) costs nothing; one that was interrupted goes on from its checkpoint, in whichever bank
+it is packed this time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from multimem_ray.errors import MultiMemError, TrainingError
+from multimem_ray.progress import Board, Progress, wait_with_progress
+from multimem_ray.ray_session import cluster_cpus, cluster_gpus
+from multimem_ray.run import Run
+from multimem_ray.storage import FileInfo
+from multimem_ray.training.worker import BankTask, cache_folder, train_bank
+
+logger = logging.getLogger(__name__)
+
+
+def train(run: Run, shards: Sequence[FileInfo], progress: Progress) -> list[str]:
+    """Train every reference model that is not done yet; Ray must be running.
+
+    Returns:
+        The ids of the models that were trained now.
+
+    Raises:
+        TrainingError: A bank failed; names its models and the cause. What was finished stays.
+    """
+    todo = [m for m in run.design.model_ids() if not run.model_folder(m).is_done()]
+    if not todo:
+        return []
+    per_bank, window, threads = layout(run, len(todo))
+    packed = [todo[i : i + per_bank] for i in range(0, len(todo), per_bank)]
+    progress.say(
+        f"training {len(todo)} reference models in {len(packed)} "
+        f"bank{'s' if len(packed) > 1 else ''}, {run.config.training.epochs} epochs"
+    )
+    board = Board.create()
+    shared = ray.put(list(shards))
+    total = len(todo) * run.config.training.epochs
+    with progress.task("train", total, unit="epochs") as shown:
+        waiting = [_start(run, shared, ids, threads, board) for ids in packed[:window]]
+        later = packed[window:]
+        while waiting:
+            done = wait_with_progress(waiting, board, "train", shown)
+            waiting.remove(done)
+            _finished(done)
+            if later:
+                waiting.append(_start(run, shared, later.pop(0), threads, board))
+    _drop_cache(run)
+    return todo
+
+
+def layout(run: Run, models: int) -> tuple[int, int, int]:
+    """Models per bank, banks at once, and threads of a bank, from the config or the cluster."""
+    wanted = run.config.resources.train
+    at_once = 1
+    if wanted.concurrent_banks != "auto":
+        at_once = wanted.concurrent_banks
+    elif wanted.gpus:
+        at_once = max(1, int(cluster_gpus() / wanted.gpus))
+    per_bank = -(-models // at_once) if wanted.models_per_bank == "auto" else wanted.models_per_bank
+    cpus = max(1, cluster_cpus() // at_once) if wanted.cpus == "auto" else wanted.cpus
+    return per_bank, at_once, min(cpus, per_bank)
+
+
+def _start(
+    run: Run, shards: ray.ObjectRef[Any], model_ids: Sequence[str], threads: int, board: Board
+) -> ray.ObjectRef[Any]:
+    # The task itself needs nothing: what it reserved, the workers would wait for.
+    fit = ray.remote(num_cpus=0, max_retries=0)(_fit)
+    return fit.remote(run, shards, list(model_ids), threads, board)
+
+
+def _fit(
+    run: Run, shards: Sequence[FileInfo], model_ids: list[str], threads: int, board: Board
+) -> None:
+    task = BankTask(run, shards, model_ids, threads, board)
+    gpus = run.config.resources.train.gpus
+    with _own_folder() as folder:
+        TorchTrainer(
+            train_bank,
+            train_loop_config={"task": ray.put(task)},
+            scaling_config=ScalingConfig(
+                num_workers=1,
+                use_gpu=gpus > 0,
+                # A sliver of a core: the decode tasks that feed the bank must always find one.
+                resources_per_worker={"CPU": 0.01, **({"GPU": gpus} if gpus else {})},
+            ),
+            run_config=RunConfig(
+                # Ray Train would resume any run of this name, whatever its configuration; the
+                # checkpoints are ours, so each of its runs is a new one.
+                name=f"bank-{uuid.uuid4().hex[:12]}",
+                storage_path=str(folder),
+                failure_config=FailureConfig(max_failures=3),
+            ),
+        ).fit()
+
+
+@contextlib.contextmanager
+def _own_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="multimem-train-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _finished(done: ray.ObjectRef[Any]) -> None:
+    try:
+        ray.get(done)
+    except Exception as error:
+        cause = _root(error)
+        if isinstance(cause, MultiMemError):
+            raise TrainingError(str(cause)) from error
+        raise TrainingError(f"a bank failed: {type(cause).__name__}: {cause}") from error
+
+
+def _root(error: BaseException) -> BaseException:
+    """The error of the worker, below the wrappings of Ray and Ray Train."""
+    while True:
+        inner: Any = getattr(error, "worker_failures", None)
+        inner = next(iter(inner.values()), None) if inner else getattr(error, "cause", None)
+        inner = inner or error.__cause__
+        if not isinstance(inner, BaseException) or inner is error:
+            return error
+        error = inner
+
+
+def _drop_cache(run: Run) -> None:
+    shutil.rmtree(cache_folder(run), ignore_errors=True)
