@@ -1,0 +1,173 @@
+"""The commit log: one file per shard says that the shard is done, and what came of it.
+
+    scores/partition=<nnn>/<shard>.parquet    written first, under a name that follows from the
+    errors/partition=<nnn>/<shard>.parquet    shard: an attempt that is repeated overwrites
+    commits/<shard>.<run>.<source>.<rows>-<held out>-<errors>.json      written last
+
+Writing the marker is the commit. Its name holds what a resumption needs: one listing of the folder
+tells what is done, under which configuration, from which version of the shard, and the sums.
+Whoever reads scores takes what is committed only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from multimem_ray.run import partition_of, shard_id
+from multimem_ray.storage import FileInfo, Storage
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A committed shard, as its marker's name tells."""
+
+    shard_id: str
+    run: str
+    source: str
+    rows: int
+    held_out: int
+    errors: int
+    url: str
+
+    @property
+    def samples(self) -> int:
+        """Samples and failures of the shard together."""
+        return self.rows + self.held_out + self.errors
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What the driver learns of a shard that was scored."""
+
+    shard: str
+    rows: int
+    held_out: int
+    errors: int
+    seconds: float
+
+
+class CommitLog:
+    """The commit log of a run.
+
+    Args:
+        storage: Where the output lies.
+        output: The output folder.
+        fingerprint: Of the configuration; commits of another do not count.
+        partitions: Number of hive partitions.
+    """
+
+    def __init__(self, storage: Storage, output: str, fingerprint: str, partitions: int) -> None:
+        self.storage, self.output = storage, output
+        self.fingerprint, self.partitions = fingerprint, partitions
+
+    def load(self) -> list[Commit]:
+        """All markers, also stale ones; one listing."""
+        folder = self.storage.join(self.output, "commits")
+        parsed = (_parse(info.url) for info in self.storage.list(folder, recursive=False))
+        return [commit for commit in parsed if commit is not None]
+
+    def split(
+        self, shards: Iterable[FileInfo]
+    ) -> tuple[list[Commit], list[tuple[FileInfo, list[str]]]]:
+        """What is done, and what is to do with the stale markers that its commit replaces."""
+        by_shard: dict[str, list[Commit]] = {}
+        for commit in self.load():
+            by_shard.setdefault(commit.shard_id, []).append(commit)
+        done: list[Commit] = []
+        todo: list[tuple[FileInfo, list[str]]] = []
+        for shard in shards:
+            commits = by_shard.get(shard_id(shard.url), [])
+            valid = [c for c in commits if self._is_valid(c, shard)]
+            if valid:
+                done.append(valid[0])
+            else:
+                todo.append((shard, [commit.url for commit in commits]))
+        return done, todo
+
+    def _is_valid(self, commit: Commit, shard: FileInfo) -> bool:
+        return commit.run == self.fingerprint and commit.source == source_version(shard)
+
+    def commit(
+        self,
+        shard: FileInfo,
+        receipt: Receipt,
+        scores: pa.Table,
+        errors: pa.Table,
+        stale: Sequence[str] = (),
+    ) -> None:
+        """Write what came of a shard, then its marker; then the markers it replaces go."""
+        name = shard_id(shard.url)
+        digests = {
+            kind: self._write(kind, shard.url, table)
+            for kind, table in (("scores", scores), ("errors", errors))
+        }
+        content = {
+            **asdict(receipt),
+            "size": shard.size,
+            "version": shard.version,
+            "sha256": digests["scores"],
+            "errors_sha256": digests["errors"],
+            "fingerprint": self.fingerprint,
+            "finished_at": time.time(),
+        }
+        sums = f"{receipt.rows}-{receipt.held_out}-{receipt.errors}"
+        marker = f"{name}.{self.fingerprint}.{source_version(shard)}.{sums}.json"
+        url = self.storage.join(self.output, "commits", marker)
+        self.storage.write_atomic(url, json.dumps(content, indent=1).encode())
+        for old in stale:
+            if old != url:
+                self.storage.remove(old)
+
+    def data_url(self, kind: str, shard_url: str) -> str:
+        """Where the ``scores`` or ``errors`` of a shard lie."""
+        partition = partition_of(shard_url, self.partitions)
+        return self.storage.join(self.output, kind, partition, f"{shard_id(shard_url)}.parquet")
+
+    def write_errors(self, shard_url: str, errors: pa.Table) -> None:
+        """Errors of something that is never committed, such as a missing shard."""
+        self._write("errors", shard_url, errors)
+
+    def _write(self, kind: str, shard_url: str, table: pa.Table) -> str | None:
+        url = self.data_url(kind, shard_url)
+        if not table.num_rows:
+            self.storage.remove(url)
+            return None
+        metadata = {**(table.schema.metadata or {}), b"multimem_ray": self.fingerprint.encode()}
+        buffer = io.BytesIO()
+        pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
+        data = buffer.getvalue()
+        self.storage.write_atomic(url, data)
+        return hashlib.sha256(data).hexdigest()
+
+
+def source_version(shard: FileInfo) -> str:
+    """Eight hex digits that change when the shard's size or version (ETag, time) does."""
+    text = f"{shard.size} {shard.version}"
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def details(storage: Storage, commit: Commit) -> dict[str, Any]:
+    """The content of a marker."""
+    content: dict[str, Any] = json.loads(storage.read_bytes(commit.url))
+    return content
+
+
+def _parse(url: str) -> Commit | None:
+    """A commit from its marker's name; None for a file that is no marker."""
+    parts = url.rsplit("/", 1)[-1].rsplit(".", 4)
+    if len(parts) != 5 or parts[4] != "json":
+        return None
+    sums = parts[3].split("-")
+    if len(sums) != 3 or not all(part.isdigit() for part in sums):
+        return None
+    rows, held_out, errors = map(int, sums)
+    return Commit(parts[0], parts[1], parts[2], rows, held_out, errors, url)

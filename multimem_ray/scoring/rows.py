@@ -1,0 +1,145 @@
+"""The columns of a score file, and how they follow from the agreement matrices.
+
+Undefined values are null, never NaN: a pair of which a modality is absent, a standard error with
+fewer than two models on a side, MultiMem of a sample that every model saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from multimem_ray import metric
+from multimem_ray.metric import Agreement
+from multimem_ray.models.loss import pairs_of
+from multimem_ray.run import Run
+from multimem_ray.sample import Failure
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What is known of B samples beside their scores; one list entry per sample."""
+
+    keys: list[str]
+    indices: list[int]
+    labels: list[str | None]
+    groups: list[str]
+
+
+def score_schema(run: Run) -> pa.Schema:
+    """Schema of a run's score files."""
+    models = len(run.design.model_ids())
+    pairs = [f"{a}_{b}" for a, b in pairs_of(run.modalities)]
+    number = pa.float64()
+    fields = [
+        ("key", pa.string()),
+        ("shard", pa.string()),
+        ("index", pa.int64()),
+        ("modalities", pa.list_(pa.string())),
+        ("label", pa.string()),
+        ("group", pa.string()),
+        ("split", pa.string()),
+        ("multimem", number),
+        ("multimem_normalized", number),
+        ("multimem_se", number),
+        ("n_in", pa.int32()),
+        ("n_out", pa.int32()),
+        ("cmc_in", number),
+        ("cmc_out", number),
+        *((f"pair_{pair}", number) for pair in pairs),
+        *((f"attribution_{name}", number) for name in run.modalities),
+        *((f"clipmem_{pair}", number) for pair in pairs),
+        ("cmc", pa.list_(pa.float32(), models)),
+        ("member", pa.list_(pa.bool_(), models)),
+    ]
+    return pa.schema(fields)
+
+
+def error_schema() -> pa.Schema:
+    """Schema of the files in ``errors/``."""
+    return pa.schema(
+        [
+            ("shard", pa.string()),
+            ("key", pa.string()),
+            ("index", pa.int64()),
+            ("stage", pa.string()),
+            ("error", pa.string()),
+            ("detail", pa.string()),
+        ]
+    )
+
+
+def score_rows(
+    run: Run, shard: str, who: Identity, present: Tensor, found: Sequence[Agreement]
+) -> pa.Table:
+    """Score B samples of one shard.
+
+    Args:
+        who: The samples.
+        present: (B, n) bool, the modalities of each.
+        found: Agreement matrices, one per model.
+    """
+    design, names = run.design, run.modalities
+    members = torch.from_numpy(design.members(who.groups))
+    f, g = (torch.from_numpy(side) for side in design.contrast(who.groups))
+    cmc = torch.stack([metric.cmc(a, present) for a in found])
+    score = metric.contrast(cmc, f, g)
+    seen = metric.contrast(cmc, members, ~members)
+    pair = metric.contrast(torch.stack([metric.pair_cmc(a, present) for a in found]), f, g)
+    clipmem = metric.contrast(
+        torch.stack([metric.clipmem_alignment(a, present) for a in found]), f, g
+    )
+    attributed = metric.contrast(torch.stack([metric.attribution(a, present) for a in found]), f, g)
+    columns: dict[str, object] = {
+        "key": who.keys,
+        "shard": [shard] * len(who.keys),
+        "index": who.indices,
+        "modalities": [[n for n, has in zip(names, row, strict=True) if has] for row in present],
+        "label": who.labels,
+        "group": who.groups if run.config.design.group else [None] * len(who.keys),
+        "split": design.splits(who.groups) or [None] * len(who.keys),
+        "multimem": _nullable(score.score),
+        "multimem_normalized": _nullable(metric.normalized(score.score, present.sum(1))),
+        "multimem_se": _nullable(score.se),
+        "n_in": seen.n_f.to(torch.int32).numpy(),
+        "n_out": seen.n_g.to(torch.int32).numpy(),
+        "cmc_in": _nullable(seen.mean_f),
+        "cmc_out": _nullable(seen.mean_g),
+    }
+    for j, k in _pair_positions(len(names)):
+        columns[f"pair_{names[j]}_{names[k]}"] = _nullable(pair.score[:, j, k])
+        columns[f"clipmem_{names[j]}_{names[k]}"] = _nullable(clipmem.score[:, j, k])
+    for j, name in enumerate(names):
+        here = torch.where(present[:, j], attributed.score[:, j], torch.nan)
+        columns[f"attribution_{name}"] = _nullable(here)
+    columns["cmc"] = _lists(cmc.t().to(torch.float32))
+    columns["member"] = _lists(members)
+    schema = score_schema(run)
+    return pa.table([pa.array(columns[n], schema.field(n).type) for n in schema.names], schema)
+
+
+def error_rows(failures: Sequence[Failure]) -> pa.Table:
+    """Failures as a table of ``errors/``."""
+    columns = {
+        name: [getattr(failure, name) for failure in failures] for name in error_schema().names
+    }
+    return pa.table(columns, error_schema())
+
+
+def _pair_positions(count: int) -> list[tuple[int, int]]:
+    return [(j, k) for j in range(count) for k in range(j + 1, count)]
+
+
+def _nullable(values: Tensor) -> pa.Array:
+    array = values.numpy()
+    return pa.array(array, pa.float64(), mask=np.isnan(array))
+
+
+def _lists(values: Tensor) -> pa.Array:
+    flat = pa.array(values.contiguous().view(-1).numpy())
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
