@@ -357,8 +357,6 @@ def _remote_info(found: dict[str, Any]) -> FileInfo:
 @contextmanager
 def translated(url: str) -> Iterator[None]:
     """Give whatever the storage raises one type that names the file and a way out."""
-    from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
-
     try:
         yield
     except FileNotFoundError as error:
@@ -367,5 +365,12 @@ def translated(url: str) -> Iterator[None]:
         raise StorageError(f"{url}: access denied; check permissions and credentials") from error
     except (OSError, TimeoutError) as error:
         raise StorageError(f"{url}: {error.strerror or error or type(error).__name__}") from error
-    except (BotoCoreError, ClientError) as error:
+    except Exception as error:
+        if not _is_remote(type(error)):
+            raise
         raise StorageError(f"{url}: {error}; check endpoint, region and credentials") from error
+
+
+def _is_remote(kind: type[BaseException]) -> bool:
+    """Whether an error comes from the S3 client; told by name, so that disks import none of it."""
+    return any(base.__module__.startswith(("botocore.", "aiohttp.")) for base in kind.__mro__)
