@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import io
 from fractions import Fraction
+from typing import Any
 
+import av
 import numpy as np
 import soundfile
 import torch
@@ -29,9 +31,9 @@ from multimem_ray.modalities.base import (
 from multimem_ray.modalities.registry import register
 
 _FULL_SCALE = 32768.0
-_BLOCK = 65536
 # libsndfile's answer for a stream that does not say how long it is.
 _UNKNOWN_LENGTH = 2**62
+_UNRECOGNISED = "Format not recognised.", "neither FLAC, WAV, OGG, MP3 nor AIFF"
 # Ratios of sample rates are rounded to terms of this size: the polyphase filter grows with them,
 # up to gigabytes for a rate of 44,099 Hz. The pitch is off by less than 0.01 %.
 _LARGEST_TERM = 640
@@ -74,14 +76,22 @@ class Audio(Modality):
         """
         raw = as_bytes(data, self.name)
         try:
-            with soundfile.SoundFile(io.BytesIO(raw)) as sound:
+            with soundfile.SoundFile(_File(raw)) as sound:
                 rate = sound.samplerate
                 self._check(sound)
-                part = self._middle(sound)
+                unknown = sound.frames >= _UNKNOWN_LENGTH
+                part = self._middle_of_stream(raw, rate) if unknown else self._middle(sound)
         except DecodeError:
             raise
-        except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
-            raise undecodable(self.name, str(error).split(">: ")[-1]) from error
+        except (
+            av.FFmpegError,
+            soundfile.SoundFileError,
+            RuntimeError,
+            ValueError,
+            TypeError,
+        ) as error:
+            said = str(error).split(">: ")[-1].replace(*_UNRECOGNISED)
+            raise undecodable(self.name, said) from error
         if not len(part):
             raise DecodeError("audio: the recording holds no sound (0 values)", "empty")
         channels = part.shape[1]
@@ -127,15 +137,14 @@ class Audio(Modality):
         if seconds > self.settings.max_seconds:
             raise too_large(self.name, f"{seconds:.1f} s", "max_seconds", self.settings.max_seconds)
 
-    def _middle(self, sound: soundfile.SoundFile) -> Array:
-        """The frames around the middle that views can show, float32 (frames, channels)."""
+    def _wanted(self, rate: int) -> int:
+        """Number of values at this rate that views can show."""
         settings = self.settings
-        seconds = settings.seconds * (1 + 2 * settings.shift * settings.strength)
-        wanted = int(np.ceil(seconds * sound.samplerate))
-        if sound.frames >= _UNKNOWN_LENGTH:
-            everything = self._read_all(sound)
-            start = max(0, (len(everything) - wanted) // 2)
-            return everything[start : start + wanted]
+        return int(np.ceil(settings.seconds * (1 + 2 * settings.shift * settings.strength) * rate))
+
+    def _middle(self, sound: soundfile.SoundFile) -> Array:
+        """The values around the middle that views can show, float32 (values, channels)."""
+        wanted = self._wanted(sound.samplerate)
         start = max(0, (sound.frames - wanted) // 2)
         if start:
             sound.seek(start)
@@ -147,16 +156,24 @@ class Audio(Modality):
             )
         return part
 
-    def _read_all(self, sound: soundfile.SoundFile) -> Array:
+    def _middle_of_stream(self, raw: bytes, rate: int) -> Array:
+        """The same of a FLAC that was written to a pipe and does not say how long it is.
+
+        soundfile cannot read one, since it seeks after each block.
+        """
         blocks: list[Array] = []
         read = 0
-        while True:
-            block = sound.read(_BLOCK, dtype="float32", always_2d=True)
-            blocks.append(block)
-            read += len(block)
-            self._check_seconds(read / sound.samplerate)
-            if len(block) < _BLOCK:
-                return np.concatenate(blocks)
+        opened: Any = av.open(io.BytesIO(raw), format="flac", metadata_errors="replace")
+        with opened as container:
+            to_float = av.AudioResampler(format="fltp")
+            for frame in container.decode(audio=0):
+                blocks += [part.to_ndarray() for part in to_float.resample(frame)]
+                read += frame.samples
+                self._check_seconds(read / rate)
+        wanted = self._wanted(rate)
+        start = max(0, (read - wanted) // 2)
+        everything = np.concatenate(blocks, axis=1) if blocks else np.zeros((1, 0), np.float32)
+        return everything[:, start : start + wanted].T
 
     def _window(self, decoded: Array, shift: int) -> Array:
         """The middle moved by ``shift`` values; silence where the recording has none."""
@@ -169,6 +186,16 @@ class Audio(Modality):
         if first < last:
             window[first - start : last - start] = decoded[first:last]
         return window
+
+
+class _File(io.BytesIO):
+    """Bytes in which a damaged header may seek before the beginning.
+
+    From libsndfile's callbacks an error could not be raised: it would be printed.
+    """
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return super().seek(max(0, offset) if whence == 0 else offset, whence)
 
 
 def resample(mono: Array, rate: int, target: int) -> Array:

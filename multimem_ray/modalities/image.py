@@ -41,6 +41,7 @@ _UPRIGHT = {
     8: Pillow.Transpose.ROTATE_90,
 }
 _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error)
+_AVERAGED = frozenset({"RGB", "L", "CMYK"})
 _LEVELS = np.arange(256, dtype=np.float32)
 
 
@@ -124,12 +125,12 @@ class Image(Modality):
         if picture.format == "JPEG":
             picture.draft(None, (most, most))
         upright = _UPRIGHT.get(_orientation(picture))
-        flat = _rgb(picture)
-        width, height = flat.size
+        whole = _resizable(picture)
+        width, height = whole.size
         short = min(width, height)
         side = min(short, most)
         left, top = (width - short) / 2, (height - short) / 2
-        square = _resize(flat, side, (left, top, left + short, top + short))
+        square = _rgb(_resize(whole, side, (left, top, left + short, top + short)))
         if upright is not None:
             # The centre square is the same before and after turning, and smaller to turn.
             square = square.transpose(upright)
@@ -166,15 +167,19 @@ def _orientation(picture: Pillow.Image) -> int:
         return 1
 
 
-def _rgb(picture: Pillow.Image) -> Pillow.Image:
-    if picture.mode == "RGB" and "transparency" not in picture.info:
-        return picture
+def _resizable(picture: Pillow.Image) -> Pillow.Image:
+    """The picture in a mode whose pixels can be averaged; alpha is kept."""
     if picture.mode.startswith("I"):
         # convert() would clip 16 bits at 255 instead of scaling them.
         grey = np.clip(np.asarray(picture), 0, 65535).astype(np.uint16) >> 8
-        return Pillow.fromarray(grey.astype(np.uint8)).convert("RGB")
+        return Pillow.fromarray(grey.astype(np.uint8))
     if picture.has_transparency_data:
-        clear = picture.convert("RGBA")
-        paper = Pillow.new("RGBA", clear.size, "white")
-        return Pillow.alpha_composite(paper, clear).convert("RGB")
-    return picture.convert("RGB")
+        return picture.convert("RGBA")
+    return picture if picture.mode in _AVERAGED else picture.convert("RGB")
+
+
+def _rgb(picture: Pillow.Image) -> Pillow.Image:
+    if picture.mode == "RGBA":
+        paper = Pillow.new("RGBA", picture.size, "white")
+        picture = Pillow.alpha_composite(paper, picture)
+    return picture if picture.mode == "RGB" else picture.convert("RGB")

@@ -79,6 +79,8 @@ class Video(Modality):
         container = _container(raw)
         if container is None:
             raise undecodable(self.name, "neither MP4 or MOV nor WebM or Matroska")
+        if container == "matroska" and _cut_short(raw):
+            raise undecodable(self.name, "cut short: the file is smaller than it says")
         try:
             with av.open(
                 io.BytesIO(raw), format=container, buffer_size=_BUFFER, metadata_errors="replace"
@@ -110,6 +112,8 @@ class Video(Modality):
             raise undecodable(self.name, "the file holds no video stream")
         stream = container.streams.video[0]
         context = stream.codec_context
+        if context is None:
+            raise undecodable(self.name, "no decoder knows its video stream")
         self._check_size(context.width, context.height)
         # A size that changes in mid-stream is refused by the decoder itself.
         context.options = {"max_pixels": str(settings.max_pixels)}
@@ -223,7 +227,27 @@ def _time(packet: Any) -> int:
 
 
 def _container(raw: bytes) -> str | None:
-    """FFmpeg's name of the container; None if it is none of ours, or is cut short."""
+    """FFmpeg's name of the container; None if it is none of ours."""
     if raw[4:8] in _MOV_BOXES:
         return "mov"
     return "matroska" if raw.startswith(_EBML) else None
+
+
+def _cut_short(raw: bytes) -> bool:
+    """Whether a Matroska file ends before its segment does (RFC 8794, 4 and 6.2).
+
+    FFmpeg takes such an end as the end of the clip. MP4 needs no such check: it lists its frames.
+    """
+    header, at = _vint(raw, len(_EBML))
+    at += header or 0
+    if raw[at : at + 4] != _SEGMENT:
+        return False
+    segment, at = _vint(raw, at + 4)
+    return segment is not None and at + segment > len(raw)
+
+
+def _vint(raw: bytes, at: int) -> tuple[int | None, int]:
+    """A size of variable length at ``at``, None if it is unknown; and where it ends."""
+    length = 9 - raw[at].bit_length() if at < len(raw) else 1
+    value = int.from_bytes(raw[at : at + length], "big") & ((1 << 7 * length) - 1)
+    return (None if value == (1 << 7 * length) - 1 else value), at + length

@@ -1,0 +1,272 @@
+"""Sound as it comes: formats, rates, channels, lengths, damage; and its views."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+import torch
+import torchaudio.functional
+
+from multimem_ray.errors import DecodeError
+from multimem_ray.modalities.audio import Audio, AudioSettings, resample
+from tests.modalities.media import sound_bytes, tone
+
+
+def audio(**settings: object) -> Audio:
+    return Audio(AudioSettings.model_validate(settings))
+
+
+def pitch(wave: np.ndarray, rate: int = 8000) -> float:
+    spectrum = np.abs(np.fft.rfft(wave.astype(float) * np.hanning(len(wave))))
+    return float(spectrum.argmax() * rate / len(wave))
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype"),
+    [
+        ("FLAC", "PCM_16"),
+        ("FLAC", "PCM_24"),
+        ("WAV", "PCM_16"),
+        ("WAV", "PCM_24"),
+        ("WAV", "FLOAT"),
+        ("WAV", "PCM_U8"),
+        ("OGG", "VORBIS"),
+        ("OGG", "OPUS"),
+        ("MP3", None),
+        ("AIFF", "PCM_16"),
+    ],
+)
+def test_every_format(kind: str, subtype: str | None) -> None:
+    data = sound_bytes(tone(seconds=1.0), 8000, kind, subtype)
+    wave = audio().decode(data)
+    assert wave.dtype == np.int16
+    assert abs(len(wave) - 8000) < 1300  # MP3 pads
+    assert pitch(wave) == pytest.approx(440, abs=2)
+    loudness = np.sqrt((wave[1000:-1000].astype(float) ** 2).mean())
+    assert loudness == pytest.approx(0.5 * 32768 / 2**0.5, rel=0.05)
+
+
+def test_sixteen_bits_at_the_same_rate_come_back_exactly() -> None:
+    wave = np.random.default_rng(0).integers(-32768, 32768, 8000).astype(np.int16)
+    assert np.array_equal(audio().decode(sound_bytes(wave)), wave)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100, 48000, 96000])
+def test_every_rate_keeps_pitch_and_length(rate: int) -> None:
+    wave = audio().decode(sound_bytes(tone(440, 1.0, rate), rate))
+    assert len(wave) == 8000
+    assert pitch(wave) == pytest.approx(440, abs=1.5)
+
+
+def test_what_the_new_rate_cannot_hold_is_filtered_out() -> None:
+    wave = audio().decode(sound_bytes(tone(7000, 1.0, 44100), 44100))
+    assert np.abs(wave[200:-200]).max() < 0.01 * 32768
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [(16000, 8000), (44100, 8000), (8000, 16000), (11025, 16000), (48000, 44100)],
+)
+def test_resampling_equals_torchaudio(source: int, target: int) -> None:
+    wave = np.random.default_rng(1).standard_normal(5001).astype(np.float32)
+    expected = torchaudio.functional.resample(torch.from_numpy(wave), source, target).numpy()
+    np.testing.assert_allclose(resample(wave, source, target), expected, atol=1e-4)
+
+
+def test_an_odd_rate_needs_no_gigabytes() -> None:
+    wave = audio().decode(sound_bytes(tone(440, 1.0, 44099), 44099))
+    assert abs(len(wave) - 8000) <= 1
+    assert pitch(wave) == pytest.approx(440, abs=1.5)
+
+
+def test_a_rate_out_of_all_proportion_is_refused() -> None:
+    with pytest.raises(DecodeError, match="2 Hz"):
+        audio().decode(sound_bytes(tone(0.5, 100, 2), 2, "WAV"))
+
+
+def test_eight_channels_at_96_khz_are_mixed() -> None:
+    wave = np.zeros((96000, 8), np.float32)
+    wave[:, 3] = tone(440, 1.0, 96000, level=0.8)
+    mono = audio().decode(sound_bytes(wave, 96000, "WAV"))
+    assert len(mono) == 8000
+    assert np.abs(mono).max() == pytest.approx(0.1 * 32768, rel=0.03)
+
+
+def test_only_the_middle_of_a_long_recording_is_kept() -> None:
+    wave = np.concatenate([tone(200, 4), tone(1000, 1), tone(200, 4)])
+    mono = audio(seconds=0.5, shift=0.2).decode(sound_bytes(wave))
+    assert len(mono) == round(0.7 * 8000)
+    assert pitch(mono) == pytest.approx(1000, abs=3)
+
+
+@pytest.mark.parametrize(("kind", "subtype"), [("WAV", None), ("OGG", "VORBIS"), ("MP3", None)])
+def test_the_middle_is_found_in_every_format(kind: str, subtype: str | None) -> None:
+    wave = np.concatenate([tone(200, 4), tone(1000, 1), tone(200, 4)])
+    mono = audio(seconds=0.5).decode(sound_bytes(wave, 8000, kind, subtype))
+    assert pitch(mono) == pytest.approx(1000, abs=3)
+
+
+def test_one_value() -> None:
+    modality = audio()
+    decoded = modality.decode(sound_bytes(np.array([0.5], np.float32), 8000, "WAV"))
+    assert decoded.tolist() == [16384]
+    clean = modality.view(decoded, None)
+    assert clean.shape == (8000,)
+    assert np.flatnonzero(clean).tolist() == [4000]
+    assert modality.view(decoded, np.random.default_rng(0)).shape == (8000,)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC"])
+def test_no_value_at_all(kind: str) -> None:
+    with pytest.raises(DecodeError) as raised:
+        audio().decode(sound_bytes(np.zeros(0, np.float32), 8000, kind))
+    assert raised.value.kind == "empty"
+
+
+def test_no_bytes() -> None:
+    with pytest.raises(DecodeError) as raised:
+        audio().decode(b"")
+    assert raised.value.kind == "empty"
+
+
+@pytest.mark.parametrize("data", [b"\x00" * 200, b"RIFF\x00\x00\x00\x00WAVE", b"fLaC", b"{}"])
+def test_garbage(data: bytes) -> None:
+    with pytest.raises(DecodeError, match="audio") as raised:
+        audio().decode(data)
+    assert raised.value.kind in {"undecodable", "empty"}
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_flac_cut_short(share: float) -> None:
+    wave = np.random.default_rng(0).uniform(-0.5, 0.5, 40000).astype(np.float32)
+    data = sound_bytes(wave, 8000, "FLAC")
+    with pytest.raises(DecodeError) as raised:
+        audio(seconds=5).decode(data[: int(len(data) * share)])
+    assert raised.value.kind == "undecodable"
+
+
+def test_values_that_are_not_finite() -> None:
+    wave = tone()
+    wave[4000] = np.nan
+    with pytest.raises(DecodeError, match="not finite"):
+        audio().decode(sound_bytes(wave, 8000, "WAV", "FLOAT"))
+
+
+def test_floats_beyond_full_scale_are_clipped() -> None:
+    wave = np.array([2.0, -2.0, 0.0], np.float32)
+    mono = audio().decode(sound_bytes(wave, 8000, "WAV", "FLOAT"))
+    assert mono.tolist() == [32767, -32768, 0]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "wave", "rate"),
+    [
+        ("max_seconds", 0.5, tone(seconds=1), 8000),
+        ("max_channels", 1, np.zeros((100, 2), np.float32), 8000),
+        ("max_sample_rate", 16000, tone(rate=44100), 44100),
+    ],
+)
+def test_limits_name_their_setting(setting: str, value: float, wave: np.ndarray, rate: int) -> None:
+    with pytest.raises(DecodeError, match=rf"modalities\.audio\.{setting}") as raised:
+        audio(**{setting: value}).decode(sound_bytes(wave, rate, "WAV"))
+    assert raised.value.kind == "too_large"
+
+
+def _without_length(flac: bytes) -> bytes:
+    """The same FLAC as a live stream writes it: with 0 as its number of values."""
+    head, last = bytearray(flac), struct.unpack(">Q", flac[18:26])[0] & ~((1 << 36) - 1)
+    head[18:26] = struct.pack(">Q", last)
+    return bytes(head)
+
+
+def test_a_stream_of_unknown_length() -> None:
+    wave = np.concatenate([tone(200, 4), tone(1000, 1), tone(200, 4)])
+    data = _without_length(sound_bytes(wave))
+    mono = audio(seconds=0.5).decode(data)
+    assert pitch(mono) == pytest.approx(1000, abs=3)
+    with pytest.raises(DecodeError, match="max_seconds"):
+        audio(seconds=0.5, max_seconds=2).decode(data)
+
+
+def test_the_clean_view_is_the_middle() -> None:
+    modality = audio(seconds=0.5, shift=0.2)
+    decoded = modality.decode(sound_bytes(tone(seconds=3)))
+    clean = modality.view(decoded, None)
+    assert clean.shape == modality.spec.shape == (4000,)
+    assert modality.spec.sample_rate == 8000
+    assert np.array_equal(clean, decoded[800:4800])
+
+
+def test_a_short_recording_lies_in_the_middle_of_silence() -> None:
+    modality = audio()
+    decoded = modality.decode(sound_bytes(tone(seconds=0.25)))
+    clean = modality.view(decoded, None)
+    assert np.array_equal(clean[3000:5000], decoded)
+    assert not clean[:3000].any()
+    assert not clean[5000:].any()
+
+
+def test_strength_zero_is_the_clean_view() -> None:
+    modality = audio(strength=0)
+    decoded = modality.decode(sound_bytes(tone(seconds=3)))
+    view = modality.view(decoded, np.random.default_rng(0))
+    assert np.array_equal(view, modality.view(decoded, None))
+
+
+def test_every_part_of_a_view_can_be_switched_off() -> None:
+    modality = audio(shift=0, gain_db=0, noise=False)
+    decoded = modality.decode(sound_bytes(tone(seconds=3)))
+    for seed in range(5):
+        view = modality.view(decoded, np.random.default_rng(seed))
+        assert np.array_equal(view, modality.view(decoded, None))
+
+
+def test_noise_is_20_to_60_db_below_the_signal() -> None:
+    modality = audio(shift=0, gain_db=0)
+    decoded = modality.decode(sound_bytes(tone(seconds=1)))
+    clean = modality.view(decoded, None).astype(float)
+    ratios = []
+    for seed in range(50):
+        noise = modality.view(decoded, np.random.default_rng(seed)) - clean
+        ratios.append(10 * np.log10((clean**2).mean() / (noise**2).mean()))
+    assert 19.8 < min(ratios) < 25
+    assert 54 < max(ratios) < 60.2
+
+
+def test_gain_stays_within_its_range() -> None:
+    modality = audio(shift=0, noise=False, gain_db=6)
+    decoded = modality.decode(sound_bytes(tone(seconds=1, level=0.3)))
+    clean = np.abs(modality.view(decoded, None)).max()
+    gains = [
+        20 * np.log10(np.abs(modality.view(decoded, np.random.default_rng(i))).max() / clean)
+        for i in range(60)
+    ]
+    assert -6.1 < min(gains) < -4
+    assert 4 < max(gains) < 6.1
+
+
+def test_loud_views_are_clipped_not_wrapped() -> None:
+    modality = audio(gain_db=40, noise=False)
+    decoded = modality.decode(sound_bytes(np.full(8000, 0.9, np.float32), 8000, "WAV"))
+    views = [modality.view(decoded, np.random.default_rng(i)) for i in range(10)]
+    assert max(view.max() for view in views) == 32767
+    assert min(view.min() for view in views) >= 0
+
+
+def test_silence_stays_silence() -> None:
+    modality = audio()
+    decoded = modality.decode(sound_bytes(np.zeros(8000, np.float32)))
+    assert not modality.view(decoded, np.random.default_rng(0)).any()
+
+
+def test_views_depend_on_the_seed_alone() -> None:
+    modality = audio()
+    decoded = modality.decode(sound_bytes(tone(seconds=3)))
+    kept = decoded.copy()
+    decoded.setflags(write=False)
+    one, two, other = (modality.view(decoded, np.random.default_rng(seed)) for seed in (5, 5, 6))
+    assert np.array_equal(one, two)
+    assert not np.array_equal(one, other)
+    assert np.array_equal(decoded, kept)
