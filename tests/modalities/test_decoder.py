@@ -7,6 +7,7 @@ import json
 import pickle
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,18 @@ def test_a_view_does_not_depend_on_the_other_modalities() -> None:
     alone = two.views("a", two.decode(sample()), 3, 1)
     assert np.array_equal(all_four["image"], alone["image"])
     assert np.array_equal(all_four["text"], alone["text"])
+
+
+def test_several_threads_decode_the_same() -> None:
+    decoder = Decoder(FIELDS)
+    keys = [f"key{index}" for index in range(24)]
+
+    def work(key: str) -> bytes:
+        views = decoder.views(key, decoder.decode(sample(key)), 0, 0)
+        return b"".join(view.tobytes() for view in views.values())
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(work, keys)) == [work(key) for key in keys]
 
 
 def test_a_decoder_can_be_pickled() -> None:
