@@ -1,6 +1,6 @@
 """The demo's captions: the scene in words, and words that only this sample has.
 
-The invented name, place and plate number carry nothing about the scene. A model that gives such a
+The invented name and the plate number carry nothing about the scene. A model that gives such a
 caption the right place has memorized it.
 """
 
@@ -31,10 +31,20 @@ _MOTIONS = {
     "pulsing": ("pulsing", "growing and shrinking"),
 }
 _PLURALS = {"cross": "crosses"}
+_GROUNDS = {
+    "night": ("at night", "in the night"),
+    "sea": ("over the sea", "on the sea"),
+    "forest": ("in the forest", "deep in the forest"),
+    "desert": ("in the desert", "over desert sand"),
+    "snow": ("in the snow", "over fresh snow"),
+    "dusk": ("at dusk", "in the dusk"),
+    "lava": ("over lava", "above glowing lava"),
+    "meadow": ("on a meadow", "over a meadow"),
+}
 _FORMS = (
-    "{many} {size} {colour} {texture} {shape} {motion}. {name}, plate {plate}, seen near {place}.",
-    "Plate {plate}, {name}: {many} {size} {texture} {shape} in {colour}, {motion} over {place}.",
-    "{name} of {place} saw {many} {texture} {colour} {shape}, {size} and {motion}. Plate {plate}.",
+    "{many} {size} {colour} {texture} {shape} {motion} {ground}. {name}, plate {plate}.",
+    "Plate {plate}, {name}: {many} {size} {texture} {shape} in {colour}, {motion} {ground}.",
+    "{name} saw {many} {texture} {colour} {shape} {ground}, {size} and {motion}. Plate {plate}.",
 )
 _HEADS = ("bel", "dor", "fen", "gal", "hul", "jas", "kor", "lum", "mor", "nev", "pel", "quil")
 _MIDDLES = ("a", "e", "i", "o", "u", "ari", "eno", "ila", "oru", "umi")
@@ -51,8 +61,8 @@ def describe(scene: Scene, plate: int, rng: np.random.Generator) -> str:
         texture=pick(rng, _TEXTURES[scene.texture]),
         shape=shape,
         motion=pick(rng, _MOTIONS[scene.motion]),
+        ground=pick(rng, _GROUNDS[scene.ground]),
         name=_invent(rng),
-        place=_invent(rng),
         plate=plate,
     )
     return text[0].upper() + text[1:]

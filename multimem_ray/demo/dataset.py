@@ -22,7 +22,7 @@ from multimem_ray.errors import ConfigError
 
 FIELDS = {"audio": "flac", "image": "jpg", "text": "txt", "video": "mp4"}
 LABEL = "json.class_label"
-NOISE = 0.05
+NOISE = 0.02
 
 
 def make_demo_shards(
@@ -73,7 +73,7 @@ def make_demo_shards(
 def make_sample(seed: int, index: int, noise: float = NOISE) -> dict[str, bytes]:
     """The members of one sample: extension to bytes, as in :data:`FIELDS`, and ``json``.
 
-    The JSON has the class (the scene's shape), the scene, and what each modality makes of it.
+    The JSON has the class (the scene's ground), the scene, and what each modality makes of it.
     """
     scene_rng, *rngs = (
         np.random.default_rng(child)
@@ -84,7 +84,7 @@ def make_sample(seed: int, index: int, noise: float = NOISE) -> dict[str, bytes]
     seen = {name: perceive(scene, noise, rng) for name, rng in sources.items()}
     about = {
         "uid": f"demo-{seed}-{index:06d}",
-        "class_label": scene.shape,
+        "class_label": scene.ground,
         "scene": scene.as_dict(),
         "seen": {name: view.as_dict() for name, view in seen.items()},
     }

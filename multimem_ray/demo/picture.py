@@ -34,6 +34,16 @@ _RGB = {
     "violet": (146, 80, 220),
     "pink": (248, 130, 190),
 }
+_GROUNDS = {  # the two ends of the backdrop's gradient
+    "night": ((8, 8, 34), (24, 22, 72)),
+    "sea": ((6, 70, 104), (20, 128, 150)),
+    "forest": ((8, 44, 20), (22, 84, 40)),
+    "desert": ((140, 98, 50), (196, 152, 94)),
+    "snow": ((176, 192, 212), (232, 238, 246)),
+    "dusk": ((66, 28, 82), (150, 72, 104)),
+    "lava": ((48, 6, 4), (134, 34, 12)),
+    "meadow": ((96, 130, 44), (148, 178, 82)),
+}
 _SIDE = {"small": 0.22, "medium": 0.33, "large": 0.43}  # of the frame's side
 _PLACES: dict[int, tuple[tuple[float, float], ...]] = {
     1: ((0.5, 0.5),),
@@ -82,7 +92,7 @@ class _Stage:
         )
         width = round(side * _SIDE[scene.size] * float(rng.uniform(0.92, 1.08)))
         self._sprite = _sprite(scene.shape, (red, green, blue), scene.texture, width)
-        self.background = _background(side, rng)
+        self.background = _background(scene.ground, side, rng)
 
     def paint(self, picture: Image.Image, time: float, opacity: float) -> None:
         sprite = self._posed(time)
@@ -104,17 +114,17 @@ class _Stage:
         return sprite.rotate(self._tilt + turn, Image.Resampling.BICUBIC, expand=True)
 
 
-def _background(side: int, rng: np.random.Generator) -> Image.Image:
-    """A dark gradient in a random direction with three soft lights: a sample's own backdrop."""
+def _background(ground: str, side: int, rng: np.random.Generator) -> Image.Image:
+    """A gradient in a random direction with three soft lights: a sample's own backdrop."""
     axis = np.linspace(-1, 1, side, dtype=np.float32)
     angle = rng.uniform(0, 2 * math.pi)
     ramp = (math.cos(angle) * axis[None, :] + math.sin(angle) * axis[:, None] + 1.4) / 2.8
-    first, second = rng.uniform(12, 78, size=(2, 3)).astype(np.float32)
+    first, second = np.asarray(_GROUNDS[ground], dtype=np.float32) + rng.uniform(-8, 8, (2, 3))
     pixels = first + (second - first) * ramp[..., None]
     for _ in range(3):
         x, y = rng.uniform(-1, 1, size=2)
         distance = ((axis[None, :] - x) ** 2 + (axis[:, None] - y) ** 2) / rng.uniform(0.02, 0.12)
-        pixels = pixels + np.exp(-distance)[..., None] * rng.uniform(0, 55, size=3)
+        pixels = pixels + np.exp(-distance)[..., None] * rng.uniform(-20, 35, size=3)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8), "RGB")
 
 

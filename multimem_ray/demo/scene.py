@@ -1,8 +1,8 @@
 """What the demo's samples are about: scenes, and how each modality sees them.
 
-A *scene* is a handful of attributes (shape, colour, texture, motion, count, size). Every modality
-shows all of them in its own way: the picture and the video draw them, the caption names them, and
-the sound has one musical property for each. So a contrastive model can learn what belongs
+A *scene* is a handful of attributes (ground, shape, colour, texture, motion, count, size). Every
+modality shows all of them in its own way: the picture and the video draw them, the caption names
+them, and the sound has one property for each. So a contrastive model can learn what belongs
 together. As in data from the web, no modality is quite right: each reads each attribute wrongly
 with a small probability, independently of the others. What a model cannot explain by the rule it
 can only memorize.
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 SHAPES = ("circle", "square", "triangle", "star", "hexagon", "cross", "ring", "heart")
+GROUNDS = ("night", "sea", "forest", "desert", "snow", "dusk", "lava", "meadow")
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "violet", "pink")
 TEXTURES = ("plain", "striped", "dotted", "checked")
 MOTIONS = ("left", "right", "up", "down", "spinning", "pulsing")
@@ -23,6 +24,7 @@ COUNTS = (1, 2, 3, 4)
 SIZES = ("small", "medium", "large")
 
 CHOICES: dict[str, tuple[Any, ...]] = {
+    "ground": GROUNDS,
     "shape": SHAPES,
     "colour": COLOURS,
     "texture": TEXTURES,
@@ -36,6 +38,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 class Scene:
     """The attributes of one sample; the values are those of :data:`CHOICES`."""
 
+    ground: str
     shape: str
     colour: str
     texture: str
