@@ -102,7 +102,8 @@ class Modality(ABC):
 
         Args:
             decoded: What ``decode`` returned; it is not changed.
-            rng: Source of all randomness; None (or strength 0) gives the clean view.
+            rng: Source of all randomness, not to be kept; None (or strength 0) gives the clean
+                view.
         """
 
     def collate(self, views: Sequence[Array]) -> torch.Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from multimem_ray.design.hashing import seed_of
@@ -18,6 +17,7 @@ from multimem_ray.modalities import registry
 from multimem_ray.modalities.base import Array, Modality
 from multimem_ray.modalities.batch import Batch
 from multimem_ray.modalities.fields import Fields
+from multimem_ray.modalities.streams import Streams
 from multimem_ray.sample import Sample
 
 
@@ -40,6 +40,7 @@ class Decoder:
     ) -> None:
         settings = settings or {}
         self.fields = Fields(fields)
+        self._streams = Streams()
         made = {name: registry.create(name, settings[name]) for name in sorted(settings)}
         self.modalities: tuple[Modality, ...] = tuple(
             made.get(name) or registry.create(name) for name in self.fields.names
@@ -89,7 +90,7 @@ class Decoder:
         return {
             modality.name: modality.view(
                 decoded[modality.name],
-                np.random.default_rng(seed_of(seed, purpose, key, view, modality.name)),
+                self._streams.seeded(seed_of(seed, purpose, key, view, modality.name)),
             )
             for modality in self.modalities
             if modality.name in decoded
