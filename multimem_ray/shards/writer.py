@@ -35,7 +35,7 @@ class TarShard:
         self.size = 0
         self._keys: set[str] = set()
         self._tar: Any = webdataset.TarWriter(
-            stream, encoder=False, mtime=0, user="root", group="root"
+            stream, encoder=False, keep_meta=True, mtime=0, user="root", group="root"
         )
 
     def write(self, key: str, members: Mapping[str, bytes]) -> None:
@@ -70,11 +70,7 @@ class TarShard:
             raise ShardError(f"key '{key}' has no member; leave the sample out", self.url)
         for extension in members:
             name = f"{key}.{extension}"
-            if (
-                split_name(name) != (key, extension)
-                or extension.startswith("_")
-                or not _is_text(name)
-            ):
+            if split_name(name) != (key, extension) or extension == "__key__" or not _is_text(name):
                 reason = (
                     f"'{name}' would not be read back as key '{key}' with member '{extension}'; "
                     "use a key without dots in its last part, and a lower-case extension"
