@@ -12,13 +12,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import webdataset
 
 from multimem_ray.demo.caption import describe
 from multimem_ray.demo.picture import draw_image, draw_video
 from multimem_ray.demo.scene import draw_scene, perceive
 from multimem_ray.demo.sound import play
 from multimem_ray.errors import ConfigError
+from multimem_ray.shards.writer import create_shard
+from multimem_ray.storage import Storage
 
 FIELDS = {"audio": "flac", "image": "jpg", "text": "txt", "video": "mp4"}
 LABEL = "json.class_label"
@@ -37,7 +38,7 @@ def make_demo_shards(
     """Write the shards ``demo-000000.tar`` ... into a folder, which is created.
 
     Args:
-        folder: Receives the shards; those of the same name are replaced.
+        folder: Receives the shards, each when it is whole; those of the same name are replaced.
         samples: Number of samples, spread evenly over the shards.
         shards: Number of shards, at most one per sample.
         seed: Same seed, same bytes.
@@ -49,6 +50,7 @@ def make_demo_shards(
 
     Raises:
         ConfigError: A number is out of its range.
+        StorageError: The folder cannot be written to.
     """
     if not 1 <= shards <= samples:
         raise ConfigError(
@@ -56,14 +58,14 @@ def make_demo_shards(
         )
     if not 0 <= noise <= 1:
         raise ConfigError(f"demo: noise {noise} is a probability: give 0 <= noise <= 1")
-    folder.mkdir(parents=True, exist_ok=True)
+    storage = Storage()
     paths = []
     edges = [samples * shard // shards for shard in range(shards + 1)]
     for shard, (first, last) in enumerate(pairwise(edges)):
         path = folder / f"demo-{shard:06d}.tar"
-        with webdataset.TarWriter(str(path), mtime=0, encoder=False) as writer:
+        with create_shard(str(path), storage) as writer:
             for index in range(first, last):
-                writer.write({"__key__": f"scene-{index:06d}", **make_sample(seed, index, noise)})
+                writer.write(f"scene-{index:06d}", make_sample(seed, index, noise))
                 if progress is not None:
                     progress(index + 1)
         paths.append(path)

@@ -14,9 +14,15 @@ import soundfile
 import webdataset
 from PIL import Image
 
-from multimem_ray.demo.dataset import FIELDS, make_demo_shards, make_sample
+from multimem_ray.demo.dataset import FIELDS, LABEL, make_demo_shards, make_sample
 from multimem_ray.demo.scene import CHOICES
 from multimem_ray.errors import ConfigError
+from multimem_ray.modalities.decoder import Decoder
+from multimem_ray.modalities.fields import find_fields
+from multimem_ray.sample import Sample
+from multimem_ray.shards.plant import plant
+from multimem_ray.shards.reader import read_shard
+from multimem_ray.storage import Storage
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +136,22 @@ def test_numbers_out_of_range_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=named):
         make_demo_shards(tmp_path, **wrong)
+
+
+def test_an_audit_finds_four_modalities_and_can_decode_them(shards: list[Path]) -> None:
+    samples = list(read_shard(str(shards[0]), Storage()))
+    assert all(isinstance(sample, Sample) for sample in samples)
+    fields = find_fields([sample for sample in samples if isinstance(sample, Sample)])
+    assert fields == FIELDS
+    decoder = Decoder(fields)
+    for sample in samples:
+        assert isinstance(sample, Sample)
+        assert sample.field(LABEL) in CHOICES["ground"]
+        assert set(decoder.decode(sample)) == set(FIELDS)
+
+
+def test_misalignment_can_be_planted(shards: list[Path], tmp_path: Path) -> None:
+    report = plant(
+        str(shards[0].parent), str(tmp_path), fraction=0.2, fields=FIELDS, label=LABEL, seed=1
+    )
+    assert (report.samples, report.planted, report.failures) == (30, 6, [])
