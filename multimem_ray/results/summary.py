@@ -46,7 +46,7 @@ def summarize(
     Returns:
         ``coverage``, ``design``, ``modalities`` (names, how many samples have which),
         ``scores`` (count, mean, std, min, max, quantiles per column), ``histograms``, ``plane``
-        (cmc_in by cmc_out), ``attribution`` (modalities ranked by mean share of MultiMem),
+        (x: cmc_out, y: cmc_in), ``attribution`` (modalities ranked by mean share of MultiMem),
         ``pairs``, ``labels``, ``splits``, ``models`` (mean consistency on members, others and
         the held-out set), ``noise``, ``reliability``, ``planted``. Undefined values are None.
 
@@ -104,7 +104,7 @@ class _Pass:
         for column in self.scores:
             self.sketches[column].update(values[column])
             self.histograms[column].update(values[column])
-        self.plane.update(values["cmc_in"], values["cmc_out"])
+        self.plane.update(values["cmc_out"], values["cmc_in"])
         beyond = self.noise.update(values, _counts(batch, "n_in"), _counts(batch, "n_out"))
         first = len(self.scores)
         self.standing_out.update(matrix[beyond, first : first + len(self.parts)])
@@ -183,7 +183,7 @@ class _Pass:
         return self.histograms[column].window(*window, HISTOGRAM_BINS)
 
     def _plane(self) -> dict[str, Any] | None:
-        x, y = self._window("cmc_in"), self._window("cmc_out")
+        x, y = self._window("cmc_out"), self._window("cmc_in")
         return None if x is None or y is None else self.plane.window(x, y, PLANE_BINS)
 
     def _window(self, column: str) -> tuple[float, float] | None:

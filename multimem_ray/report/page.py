@@ -1,0 +1,324 @@
+"""Draws the page: one HTML file that needs no network, no fonts and no script to be read.
+
+Everything that came out of a shard or a configuration passes through the template's escaping. The
+style sheet and the small script (sorting and finding) are the package's own; a security policy in
+the page names them by their hash and forbids all else, so that even a flaw in the escaping could
+load or run nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from multimem_ray.report import svg, words
+from multimem_ray.report.samples import Content, Place
+
+MODALITY_COLOURS = {"image": "m0", "audio": "m1", "video": "m2", "text": "m3"}
+METHOD_NAMES = {
+    "multimem": "MultiMem, high",
+    "cmc_out": "cmc_out, low: asked of models that never saw it",
+    "one_model": "one model that trained on it, low: the usual filter",
+}
+METHOD_COLOURS = {"multimem": "k0", "cmc_out": "k1", "one_model": "k2"}
+PERCENTILES = (("0.5", "median"), ("0.95", "95 %"), ("0.99", "99 %"))
+SHOWN_LABELS = 40
+
+
+@dataclass(frozen=True)
+class RunView:
+    """Everything the page shows.
+
+    Attributes:
+        summary: What :func:`multimem_ray.results.summary.summarize` returned.
+        run: The run's ``run.json``.
+        top: Score rows with the highest MultiMem, best first.
+        low: Score rows with the lowest ``cmc_out``, lowest first.
+        contents: What to show of those samples, by shard and key.
+        planted: What was planted in those of them that were tampered with on purpose.
+        title: Heading of the page.
+    """
+
+    summary: Mapping[str, Any]
+    run: Mapping[str, Any]
+    top: Sequence[Mapping[str, Any]] = ()
+    low: Sequence[Mapping[str, Any]] = ()
+    contents: Mapping[Place, Sequence[Content]] = field(default_factory=dict)
+    planted: Mapping[Place, str] = field(default_factory=dict)
+    title: str | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """One sample of the page."""
+
+    rank: int
+    key: str
+    shard: str
+    score: str
+    se: str | None
+    sides: str
+    standing: str
+    label: str | None
+    planted: str | None
+    contents: Sequence[Content]
+    bars: Markup
+    words: str
+
+
+def render(view: RunView) -> str:
+    """The page as HTML."""
+    style, script = _asset("page.css"), _asset("page.js")
+    summary = dict(view.summary)
+    return _template().render(
+        title=words.visible(view.title or "Memorization audit", 120),
+        policy=_policy(style, script),
+        style=Markup(style),  # noqa: S704 - the package's own file
+        script=Markup(script),  # noqa: S704 - the package's own file
+        s=summary,
+        run=view.run,
+        headline=words.headline(summary),
+        cautions=words.cautions(summary),
+        tiles=_tiles(summary),
+        figures=_figures(view),
+        top=_cards(view, view.top, "multimem"),
+        low=_cards(view, view.low, "cmc_out"),
+        colour=colour,
+        methods=METHOD_NAMES,
+        method_colours=METHOD_COLOURS,
+        labels=_labels(summary),
+        settings=_settings(view),
+        w=words,
+        waveform=svg.waveform,
+    )
+
+
+def colour(modality: str) -> str:
+    """The style class of a modality; one that is not built in gets one of four more by its name."""
+    if modality in MODALITY_COLOURS:
+        return MODALITY_COLOURS[modality]
+    return f"m{4 + hashlib.blake2b(modality.encode(), digest_size=1).digest()[0] % 4}"
+
+
+def _figures(view: RunView) -> dict[str, Markup | None]:
+    summary = view.summary
+    histogram, cloud = summary["histograms"].get("multimem"), summary["plane"]
+    quantiles = (summary["scores"].get("multimem") or {}).get("quantiles") or {}
+    marks = [(quantiles[f], name) for f, name in PERCENTILES if f in quantiles]
+    by_modality = [
+        (row["modality"], row["mean"], colour(row["modality"]))
+        for row in summary["attribution"]
+        if row["mean"] is not None
+    ]
+    by_pair = [(" + ".join(row["pair"]), row["mean"]) for row in summary["pairs"]]
+    by_pair.sort(key=lambda row: -row[1])
+    return {
+        "histogram": svg.histogram(histogram, marks, "MultiMem") if histogram else None,
+        "plane": svg.plane(cloud, _rings(view)) if cloud else None,
+        "attribution": svg.signed_bars(by_modality, "MultiMem by modality", width=svg.WIDTH)
+        if by_modality
+        else None,
+        "pairs": svg.signed_bars(
+            [(name, value, "k0") for name, value in by_pair],
+            "MultiMem by pair",
+            width=svg.WIDTH,
+            left=118,
+        )
+        if len(by_pair) > 1
+        else None,
+        **_planted_figures(summary["planted"]),
+    }
+
+
+def _rings(view: RunView) -> list[tuple[float, float, str, str]]:
+    rings = []
+    for rows, kind, what in ((view.low, "ring low", "misfit"), (view.top, "ring top", "memorized")):
+        for row in rows:
+            if row.get("cmc_in") is not None and row.get("cmc_out") is not None:
+                hint = f"{what}: {words.visible(str(row['key']), 60)}"
+                rings.append((float(row["cmc_out"]), float(row["cmc_in"]), kind, hint))
+    return rings
+
+
+def _planted_figures(planted: Mapping[str, Any] | None) -> dict[str, Markup | None]:
+    judged = {
+        name: method
+        for name, method in ((planted or {}).get("methods") or {}).items()
+        if method and method["auroc"] is not None
+    }
+    if not judged:
+        return {"auroc": None, "roc": None}
+    rows = [
+        (METHOD_NAMES[n], m["auroc"], m["low"], m["high"], METHOD_COLOURS[n])
+        for n, m in judged.items()
+    ]
+    curves = [(METHOD_NAMES[n], m["roc"], METHOD_COLOURS[n]) for n, m in judged.items()]
+    # The best method is drawn last, over the others.
+    curves.sort(key=lambda c: c[2] == "k0")
+    return {"auroc": svg.intervals(rows), "roc": svg.roc(curves)}
+
+
+def _cards(view: RunView, rows: Sequence[Mapping[str, Any]], column: str) -> list[Card]:
+    total = (view.summary["scores"].get(column) or {}).get("count") or 0
+    return [_card(view, row, rank, column, total) for rank, row in enumerate(rows, 1)]
+
+
+def _card(view: RunView, row: Mapping[str, Any], rank: int, column: str, total: int) -> Card:
+    place = (str(row["shard"]), str(row["key"]))
+    parts = [
+        (name, row[f"attribution_{name}"], colour(name))
+        for name in view.summary["modalities"]["names"]
+        if row.get(f"attribution_{name}") is not None
+    ]
+    contents = view.contents.get(place, ())
+    label = None if row.get("label") is None else words.visible(str(row["label"]), 60)
+    key = words.visible(place[1], 160)
+    found = " ".join(line for c in contents if c.kind == "text" for line in c.lines)
+    se = row.get("multimem_se") if column == "multimem" else None
+    memorized = column == "multimem"
+    other = row.get("cmc_out") if memorized else row.get("multimem")
+    return Card(
+        rank=rank,
+        key=key,
+        shard=words.visible(place[0], 300),
+        score=words.number(row.get(column)),
+        se=None if se is None else words.number(se),
+        sides=f"{'cmc_out' if memorized else 'MultiMem'} {words.number(other)}",
+        standing=_standing(rank, total, "higher" if memorized else "lower"),
+        label=label,
+        planted=view.planted.get(place),
+        contents=contents,
+        bars=svg.signed_bars(parts, "What each modality adds to MultiMem", width=230, left=50)
+        if parts
+        else Markup(""),
+        words=f"{key} {label or ''} {found}".lower()[:1000],
+    )
+
+
+def _standing(rank: int, total: int, direction: str) -> str:
+    """Exact: a card's rank among all samples with the score."""
+    if total < 2:
+        return ""
+    return f"{direction} than {words.percent((total - rank) / total, 2 if total >= 1000 else 1)}"
+
+
+def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Value, name and a word of explanation for each headline number."""
+    cover, noise = summary["coverage"], summary["noise"]
+    scores, reliability = summary["scores"], (summary["reliability"] or {}).get("multimem")
+    multimem = scores.get("multimem") or {}
+    tiles = [(words.count(cover["scored"]), "samples scored", _rest(cover))]
+    if multimem.get("count"):
+        spread = f"spread over samples {words.number(multimem['std'])}"
+        tiles.append((words.number(multimem["mean"]), "mean MultiMem", spread))
+    if noise["count"]:
+        chance = f"{words.percent(noise['by_chance'])} by chance"
+        tiles.append((words.percent(noise["above"]), "beyond two standard errors", chance))
+    if reliability is not None:
+        tiles.append(
+            (words.number(reliability, 2), "reliability of the ranking", "1 = repeats itself")
+        )
+    ranked = [row for row in summary["attribution"] if row["mean"] is not None]
+    if ranked:
+        tiles.append((ranked[0]["modality"], "most memorized modality", _lead(ranked)))
+    planted = (summary["planted"] or {}).get("methods") or {}
+    if (planted.get("multimem") or {}).get("auroc") is not None:
+        found = words.number(planted["multimem"]["auroc"])
+        tiles.append((found, "AUROC on planted samples", "1 = finds them all first"))
+    return tiles
+
+
+def _lead(ranked: Sequence[Mapping[str, Any]]) -> str:
+    """How far the first modality is ahead, and whether that may be chance."""
+    first = ranked[0]
+    if len(ranked) > 1 and first["std"] is not None and ranked[1]["std"] is not None:
+        second = ranked[1]
+        noise = math.sqrt(first["std"] ** 2 / first["count"] + second["std"] ** 2 / second["count"])
+        if first["mean"] - second["mean"] < 2 * noise:
+            return f"hardly ahead of {second['modality']}"
+    return f"adds {words.number(first['mean'])} on average"
+
+
+def _rest(cover: Mapping[str, Any]) -> str:
+    errors = words.plural(cover["errors"], "error")
+    return f"{words.count(cover['held_out'])} held out, {errors}"
+
+
+def _labels(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The labels at both ends where there are too many for a page."""
+    groups = list(summary["labels"]["groups"])
+    if len(groups) <= SHOWN_LABELS:
+        return groups
+    return groups[: SHOWN_LABELS // 2] + groups[-SHOWN_LABELS // 2 :]
+
+
+def _settings(view: RunView) -> list[tuple[str, str]]:
+    """What was audited, and how, as far as ``run.json`` tells."""
+    run, config = view.run, view.run.get("config") or {}
+    data, training = config.get("data") or {}, config.get("training") or {}
+    scoring, model = config.get("scoring") or {}, config.get("model") or {}
+    design = view.summary["design"]
+    shards = data.get("shards")
+    fields = run.get("fields") or {}
+    rows = [
+        ("Shards", ", ".join(shards) if isinstance(shards, list) else shards),
+        ("Modalities", ", ".join(f"{name} ({fields[name]})" for name in sorted(fields))),
+        ("Design", _design(design)),
+        ("Held-out set", _held_out(view.summary.get("held_out") or {})),
+        ("Reference model", _joined(model, ("preset", "dim"))),
+        ("Training", _joined(training, ("epochs", "batch_size", "lr"))),
+        ("Scoring", _joined(scoring, ("views",))),
+        ("Label", run.get("label")),
+        ("Started", words.when(run.get("started_at"))),
+        ("Fingerprint", run.get("fingerprint")),
+        ("Versions", ", ".join(f"{k} {v}" for k, v in (run.get("versions") or {}).items())),
+    ]
+    return [(name, words.visible(str(value), 500)) for name, value in rows if value]
+
+
+def _design(design: Mapping[str, Any]) -> str:
+    kind = str(design.get("kind") or "").replace("_", " ")
+    group = f", kept together by {design['group']}" if design.get("group") else ""
+    return f"{kind}, {words.count(design.get('models'))} models{group}" if kind else ""
+
+
+def _held_out(held: Mapping[str, Any]) -> str:
+    return f"{words.plural(int(held['samples']), 'sample')}" if held.get("samples") else ""
+
+
+def _joined(section: Mapping[str, Any], names: Sequence[str]) -> str:
+    return ", ".join(f"{n.replace('_', ' ')} {section[n]}" for n in names if section.get(n))
+
+
+def _policy(style: str, script: str) -> str:
+    """A content security policy: the two inline parts by their hash, media inside the page."""
+    return (
+        f"default-src 'none'; img-src data:; media-src data:; style-src '{_hash(style)}'; "
+        f"script-src '{_hash(script)}'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+@cache
+def _asset(name: str) -> str:
+    return resources.files("multimem_ray.report").joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(_asset("template.html"))

@@ -1,0 +1,94 @@
+"""Puts the report together: summary, top samples and their content, one file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from multimem_ray.report.page import RunView, render
+from multimem_ray.report.samples import Place, fetch_contents, places_of
+from multimem_ray.results.planted import read_truth, sample_ids
+from multimem_ray.results.reader import Progress, ScoreTable
+from multimem_ray.results.summary import summarize
+from multimem_ray.results.top import top as best
+from multimem_ray.storage import Storage
+
+Stages = Callable[[str, int, int], None]
+"""Called with (what is being done, steps done, steps in total)."""
+
+
+def write_report(
+    output: str,
+    storage: Storage,
+    *,
+    top: int = 24,
+    low: int | None = None,
+    title: str | None = None,
+    planted: str | None = None,
+    summary: Mapping[str, Any] | None = None,
+    progress: Stages | None = None,
+) -> str:
+    """Write ``report.html``, and ``summary.json`` beside it.
+
+    Args:
+        output: Folder or ``s3://`` prefix of a run.
+        storage: How to reach it, and the shards.
+        top: How many of the most memorized samples are shown with their content.
+        low: How many of those with the lowest ``cmc_out``; by default half as many.
+        title: Heading of the page.
+        planted: Parquet with the truth about planted misalignment, if there is one.
+        summary: What ``summarize`` returned for this run, if it is there already.
+        progress: Called as the work goes on.
+
+    Returns:
+        URL of the page.
+
+    Raises:
+        StorageError: A file of the run cannot be read, or the page not be written.
+        ConfigError: The truth does not fit the run.
+    """
+    table = ScoreTable(output, storage)
+    if summary is None:
+        summary = summarize(table, planted=planted, progress=_stage(progress, "summary"))
+        data = json.dumps(summary, indent=1, allow_nan=False).encode()
+        storage.write_atomic(storage.join(output, "summary.json"), data)
+    run = table.document("run.json")
+    high_rows = best(table, "multimem", top, progress=_stage(progress, "ranking"))
+    low_rows = best(table, "cmc_out", low or max(1, top // 2))
+    places = list(dict.fromkeys(places_of([*high_rows, *low_rows])))
+    view = RunView(
+        summary=summary,
+        run=run,
+        top=high_rows,
+        low=low_rows,
+        contents=fetch_contents(
+            places, run.get("fields") or {}, storage, progress=_stage(progress, "samples")
+        ),
+        planted=_planted(places, planted, storage) if planted else {},
+        title=title,
+    )
+    url = storage.join(output, "report.html")
+    storage.write_atomic(url, render(view).encode())
+    return url
+
+
+def _planted(places: Sequence[Place], truth_url: str, storage: Storage) -> dict[Place, str]:
+    """What was planted in the shown samples, in words."""
+    truth = read_truth(truth_url, storage)
+    names = {"shard": [shard for shard, _ in places], "key": [key for _, key in places]}
+    rows = truth.find(sample_ids(storage, pa.RecordBatch.from_pydict(names)))
+    found = {}
+    for place, row in zip(places, rows.tolist(), strict=True):
+        if row >= 0 and truth.planted[row]:
+            code = int(truth.modality[row])
+            found[place] = truth.modalities[code] if code >= 0 else "a modality"
+    return found
+
+
+def _stage(progress: Stages | None, name: str) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(name, done, total)
