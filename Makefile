@@ -32,8 +32,8 @@ format: $(STAMP) ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## Measure the parts on this machine
-	$(BIN)/python -m jobs.bench
+bench: $(STAMP) ## Measure reading, decoding and scoring on this machine
+	$(BIN)/python jobs/bench.py
 
 lock: $(STAMP) ## Resolve the newest versions that pyproject.toml allows into requirements.lock
 	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --extra dev \
