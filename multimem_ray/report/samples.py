@@ -231,7 +231,7 @@ def _strip(name: str, value: Any) -> Iterable[Content]:
     side = STRIP_SIZES[0][0]
     settings = {"frames": STRIP_FRAMES, "size": side, "oversize": 1.0, "jitter": False}
     frames = registry.create("video", settings).decode(value)[:, 0].transpose(0, 2, 3, 1)
-    gap = np.full((side, 3, 3), 255, np.uint8)
+    gap = np.full((side, 3, 3), 128, np.uint8)  # as quiet on a dark page as on a light one
     joined = np.concatenate([p for frame in frames for p in (gap, frame)][1:], axis=1)
     strip = Pillow.fromarray(joined)
     contents = []

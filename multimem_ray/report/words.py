@@ -87,14 +87,15 @@ def headline(summary: dict[str, Any]) -> str:
 def cautions(summary: dict[str, Any]) -> list[str]:
     """What a reader must know before trusting single numbers, most important first."""
     return [
-        *_about_coverage(summary["coverage"]),
+        *_about_completeness(summary["coverage"]),
         *_about_models(summary),
+        *_about_losses(summary["coverage"]),
         *_about_levels(summary),
         *_about_design(summary),
     ]
 
 
-def _about_coverage(cover: dict[str, Any]) -> list[str]:
+def _about_completeness(cover: dict[str, Any]) -> list[str]:
     found = [f"The sums do not agree: {problem}." for problem in cover["disagreements"]]
     shards = cover["shards"]
     if shards["pending"]:
@@ -102,6 +103,11 @@ def _about_coverage(cover: dict[str, Any]) -> list[str]:
             f"The run is not finished: {plural(shards['pending'], 'shard')} of "
             f"{count(shards['named'])} not scored yet. Start it again and it does what is missing."
         )
+    return found
+
+
+def _about_losses(cover: dict[str, Any]) -> list[str]:
+    found, shards = [], cover["shards"]
     if shards["missing"]:
         found.append(
             f"{plural(len(shards['missing']), 'shard')} named in the configuration "

@@ -91,27 +91,74 @@ class Correlation:
         return float(matrix[np.triu_indices(size, 1)].mean())
 
 
-class Histogram:
-    """Counts in bins whose width is a power of two, aligned at zero.
+class Grid:
+    """Counts in bins whose width is a power of two, aligned at zero, in one or two dimensions.
 
-    Where the values spread too far for ``most`` bins, neighbours are merged and the width
-    doubles. That is exact: each coarser bin is the union of two finer ones.
+    Where the values spread too far for ``most`` bins on an axis, neighbours are merged and the
+    width doubles. That is exact: each coarser bin is the union of finer ones.
+
+    Args:
+        dimensions: Number of axes.
+        most: Most bins on an axis.
+        finest: Bins are never narrower than 2 to this power.
     """
 
-    def __init__(self, most: int = 4096) -> None:
+    def __init__(self, dimensions: int, most: int, finest: int) -> None:
         self._most = most
-        self._level = FINEST
-        self._counts: dict[int, int] = {}
+        self._level = finest
+        self._origin: Ints = np.zeros(dimensions, np.int64)
+        self._counts: Ints = np.zeros((0,) * dimensions, np.int64)
+
+    def add(self, points: Floats) -> None:
+        """Add points, (N, dimensions); one with an undefined coordinate is left out."""
+        known = points[~np.isnan(points).any(axis=1)]
+        if not len(known):
+            return
+        index = np.floor(np.ldexp(known, -self._level)).astype(np.int64)
+        low, high = index.min(axis=0), index.max(axis=0)
+        if self._counts.size:
+            low = np.minimum(low, self._origin)
+            high = np.maximum(high, self._origin + self._counts.shape - 1)
+        shift = 0
+        while ((high >> shift) - (low >> shift)).max() >= self._most:
+            shift += 1
+        origin, counts = self.at(self._level + shift)
+        low, high, index = low >> shift, high >> shift, index >> shift
+        shape = tuple((high - low + 1).tolist())
+        flat = np.ravel_multi_index(tuple((index - low).T), shape)
+        fresh = np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape)
+        if counts.size:
+            edges = zip((origin - low).tolist(), counts.shape, strict=True)
+            fresh[tuple(slice(start, start + size) for start, size in edges)] += counts
+        self._level, self._origin, self._counts = self._level + shift, low, fresh
+
+    @property
+    def level(self) -> int:
+        """The bins are 2 to this power wide."""
+        return self._level
+
+    def at(self, level: int) -> tuple[Ints, Ints]:
+        """First bin on each axis, and the counts, with bins of width 2**level or wider."""
+        shift = level - self._level
+        origin, counts = self._origin, self._counts
+        if shift <= 0 or not counts.size:
+            return origin, counts
+        for axis, first in enumerate(origin.tolist()):
+            place = (first + np.arange(counts.shape[axis])) >> shift
+            starts = np.flatnonzero(np.diff(place, prepend=place[0] - 1))
+            counts = np.add.reduceat(counts, starts, axis=axis)
+        return origin >> shift, counts
+
+
+class Histogram:
+    """A one-dimensional :class:`Grid`."""
+
+    def __init__(self, most: int = 4096) -> None:
+        self._grid = Grid(1, most, FINEST)
 
     def update(self, values: Floats) -> None:
         """Add values."""
-        index = _bins(values[~np.isnan(values)], self._level)
-        bins, counts = np.unique(index, return_counts=True)
-        for position, count in zip(bins.tolist(), counts.tolist(), strict=True):
-            self._counts[position] = self._counts.get(position, 0) + count
-        while self._counts and max(self._counts) - min(self._counts) >= self._most:
-            self._counts = _halve(self._counts)
-            self._level += 1
+        self._grid.add(values[:, None])
 
     def window(self, low: float, high: float, at_most: int) -> dict[str, object] | None:
         """At most ``at_most`` equal bins over [low, high], and the counts beyond it.
@@ -119,49 +166,32 @@ class Histogram:
         Returns:
             ``start``, ``width``, ``counts``, ``below``, ``above``; None when nothing was seen.
         """
-        if not self._counts:
+        level, first, last = _fit(low, high, at_most, self._grid.level)
+        origin, counts = self._grid.at(level)
+        if not counts.size:
             return None
-        level, first, last = _fit(low, high, at_most, self._level)
-        counts = np.zeros(last - first + 1, np.int64)
-        below = above = 0
-        for position, count in self._counts.items():
-            coarse = (position >> (level - self._level)) - first
-            if coarse < 0:
-                below += count
-            elif coarse >= len(counts):
-                above += count
-            else:
-                counts[coarse] += count
-        width = 2.0**level
+        place = origin[0] + np.arange(len(counts))
+        inside = (place >= first) & (place <= last)
+        shown = np.zeros(last - first + 1, np.int64)
+        shown[place[inside] - first] = counts[inside]
         return {
-            "start": first * width,
-            "width": width,
-            "counts": counts.tolist(),
-            "below": below,
-            "above": above,
+            "start": first * 2.0**level,
+            "width": 2.0**level,
+            "counts": shown.tolist(),
+            "below": int(counts[place < first].sum()),
+            "above": int(counts[place > last].sum()),
         }
 
 
 class Plane:
-    """A two-dimensional histogram with the same kind of bins on each axis."""
+    """A two-dimensional :class:`Grid` with the same width of bins on both axes."""
 
-    def __init__(self, most: int = 1024) -> None:
-        self._most = most
-        self._level = PLANE_FINEST
-        self._counts: dict[tuple[int, int], int] = {}
+    def __init__(self, most: int = 512) -> None:
+        self._grid = Grid(2, most, PLANE_FINEST)
 
     def update(self, x: Floats, y: Floats) -> None:
         """Add points; a point with an undefined coordinate is left out."""
-        known = ~(np.isnan(x) | np.isnan(y))
-        index = np.stack([_bins(x[known], self._level), _bins(y[known], self._level)], axis=1)
-        bins, counts = np.unique(index, axis=0, return_counts=True)
-        for (a, b), count in zip(bins.tolist(), counts.tolist(), strict=True):
-            self._counts[a, b] = self._counts.get((a, b), 0) + count
-        while self._counts and self._span() >= self._most:
-            merged: dict[tuple[int, int], int] = {}
-            for (a, b), count in self._counts.items():
-                merged[a >> 1, b >> 1] = merged.get((a >> 1, b >> 1), 0) + count
-            self._counts, self._level = merged, self._level + 1
+        self._grid.add(np.stack([x, y], axis=1))
 
     def window(
         self, x: tuple[float, float], y: tuple[float, float], at_most: int
@@ -172,43 +202,27 @@ class Plane:
             ``x`` and ``y`` (the lower edges of the grid), ``width``, ``counts`` as rows from low
             to high y, ``outside``; None when nothing was seen.
         """
-        if not self._counts:
+        level = max(_fit(*ends, at_most, self._grid.level)[0] for ends in (x, y))
+        (left, bottom), counts = self._grid.at(level)
+        if not counts.size:
             return None
-        level = max(_fit(*x, at_most, self._level)[0], _fit(*y, at_most, self._level)[0])
         width = 2.0**level
-        left, right = (int(np.floor(edge / width)) for edge in x)
-        bottom, top = (int(np.floor(edge / width)) for edge in y)
-        grid = np.zeros((top - bottom + 1, right - left + 1), np.int64)
-        outside = 0
-        for (a, b), count in self._counts.items():
-            column = (a >> (level - self._level)) - left
-            row = (b >> (level - self._level)) - bottom
-            if 0 <= column < grid.shape[1] and 0 <= row < grid.shape[0]:
-                grid[row, column] += count
-            else:
-                outside += count
+        first = [int(np.floor(ends[0] / width)) for ends in (x, y)]
+        last = [int(np.floor(ends[1] / width)) for ends in (x, y)]
+        columns = left + np.arange(counts.shape[0])
+        rows = bottom + np.arange(counts.shape[1])
+        across = (columns >= first[0]) & (columns <= last[0])
+        up = (rows >= first[1]) & (rows <= last[1])
+        grid = np.zeros((last[1] - first[1] + 1, last[0] - first[0] + 1), np.int64)
+        inside = counts[np.ix_(across, up)]
+        grid[np.ix_(rows[up] - first[1], columns[across] - first[0])] = inside.T
         return {
-            "x": left * width,
-            "y": bottom * width,
+            "x": first[0] * width,
+            "y": first[1] * width,
             "width": width,
             "counts": grid.tolist(),
-            "outside": outside,
+            "outside": int(counts.sum() - inside.sum()),
         }
-
-    def _span(self) -> int:
-        xs, ys = zip(*self._counts, strict=True)
-        return int(max(max(xs) - min(xs), max(ys) - min(ys)))
-
-
-def _bins(values: Floats, level: int) -> Ints:
-    return np.floor(np.ldexp(values, -level)).astype(np.int64)
-
-
-def _halve(counts: dict[int, int]) -> dict[int, int]:
-    merged: dict[int, int] = {}
-    for position, count in counts.items():
-        merged[position >> 1] = merged.get(position >> 1, 0) + count
-    return merged
 
 
 def _fit(low: float, high: float, at_most: int, finest: int) -> tuple[int, int, int]:

@@ -13,7 +13,6 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from itertools import combinations
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 
 from multimem_ray.config import nearest
 from multimem_ray.errors import ConfigError, StorageError
+from multimem_ray.scoring.commits import Commit, load_commits
 from multimem_ray.storage import FileInfo, Storage
 
 Progress = Callable[[int, int], None]
@@ -33,18 +33,6 @@ BATCH_ROWS = 65_536
 THREADS = 8
 AHEAD_BYTES = 32 << 20  # files up to this size are fetched whole by the threads
 ATTRIBUTION, PAIR, CLIPMEM = "attribution_", "pair_", "clipmem_"
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """What scoring promised about one shard: how many rows of each sort it wrote."""
-
-    shard_id: str
-    shard: str
-    rows: int
-    held_out: int
-    errors: int
-    fingerprint: str | None
 
 
 class ScoreTable:
@@ -63,29 +51,24 @@ class ScoreTable:
 
     @cached_property
     def commits(self) -> list[Commit]:
-        """Every committed shard, sorted by its name.
+        """Every committed shard, in the order of its name.
 
         A marker with the fingerprint of an earlier configuration (a run that was given more
         models since) does not count: its shard is about to be scored again.
-
-        Raises:
-            StorageError: A marker is not readable as one; remove it and run again.
         """
-        urls = [f.url for f in self._list("commits") if f.url.endswith(".json")]
-        with ThreadPoolExecutor(THREADS) as pool:
-            every = sorted(pool.map(self._commit, urls), key=lambda c: (c.shard, c.shard_id))
         current = self.document("run.json").get("fingerprint")
-        return [c for c in every if current is None or c.fingerprint in {None, current}]
+        found = {c.shard_id: c for c in load_commits(self.storage, self.output) if c.run == current}
+        return [found[name] for name in sorted(found)]
 
     @cached_property
     def score_files(self) -> list[FileInfo]:
         """The committed score files, in the order of the shards' names."""
-        return self._committed("scores", [c for c in self.commits if c.rows])
+        return self._committed("scores", [c.shard_id for c in self.commits if c.rows])
 
     @cached_property
     def error_files(self) -> list[FileInfo]:
         """The committed error files, in the order of the shards' names."""
-        return self._committed("errors", [c for c in self.commits if c.errors])
+        return self._committed("errors", [c.shard_id for c in self.commits if c.errors])
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -150,27 +133,13 @@ class ScoreTable:
     def _list(self, folder: str) -> list[FileInfo]:
         return self.storage.list(self.storage.join(self.output, folder))
 
-    def _committed(self, folder: str, commits: Iterable[Commit]) -> list[FileInfo]:
+    def _committed(self, folder: str, names: Iterable[str]) -> list[FileInfo]:
         found = {
             self.storage.name(f.url).removesuffix(".parquet"): f
             for f in self._list(folder)
             if f.url.endswith(".parquet")
         }
-        return [found[c.shard_id] for c in commits if c.shard_id in found]
-
-    def _commit(self, url: str) -> Commit:
-        raw = _parse(url, self.storage.read_bytes(url))
-        try:
-            return Commit(
-                shard_id=self.storage.name(url).removesuffix(".json"),
-                shard=str(raw["shard"]),
-                rows=int(raw["rows"]),
-                held_out=int(raw["held_out"]),
-                errors=int(raw["errors"]),
-                fingerprint=raw.get("fingerprint"),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise StorageError(_bad_document(url, f"no field {error}")) from error
+        return [found[name] for name in names if name in found]
 
     def _read(
         self, files: Sequence[FileInfo], columns: Sequence[str] | None, progress: Progress | None

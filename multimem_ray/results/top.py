@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from multimem_ray.errors import ConfigError
 from multimem_ray.results.reader import Progress, ScoreTable
+from multimem_ray.run import shard_id
 
 LOW_IS_SUSPICIOUS = frozenset({"cmc_in", "cmc_out"})
 
@@ -99,8 +100,7 @@ def _full_rows(table: ScoreTable, best: pa.Table, columns: list[str]) -> list[di
     shards = best["shard"].to_pylist()
     keys = best["key"].to_pylist()
     place = {pair: rank for rank, pair in enumerate(zip(shards, keys, strict=True))}
-    by_shard = {c.shard: c.shard_id for c in table.commits}
-    ids = {by_shard[s] for s in set(shards) if s in by_shard}
+    ids = {shard_id(shard) for shard in set(shards)}
     name = table.storage.name
     files = [f for f in table.score_files if name(f.url).removesuffix(".parquet") in ids]
     rows: dict[int, dict[str, Any]] = {}

@@ -13,6 +13,7 @@ from multimem_ray.report import write_report
 from multimem_ray.storage import Storage
 from tests.report import fake_shards as fake
 from tests.results.fake_run import FakeRun, fake_run
+from tests.s3 import S3Server
 
 MODALITIES = ("audio", "image", "text", "video")
 
@@ -143,3 +144,18 @@ def test_a_run_without_scores(tmp_path: Path) -> None:
 def test_same_page_twice(run: FakeRun) -> None:
     first = Path(write_report(run.output, Storage())).read_bytes()
     assert Path(write_report(run.output, Storage())).read_bytes() == first
+
+
+def test_everything_on_s3(tmp_path: Path, s3_server: S3Server) -> None:
+    storage, root = s3_server.storage, s3_server.bucket()
+    shard = fake.write_shard(tmp_path / "set-00000.tar", {"a": fake.members(0, video=False)})
+    run = fake_run(tmp_path, shard_names=[f"{root}/set-00000.tar"], keys=[["a"]])
+    storage.write_atomic(f"{root}/set-00000.tar", Path(shard).read_bytes())
+    for file in Path(run.output).rglob("*.*"):
+        url = f"{root}/run/{file.relative_to(run.output).as_posix()}"
+        storage.write_atomic(url, file.read_bytes())
+    url = write_report(f"{root}/run", storage)
+    assert url == f"{root}/run/report.html"
+    page = Page(storage.read_bytes(url).decode())
+    assert page.count("img", "picture") == 2
+    assert fake.caption(0) in " ".join(page.seen)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from multimem_ray import run
+from multimem_ray.scoring.commits import marker_name
 
 
 @dataclass
@@ -194,8 +196,7 @@ def _write_shard(
     held_out: int,
     modalities: Sequence[str],
 ) -> None:
-    shard_id = hashlib.blake2b(shard.encode(), digest_size=8).hexdigest()
-    part = f"partition={int(shard_id, 16) % 16:03d}"
+    shard_id, part = run.shard_id(shard), run.partition_of(shard, 16)
     errors = [
         _error(shard, f"{shard_id}_bad", "decode", "undecodable", "image: <b>not</b> a JPEG"),
         _error(shard, f"{shard_id}_one", "select", "too_few_modalities", "only text"),
@@ -222,7 +223,9 @@ def _write_shard(
         "seconds": 1.5,
         "finished_at": 1_700_000_100.0,
     }
-    (commits / f"{shard_id}.json").write_text(json.dumps(marker))
+    sums = (len(rows), held_out, len(errors))
+    name = marker_name(shard_id, "feedfacefeedface", "0badcafe", *sums)
+    (commits / name).write_text(json.dumps(marker))
 
 
 def _error(shard: str, key: str | None, stage: str, error: str, detail: str) -> dict[str, Any]:

@@ -1,0 +1,80 @@
+"""What a run found, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+_METHODS = {
+    "multimem": "MultiMem, high",
+    "cmc_out": "consistency under models that never saw it, low",
+    "one_model": "consistency under one model that saw it, low (the filter of today)",
+}
+
+
+def print_summary(summary: Mapping[str, Any], output: str, console: Console) -> None:
+    """Coverage, level of memorization, planted truth if any, and where to look next."""
+
+    def say(text: str = "") -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    cover = summary["coverage"]
+    say()
+    say(
+        f"{cover['samples']} samples: {cover['scored']} scored, {cover['held_out']} held out, "
+        f"{cover['errors']} in errors/"
+        + ("; the sums agree" if cover["agrees"] else "; THE SUMS DO NOT AGREE")
+    )
+    for problem in cover["disagreements"]:
+        say(f"  {problem}")
+    for kind in cover["errors_by"][:8]:
+        say(f"  {kind['count']} × {kind['stage']}/{kind['error']}")
+    for url in cover["shards"]["missing"][:8]:
+        say(f"  missing shard: {url}")
+    score = (summary["scores"] or {}).get("multimem")
+    if score and score["count"]:
+        q = score["quantiles"]
+        say(
+            f"MultiMem: mean {score['mean']:.3f}, median {q['0.5']:.3f}, 95 % {q['0.95']:.3f}, "
+            f"highest {score['max']:.3f}" + _noise(summary["noise"])
+        )
+    shares = [row for row in summary["attribution"] if row["mean"] is not None]
+    if shares:
+        parts = ", ".join(f"{row['modality']} {row['mean']:.3f}" for row in shares)
+        say(f"by modality: {parts}")
+    if summary["planted"]:
+        console.print(_planted_table(summary["planted"]))
+    say(f"look at {output}/report.html, or: multimem top {output}")
+
+
+def _noise(noise: Mapping[str, Any]) -> str:
+    if not noise["count"]:
+        return " (no standard errors: they need two models on each side)"
+    return (
+        f"; standard error of a sample {noise['mean_se']:.3f}, "
+        f"{100 * noise['above']:.0f} % stand out by two of them"
+    )
+
+
+def _planted_table(planted: Mapping[str, Any]) -> Table:
+    table = Table(
+        title=f"finding the {planted['planted']} planted among {planted['samples']} samples",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    table.add_column("score")
+    for column in ("AUROC", "95 % interval", "precision at k"):
+        table.add_column(column, justify="right")
+    for method, words in _METHODS.items():
+        found = planted["methods"].get(method)
+        if found is None:
+            table.add_row(words, "undefined", "", "")
+            continue
+        at_k = next(p for p in found["precision"] if p["k"] == planted["planted"])
+        interval = f"{found['low']:.3f} to {found['high']:.3f}" if found["low"] is not None else ""
+        table.add_row(words, f"{found['auroc']:.3f}", interval, f"{at_k['precision']:.2f}")
+    return table
