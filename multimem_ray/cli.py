@@ -170,21 +170,39 @@ def plant(
     seed: int = 0,
 ) -> None:
     """Copy shards with a known fraction of misaligned samples, to test an audit on them."""
-    from multimem_ray.demo.planting import plant_shards
+    from multimem_ray.run import look
+    from multimem_ray.shards.plant import plant as plant_copy
+    from multimem_ray.storage import Storage
 
-    fields = dict(item.split("=", 1) for item in field or [] if "=" in item)
-    report_ = plant_shards(
-        shards,
-        out,
-        fraction=fraction,
-        modality=modality,
-        label=label,
-        fields=fields,
-        seed=seed,
-        progress=_progress(),
+    storage, progress = Storage(), _progress()
+    fields, found = look(shards, storage)
+    fields = {**fields, **_pairs(field or [])}
+    label = label or found
+    progress.say(f"modalities: {', '.join(f'{m} ({f})' for m, f in sorted(fields.items()))}")
+    progress.say(f"label: {label}" if label else "no label found: donors are any other sample")
+    with progress.task("plant", 1, unit="steps") as shown:
+        made = plant_copy(
+            shards,
+            out,
+            fraction=fraction,
+            fields=fields,
+            modality=modality,
+            label=label,
+            seed=seed,
+            storage=storage,
+            advance=shown.resize,
+        )
+    for failure in made.failures:
+        where = failure.key or "(shard)"
+        progress.say(f"not copied: {failure.shard}  {where}  {failure.error}: {failure.detail}")
+    for url in made.missing:
+        progress.say(f"missing: {url}")
+    exchanged = ", ".join(f"{name} {n}" for name, n in sorted(made.by_modality.items()))
+    typer.echo(f"{made.planted} of {made.samples} samples planted ({exchanged})")
+    typer.echo(f"truth: {made.truth}")
+    typer.echo(
+        f"next: multimem audit --set data.shards='{out}/*.tar' --set data.planted={made.truth}"
     )
-    typer.echo(f"{report_.planted} of {report_.samples} samples planted; truth: {report_.truth}")
-    typer.echo(f"audit the copy with  --set data.planted={report_.truth}")
 
 
 @app.command()
@@ -223,6 +241,13 @@ def config_presets() -> None:
 
 def _load(path: Path | None, overrides: list[str] | None) -> Config:
     return configuration.load(path, overrides or [])
+
+
+def _pairs(items: list[str]) -> dict[str, str]:
+    for item in items:
+        if "=" not in item:
+            raise ConfigError(f"--field {item}: write modality=field, such as text=json.caption")
+    return dict(item.split("=", 1) for item in items)
 
 
 def _existing(output: str) -> tuple[dict[str, Any], Any]:

@@ -90,6 +90,13 @@ class Shown:
             self._said = time.monotonic()
             self._progress.say(self.line(detail))
 
+    def resize(self, done: int, total: int) -> None:
+        """``done`` of now ``total`` units are complete."""
+        self.total = total
+        if self._bars is not None:
+            self._bars.update(self._number, total=total)
+        self.update(done)
+
     def line(self, detail: str = "") -> str:
         """The plain line: done, total, share, rate, time left."""
         seconds = max(time.monotonic() - self._started, 1e-9)

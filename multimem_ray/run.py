@@ -203,6 +203,17 @@ def inspect(config: Config) -> tuple[Run, Shards]:
     return run, Shards(scored, held_out, tuple(missing))
 
 
+def look(spec: str | list[str], storage: Storage) -> tuple[dict[str, str], str | None]:
+    """Fields and label found in the first samples of some shards.
+
+    Raises:
+        ShardNotFoundError: No shard at all.
+        ConfigError: Fewer than two modalities are there.
+    """
+    probe = list(_probe(tuple(find_shards(spec, storage).shards), storage))
+    return find_fields(probe), _find_label(probe)
+
+
 def load_run(output: str, storage: Storage) -> dict[str, Any]:
     """``run.json`` of an output folder.
 

@@ -70,10 +70,8 @@ class CommitLog:
         self.fingerprint, self.partitions = fingerprint, partitions
 
     def load(self) -> list[Commit]:
-        """All markers, also stale ones; one listing."""
-        folder = self.storage.join(self.output, "commits")
-        parsed = (_parse(info.url) for info in self.storage.list(folder, recursive=False))
-        return [commit for commit in parsed if commit is not None]
+        """All markers, also stale ones."""
+        return load_commits(self.storage, self.output)
 
     def split(
         self, shards: Iterable[FileInfo]
@@ -119,8 +117,8 @@ class CommitLog:
             "fingerprint": self.fingerprint,
             "finished_at": time.time(),
         }
-        sums = f"{receipt.rows}-{receipt.held_out}-{receipt.errors}"
-        marker = f"{name}.{self.fingerprint}.{source_version(shard)}.{sums}.json"
+        sums = (receipt.rows, receipt.held_out, receipt.errors)
+        marker = marker_name(name, self.fingerprint, source_version(shard), *sums)
         url = self.storage.join(self.output, "commits", marker)
         self.storage.write_atomic(url, json.dumps(content, indent=1).encode())
         for old in stale:
@@ -147,6 +145,18 @@ class CommitLog:
         data = buffer.getvalue()
         self.storage.write_atomic(url, data)
         return hashlib.sha256(data).hexdigest()
+
+
+def load_commits(storage: Storage, output: str) -> list[Commit]:
+    """All markers of a run, also stale ones; one listing, whatever their number."""
+    folder = storage.join(output, "commits")
+    parsed = (_parse(info.url) for info in storage.list(folder, recursive=False))
+    return [commit for commit in parsed if commit is not None]
+
+
+def marker_name(shard_id: str, run: str, source: str, rows: int, held_out: int, errors: int) -> str:
+    """The file name of a marker; see :class:`Commit` for the parts."""
+    return f"{shard_id}.{run}.{source}.{rows}-{held_out}-{errors}.json"
 
 
 def source_version(shard: FileInfo) -> str:
