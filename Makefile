@@ -35,8 +35,8 @@ format: $(STAMP) ## Format and fix what can be fixed
 bench: $(STAMP) ## Measure reading, decoding and scoring on this machine
 	$(BIN)/python jobs/bench.py
 
-lock: $(STAMP) ## Resolve the newest versions that pyproject.toml allows into requirements.lock
-	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --extra dev \
+lock: $(STAMP) ## Resolve pyproject.toml into requirements.lock; UPGRADE=--upgrade takes the newest
+	$(BIN)/uv pip compile -q $(UPGRADE) --universal --python-version 3.11 --extra dev \
 		--no-annotate --no-header --no-emit-index-url pyproject.toml -o requirements.lock
 
 clean: ## Remove the environment and all caches
