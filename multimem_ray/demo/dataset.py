@@ -23,7 +23,7 @@ from multimem_ray.storage import Storage
 
 FIELDS = {"audio": "flac", "image": "jpg", "text": "txt", "video": "mp4"}
 LABEL = "json.class_label"
-NOISE = 0.02
+NOISE = 0.01
 
 
 def make_demo_shards(
