@@ -166,7 +166,7 @@ def signed_bars(
     step, right = 20.0, 46.0
     low = min((0.0, *(value for _, value, _ in rows)))
     high = max((0.0, *(value for _, value, _ in rows)))
-    ends = (low, high) if high > low else (0.0, 1.0)
+    ends = (low, high) if high - low > 1e-9 else (0.0, 1.0)
     x = Scale(ends, (left + 4, width - right))
     parts = []
     for place, (name, value, kind) in enumerate(rows):

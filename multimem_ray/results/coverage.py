@@ -12,6 +12,7 @@ from typing import Any
 from multimem_ray.results.reader import ScoreTable
 
 EXAMPLES = 3
+MISSING = "missing_shard"  # told by ``shards.missing``; neither a sample nor damage
 
 
 def coverage(table: ScoreTable, run: dict[str, Any], scored_rows: int) -> dict[str, Any]:
@@ -25,14 +26,14 @@ def coverage(table: ScoreTable, run: dict[str, Any], scored_rows: int) -> dict[s
     Returns:
         ``shards`` (named, committed, pending, missing), ``scored``, ``held_out``, ``errors``
         (rows; one without a key stands for damage to a shard, not for one sample),
-        ``damaged`` (those without a key), ``samples``, ``errors_by`` stage and kind with
-        examples, ``agrees`` and ``disagreements`` in words.
+        ``damaged`` (those without a key; missing shards are in neither), ``samples``,
+        ``errors_by`` stage and kind with examples, ``agrees`` and ``disagreements`` in words.
     """
     commits = table.commits
     rows = sum(c.rows for c in commits)
     promised = sum(c.errors for c in commits)
     kinds, keyless = _errors(table)
-    errors = sum(kind["count"] for kind in kinds)
+    errors = sum(kind["count"] for kind in kinds if kind["error"] != MISSING)
     missing = [str(name) for name in run.get("missing") or []]
     named = int(run.get("shards") or len(commits))
     problems = []
@@ -68,7 +69,7 @@ def _errors(table: ScoreTable) -> tuple[list[dict[str, Any]], int]:
         for row in batch.to_pylist():
             kind = (str(row["stage"]), str(row["error"]))
             counts[kind] += 1
-            keyless += row["key"] is None
+            keyless += row["key"] is None and kind[1] != MISSING
             shown = examples.setdefault(kind, [])
             if len(shown) < EXAMPLES:
                 shown.append({name: row[name] for name in ("shard", "key", "detail")})

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from multimem_ray.config import nearest
 from multimem_ray.errors import ConfigError, StorageError
+from multimem_ray.run import shard_id
 from multimem_ray.scoring.commits import Commit, load_commits
 from multimem_ray.storage import FileInfo, Storage
 
@@ -67,8 +68,13 @@ class ScoreTable:
 
     @cached_property
     def error_files(self) -> list[FileInfo]:
-        """The committed error files, in the order of the shards' names."""
-        return self._committed("errors", [c.shard_id for c in self.commits if c.errors])
+        """The committed error files, in the order of the shards' names, and missing shards'.
+
+        A missing shard is never committed: its only row says that it is not there.
+        """
+        missing = [shard_id(str(url)) for url in self.document("run.json").get("missing") or []]
+        committed = [c.shard_id for c in self.commits if c.errors]
+        return self._committed("errors", [*committed, *missing])
 
     @cached_property
     def schema(self) -> pa.Schema:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from multimem_ray.results.arrays import floats, lists
 from multimem_ray.results.reader import ScoreTable
 from multimem_ray.results.summary import summarize
+from multimem_ray.run import partition_of, shard_id
 from multimem_ray.storage import Storage
-from tests.results.fake_run import fake_run
+from tests.results.fake_run import ERRORS, fake_run
 
 
 def test_numbers_equal_those_of_the_rows(tmp_path: Path) -> None:
@@ -54,6 +56,20 @@ def test_coverage_adds_up(tmp_path: Path) -> None:
     assert kinds["decode", "undecodable"] == 3
     assert found["shards"]["missing"] == ["/data/set-00099.tar"]
     assert found["shards"]["pending"] == 0
+
+
+def test_missing_shards_are_listed_and_not_counted_as_samples(tmp_path: Path) -> None:
+    run = fake_run(tmp_path)
+    before = summarize(run.output, Storage())["coverage"]
+    url = "/data/set-00099.tar"
+    row = {"shard": url, "key": None, "index": None, "stage": "read"}
+    table = pa.Table.from_pylist([row | {"error": "missing_shard", "detail": "x"}], schema=ERRORS)
+    place = Path(run.output, "errors", partition_of(url, 16))
+    place.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, place / f"{shard_id(url)}.parquet")
+    after = summarize(run.output, Storage())["coverage"]
+    assert {e["error"]: e["count"] for e in after["errors_by"]}["missing_shard"] == 1
+    assert {**after, "errors_by": None} == {**before, "errors_by": None}
 
 
 def test_coverage_tells_when_the_sums_disagree(tmp_path: Path) -> None:
