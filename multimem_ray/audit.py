@@ -85,7 +85,12 @@ def write_results(config: Config, progress: Progress) -> dict[str, Any]:
     storage = Storage(config.storage)
     progress.say("writing the report")
     url = write_report(
-        config.output, storage, summary=summary, top=config.report.top, title=config.report.title
+        config.output,
+        storage,
+        summary=summary,
+        top=config.report.top,
+        title=config.report.title,
+        planted=config.data.planted,
     )
     progress.say(f"report: {url}")
     return summary

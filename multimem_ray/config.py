@@ -219,6 +219,8 @@ class Config(Section):
     def score_relevant(self) -> dict[str, Any]:
         """The part of the configuration that the scores depend on."""
         kept = self.model_dump(mode="json", exclude={"output", "resources", "report", "storage"})
+        # Which shards there are is told by what was found, not by how the list was written.
+        del kept["data"]["shards"], kept["held_out"]["shards"]
         del kept["scoring"]["batch_size"], kept["scoring"]["partitions"], kept["data"]["planted"]
         del kept["training"]["checkpoint_every_s"], kept["training"]["cache_gb"]
         return kept

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, Self
 
 import ray
@@ -143,14 +144,14 @@ class Board:
         return seen
 
 
-def wait_with_progress(
-    work: Sequence[ray.ObjectRef[Any]], board: Board, task: str, shown: Shown
-) -> ray.ObjectRef[Any]:
-    """Wait for one of several pieces of work, showing the board meanwhile."""
-    while True:
-        ready, _ = ray.wait(list(work), num_returns=1, timeout=_LOOK_EVERY_S)
+def finished_with_progress(
+    work: Iterable[Future[Any]], board: Board, task: str, shown: Shown
+) -> Iterator[Future[Any]]:
+    """Yield pieces of work as they finish, showing the board meanwhile."""
+    waiting = set(work)
+    while waiting:
+        ready, waiting = wait(waiting, timeout=_LOOK_EVERY_S, return_when=FIRST_COMPLETED)
         done, notes = board.look(task)
         loss = notes.get("loss")
         shown.update(min(done, shown.total), "" if loss is None else f"loss {loss:.3f}")
-        if ready:
-            return ready[0]
+        yield from ready

@@ -20,6 +20,9 @@ _QUIET = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_V2_ENABLED": "1",
 }
+# Ray's own log files keep everything; the terminal belongs to the run. Errors of Ray arrive as
+# exceptions.
+_QUIET_DRIVER = {"RAY_DATA_LOG_LEVEL": "ERROR", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 _OBJECT_STORE_BYTES = 1 << 30
 
 
@@ -33,8 +36,10 @@ def ray_session(config: Config) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    for name, value in _QUIET.items():
+    for name, value in (_QUIET | _QUIET_DRIVER).items():
         os.environ.setdefault(name, value)
+    for name in ("ray", "ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     address = config.resources.ray_address
     if address is None and "RAY_ADDRESS" not in os.environ:
         ray.init(
@@ -43,11 +48,9 @@ def ray_session(config: Config) -> Iterator[None]:
             log_to_driver=False,
             configure_logging=False,
             object_store_memory=_OBJECT_STORE_BYTES,
-            runtime_env={"env_vars": _QUIET},
         )
     else:
         ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": _QUIET})
-    logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         yield
     finally:

@@ -13,11 +13,12 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import metadata
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from multimem_ray.config import Config, difference, digest
@@ -47,15 +48,24 @@ class Run:
         fields: Modality to where it lies in a sample.
         label: Field with the class label, or None.
         held_out_urls: Shards of which every sample is held out; empty when H is a fraction.
+        shard_set: Digest of the URLs of all shards: what the reference models were trained on
+            is part of what they are.
     """
 
     config: Config
     fields: Mapping[str, str]
     label: str | None
     held_out_urls: frozenset[str] = frozenset()
+    shard_set: str = ""
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Run:
+        """The run that ``run.json`` tells of; its held-out shards are not listed there."""
+        config = Config.model_validate(content["config"])
+        return cls(config, content["fields"], content["label"], shard_set=content["shard_set"])
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("config", "fields", "label", "held_out_urls")
+        own = ("config", "fields", "label", "held_out_urls", "shard_set")
         return {name: getattr(self, name) for name in own}
 
     @property
@@ -106,7 +116,7 @@ class Run:
     @cached_property
     def fingerprint(self) -> str:
         """Changes with whatever could change a score; see :meth:`Config.fingerprint`."""
-        return digest([self.config.score_relevant(), dict(self.fields)])
+        return digest([self.config.score_relevant(), dict(self.fields), self.shard_set])
 
     @cached_property
     def training_fingerprint(self) -> str:
@@ -119,7 +129,7 @@ class Run:
         del kept["data"]["label"]
         if self.config.design.kind != "leave_subset_out":
             del kept["design"]["models"]
-        return digest([kept, dict(self.fields)])
+        return digest([kept, dict(self.fields), self.shard_set])
 
     def model_folder(self, model_id: str) -> ModelFolder:
         return ModelFolder(self.storage, self.path("models", model_id), self.training_fingerprint)
@@ -170,15 +180,9 @@ def inspect(config: Config) -> tuple[Run, Shards]:
     """What :func:`open_run` does, without writing anything."""
     storage = Storage(config.storage)
     registry.load_plugins(config.data.plugins)
-    found = find_shards(config.data.shards, storage)
-    held_out: tuple[FileInfo, ...] = ()
-    missing = list(found.missing)
-    if config.held_out.shards is not None:
-        extra = find_shards(config.held_out.shards, storage)
-        held_out = tuple(extra.shards)
-        missing += extra.missing
-    urls = frozenset(shard.url for shard in held_out)
-    scored = tuple(shard for shard in found.shards if shard.url not in urls)
+    config = _absolute(config, storage)
+    shards = _find(config, storage)
+    scored, held_out = shards.scored, shards.held_out
     probe = list(_probe(scored, storage))
     if not probe:
         raise ConfigError(
@@ -193,14 +197,45 @@ def inspect(config: Config) -> tuple[Run, Shards]:
     else:
         fields = find_fields(probe)
     label = config.data.label or _find_label(probe)
-    run = Run(config, fields, label, urls)
+    urls = sorted(shard.url for shard in (*scored, *held_out))
+    run = Run(config, fields, label, frozenset(s.url for s in held_out), digest(urls))
     unknown = set(config.modalities) - set(registry.names())
     if unknown:
         raise ConfigError(
             f"modalities.{min(unknown)}: no such modality; known: {', '.join(registry.names())}"
         )
     _ = run.decoder, run.design  # settings are checked before anything is started
-    return run, Shards(scored, held_out, tuple(missing))
+    return run, shards
+
+
+def _absolute(config: Config, storage: Storage) -> Config:
+    """The configuration with local folders made absolute: workers run in folders of their own."""
+    cache = str(Path(config.resources.cache_dir).expanduser().absolute())
+    resources = config.resources.model_copy(update={"cache_dir": cache})
+    output = _absolute_url(config.output, storage)
+    return config.model_copy(update={"output": output, "resources": resources})
+
+
+def _absolute_url(url: str, storage: Storage) -> str:
+    if storage.is_remote(url):
+        return url
+    return str(Path(url.removeprefix("file://")).expanduser().absolute())
+
+
+def _find(config: Config, storage: Storage) -> Shards:
+    def absolute(found: Iterable[FileInfo]) -> tuple[FileInfo, ...]:
+        return tuple(replace(shard, url=_absolute_url(shard.url, storage)) for shard in found)
+
+    found = find_shards(config.data.shards, storage)
+    missing = [_absolute_url(url, storage) for url in found.missing]
+    held_out: tuple[FileInfo, ...] = ()
+    if config.held_out.shards is not None:
+        extra = find_shards(config.held_out.shards, storage)
+        held_out = absolute(extra.shards)
+        missing += [_absolute_url(url, storage) for url in extra.missing]
+    urls = {shard.url for shard in held_out}
+    scored = tuple(shard for shard in absolute(found.shards) if shard.url not in urls)
+    return Shards(scored, held_out, tuple(missing))
 
 
 def look(spec: str | list[str], storage: Storage) -> tuple[dict[str, str], str | None]:
@@ -252,12 +287,13 @@ def _claim(run: Run, shards: Shards) -> None:
     if storage.exists(url):
         old = json.loads(storage.read_bytes(url))
         if old["fingerprint"] != run.fingerprint and not _only_adds_models(run, old):
-            raise ResumeError(_refusal(run, old))
+            raise ResumeError(_refusal(run, shards, old))
         started = old["started_at"]
     content = {
         "config": run.config.model_dump(mode="json"),
         "fingerprint": run.fingerprint,
         "fields": dict(run.fields),
+        "shard_set": run.shard_set,
         "modalities": list(run.modalities),
         "label": run.label,
         "design": run.design.describe(),
@@ -276,18 +312,23 @@ def _only_adds_models(run: Run, old: Mapping[str, Any]) -> bool:
 
     What was scored with fewer is scored again, since its markers carry the old fingerprint.
     """
-    before = Config.model_validate(old["config"])
-    grown = run.config.design.models > before.design.models
+    then = Run.from_json(old)
+    grown = run.config.design.models > then.config.design.models
     stable = run.config.design.kind != "leave_subset_out"
-    same = Run(before, old["fields"], old["label"]).training_fingerprint == run.training_fingerprint
+    same = then.training_fingerprint == run.training_fingerprint
     return grown and stable and same
 
 
-def _refusal(run: Run, old: Mapping[str, Any]) -> str:
+def _refusal(run: Run, shards: Shards, old: Mapping[str, Any]) -> str:
     before = Config.model_validate(old["config"]).score_relevant()
     lines = difference(before, run.config.score_relevant())
     if dict(old["fields"]) != dict(run.fields):
         lines += difference({"fields": old["fields"]}, {"fields": dict(run.fields)})
+    if old["shard_set"] != run.shard_set:
+        lines.append(
+            f"the set of shards: {old['shards']} then, {len(shards.scored)} now; the reference "
+            "models know only those they were trained on"
+        )
     changes = "\n  ".join(lines) or "the version of the tool"
     return (
         f"{run.output} holds a run with another configuration:\n  {changes}\n"

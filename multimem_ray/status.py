@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from multimem_ray.config import Config
 from multimem_ray.run import Run
 from multimem_ray.scoring.commits import CommitLog, details
 from multimem_ray.storage import Storage
@@ -57,8 +56,8 @@ class RunStatus:
 
 def run_status(output: str, run_json: Mapping[str, Any], storage: Storage) -> RunStatus:
     """Status of the run in ``output``: one listing, and the last few markers for the rate."""
-    config = Config.model_validate({**run_json["config"], "output": output})
-    run = Run(config, run_json["fields"], run_json["label"])
+    run = Run.from_json({**run_json, "config": {**run_json["config"], "output": output}})
+    config = run.config
     log = CommitLog(storage, output, run_json["fingerprint"], config.scoring.partitions)
     commits = [c for c in log.load() if c.run == run_json["fingerprint"]]
     ids = run.design.model_ids()

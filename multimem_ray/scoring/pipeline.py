@@ -110,8 +110,7 @@ def _run_pipeline(
             ),
             num_cpus=0 if score_resources.gpus else score_resources.cpus,
             num_gpus=score_resources.gpus or None,
-            max_restarts=4,
-            max_task_retries=2,
+            ray_remote_args_fn=_retries,
         )
     total = len(todo) + before.shards
     with progress.task("score", total, unit="shards", done=before.shards) as shown:
@@ -120,6 +119,11 @@ def _run_pipeline(
             finished += 1
             samples += receipt["rows"]
             shown.update(finished, f"{samples} samples")
+
+
+def _retries() -> dict[str, Any]:
+    """A bounded number of attempts: without it, Ray Data would retry for ever."""
+    return {"max_restarts": 4, "max_task_retries": 2}
 
 
 class ShardScorer:

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from multimem_ray.errors import MultiMemError, TrainingError
-from multimem_ray.progress import Board, Progress, wait_with_progress
+from multimem_ray.progress import Board, Progress, finished_with_progress
 from multimem_ray.ray_session import cluster_cpus, cluster_gpus
 from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo
@@ -52,15 +53,16 @@ def train(run: Run, shards: Sequence[FileInfo], progress: Progress) -> list[str]
     board = Board.create()
     shared = ray.put(list(shards))
     total = len(todo) * run.config.training.epochs
-    with progress.task("train", total, unit="epochs") as shown:
-        waiting = [_start(run, shared, ids, threads, board) for ids in packed[:window]]
-        later = packed[window:]
-        while waiting:
-            done = wait_with_progress(waiting, board, "train", shown)
-            waiting.remove(done)
-            _finished(done)
-            if later:
-                waiting.append(_start(run, shared, later.pop(0), threads, board))
+    # Threads of this process, not Ray tasks: fit() only waits, and a task would be one more
+    # process that loads all of torch first.
+    with progress.task("train", total, unit="epochs") as shown, ThreadPoolExecutor(window) as pool:
+        running = [pool.submit(_fit, run, shared, ids, threads, board) for ids in packed]
+        try:
+            for done in finished_with_progress(running, board, "train", shown):
+                _raise_cause(done)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     _drop_cache(run)
     return todo
 
@@ -78,23 +80,15 @@ def layout(run: Run, models: int) -> tuple[int, int, int]:
     return per_bank, at_once, min(cpus, per_bank)
 
 
-def _start(
-    run: Run, shards: ray.ObjectRef[Any], model_ids: Sequence[str], threads: int, board: Board
-) -> ray.ObjectRef[Any]:
-    # The task itself needs nothing: what it reserved, the workers would wait for.
-    fit = ray.remote(num_cpus=0, max_retries=0)(_fit)
-    return fit.remote(run, shards, list(model_ids), threads, board)
-
-
 def _fit(
-    run: Run, shards: Sequence[FileInfo], model_ids: list[str], threads: int, board: Board
+    run: Run, shards: ray.ObjectRef[Any], model_ids: list[str], threads: int, board: Board
 ) -> None:
-    task = BankTask(run, shards, model_ids, threads, board)
+    task = BankTask(run, model_ids, threads, board)
     gpus = run.config.resources.train.gpus
     with _own_folder() as folder:
         TorchTrainer(
             train_bank,
-            train_loop_config={"task": ray.put(task)},
+            train_loop_config={"task": task, "shards": shards},
             scaling_config=ScalingConfig(
                 num_workers=1,
                 use_gpu=gpus > 0,
@@ -120,14 +114,14 @@ def _own_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _finished(done: ray.ObjectRef[Any]) -> None:
-    try:
-        ray.get(done)
-    except Exception as error:
-        cause = _root(error)
-        if isinstance(cause, MultiMemError):
-            raise TrainingError(str(cause)) from error
-        raise TrainingError(f"a bank failed: {type(cause).__name__}: {cause}") from error
+def _raise_cause(done: Future[None]) -> None:
+    error = done.exception()
+    if error is None:
+        return
+    cause = _root(error)
+    if isinstance(cause, MultiMemError):
+        raise TrainingError(str(cause)) from error
+    raise TrainingError(f"a bank failed: {type(cause).__name__}: {cause}") from error
 
 
 def _root(error: BaseException) -> BaseException:

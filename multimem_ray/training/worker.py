@@ -29,32 +29,34 @@ class BankTask:
 
     Args:
         run: The run.
-        shards: Its shards.
         model_ids: The models of this bank.
         threads: Models that step at the same time on a CPU.
         board: Where progress is shown.
     """
 
     run: Run
-    shards: Sequence[FileInfo]
     model_ids: Sequence[str]
     threads: int
     board: Board
 
 
 def train_bank(config: dict[str, Any]) -> None:
-    """Train loop of a Ray Train worker; ``config["task"]`` is a :class:`BankTask`.
+    """Train loop of a Ray Train worker.
+
+    Args:
+        config: ``task``, a :class:`BankTask`, and ``shards``, a reference to the run's shards.
 
     Raises:
         TrainingError: No sample to train on, or training diverged.
     """
-    task: BankTask = ray.get(config["task"])
+    task: BankTask = config["task"]
+    shards: Sequence[FileInfo] = ray.get(config["shards"])
     run = task.run
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         torch.set_num_threads(1)
     cache = DecodedCache(cache_folder(run), int(run.config.training.cache_gb * 1e9))
-    stream = TrainingStream(run, task.shards, cache)
+    stream = TrainingStream(run, shards, cache)
     bank = Bank(run, task.model_ids, device, task.threads)
     saved = time.monotonic()
     history: dict[str, list[dict[str, Any]]] = {model_id: [] for model_id in task.model_ids}
