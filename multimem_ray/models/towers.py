@@ -66,7 +66,7 @@ class ImageTower(Tower):
         self.project = nn.Sequential(nn.LayerNorm(flat), nn.Linear(flat, dim))
 
     def prepare(self, raw: Tensor) -> Tensor:
-        scaled = raw.float().div_(self.scale).sub_(0.5).mul_(2.0 if self.scale > 1 else 1.0)
+        scaled = raw.float().div(self.scale).sub_(0.5).mul_(2.0 if self.scale > 1 else 1.0)
         return scaled.contiguous(memory_format=torch.channels_last)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class SeriesTower(Tower):
         self.project = nn.Sequential(nn.LayerNorm(flat), nn.Linear(flat, dim))
 
     def prepare(self, raw: Tensor) -> Tensor:
-        wave = raw.float().div_(self.scale)
+        wave = raw.float().div(self.scale)
         if wave.dim() == 2:
             wave = wave.unsqueeze(1)
         power: Tensor = self.spectrogram(wave)
@@ -133,7 +133,7 @@ class FramesTower(Tower):
         self.project = nn.Sequential(nn.GELU(), nn.Linear(4 * width, dim))
 
     def prepare(self, raw: Tensor) -> Tensor:
-        scaled = raw.flatten(0, 1).float().div_(self.scale).sub_(0.5)
+        scaled = raw.flatten(0, 1).float().div(self.scale).sub_(0.5)
         if self.scale > 1:
             scaled.mul_(2.0)
         scaled = scaled.contiguous(memory_format=torch.channels_last)
