@@ -54,6 +54,9 @@ class DecodedCache:
         path = Path(temporary)
         with os.fdopen(handle, "wb") as file, pa.ipc.new_file(file, schema) as writer:
             writer.write_table(table)
+        if self._used() > self.limit:
+            path.unlink()
+            return
         final = self.folder / f"{name}.{path.stat().st_size}-{_checksum(path):08x}.arrow"
         path.replace(final)
 

@@ -1,0 +1,127 @@
+"""Banks: a model's weights are those it would have had alone, and training learns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from multimem_ray.config import resolve
+from multimem_ray.errors import TrainingError
+from multimem_ray.models.checkpoint import Progress
+from multimem_ray.run import Run
+from multimem_ray.training.bank import Bank, learning_rate
+from multimem_ray.training.order import shuffled
+from multimem_ray.training.source import training_samples
+from tests.small import small_run
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def epoch(run: Run, decoded: Sequence[Any], number: int) -> Iterator[tuple[Any, Any, float]]:
+    for sample in shuffled(decoded, 100, 0, number):
+        views = run.decoder.views(sample.key, sample.arrays, 0, number, "train")
+        yield views, run.design.members([sample.group])[0].tolist(), 0.0
+
+
+def trained(
+    run: Run, decoded: Sequence[Any], banks: Sequence[Sequence[str]], epochs: int = 2
+) -> dict[str, Any]:
+    weights = {}
+    for ids in banks:
+        bank = Bank(run, ids, CPU, threads=2)
+        for number in range(epochs):
+            bank.train_epoch(number, epoch(run, decoded, number))
+        weights |= {m.id: m.model.state_dict() for m in bank.models}
+    return weights
+
+
+def test_weights_do_not_depend_on_the_bank(tmp_path: Path) -> None:
+    run, shards = small_run(tmp_path, "design.models=4")
+    decoded = [s for shard in shards.scored for s in training_samples(run, shard)]
+    alone = trained(run, decoded, [["000"], ["001"], ["002"], ["003"]])
+    for banks in ([["000", "001", "002", "003"]], [["003", "000"], ["002", "001"]]):
+        together = trained(run, decoded, banks)
+        for model_id, weights in alone.items():
+            for name, value in weights.items():
+                torch.testing.assert_close(together[model_id][name], value, atol=1e-6, rtol=0)
+
+
+def test_models_differ_and_see_only_their_members(tmp_path: Path) -> None:
+    run, shards = small_run(tmp_path)
+    decoded = [s for shard in shards.scored for s in training_samples(run, shard)]
+    bank = Bank(run, ["000", "001"], CPU, threads=1)
+    lines = bank.train_epoch(0, epoch(run, decoded, 0))
+    members = run.design.members([s.group for s in decoded]).sum(axis=0)
+    for number, line in enumerate(lines.values()):
+        full, left = divmod(int(members[number]), 8)
+        assert line["samples"] == full * 8 + (left if left >= 4 else 0)
+        assert line["step"] == full + (left >= 4)
+    a, b = (m.model.state_dict() for m in bank.models)
+    assert any(not torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_loss_falls(tmp_path: Path) -> None:
+    run, shards = small_run(tmp_path, "training.epochs=12", "training.warmup_steps=0")
+    decoded = [s for shard in shards.scored for s in training_samples(run, shard)]
+    bank = Bank(run, ["000"], CPU, threads=1)
+    losses = [bank.train_epoch(n, epoch(run, decoded, n))["000"]["loss"] for n in range(12)]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_bank_goes_on_from_its_checkpoint_in_other_company(tmp_path: Path) -> None:
+    run, shards = small_run(tmp_path)
+    decoded = [s for shard in shards.scored for s in training_samples(run, shard)]
+    straight = trained(run, decoded, [["000", "001"]])
+    first = Bank(run, ["000", "001"], CPU, threads=1)
+    first.train_epoch(0, epoch(run, decoded, 0))
+    first.checkpoint()
+    for model_id in ("001", "000"):
+        second = Bank(run, [model_id], CPU, threads=1)
+        assert second.next_epoch == 1
+        second.train_epoch(1, epoch(run, decoded, 1))
+        for name, value in second.models[0].model.state_dict().items():
+            torch.testing.assert_close(value, straight[model_id][name], atol=1e-6, rtol=0)
+
+
+def test_divergence_names_model_and_step(tmp_path: Path) -> None:
+    run, shards = small_run(tmp_path, "training.lr=1e30", "training.clip_norm=null")
+    decoded = [s for shard in shards.scored for s in training_samples(run, shard)]
+    bank = Bank(run, ["001"], CPU, threads=1)
+    with pytest.raises(
+        TrainingError, match=r"model 001: the loss is \w+ at step \d+.*training\.lr"
+    ):
+        [bank.train_epoch(n, epoch(run, decoded, n)) for n in range(3)]
+
+
+def test_a_model_that_is_ahead_waits_for_the_others(tmp_path: Path) -> None:
+    run, shards = small_run(tmp_path)
+    decoded = [s for shard in shards.scored for s in training_samples(run, shard)]
+    bank = Bank(run, ["000", "001"], CPU, threads=1)
+    bank.models[1].progress = Progress(1, 5)
+    assert bank.next_epoch == 0
+    assert list(bank.train_epoch(0, epoch(run, decoded, 0))) == ["000"]
+    assert sorted(bank.train_epoch(1, epoch(run, decoded, 1))) == ["000", "001"]
+
+
+def test_learning_rate_warms_up_and_falls_as_a_cosine() -> None:
+    config = resolve(
+        {"output": "x", "data": {"shards": "y"}, "training": {"lr": 2.0, "warmup_steps": 4}}
+    ).training
+    assert learning_rate(config, 0, 0.0) == pytest.approx(0.5)
+    assert learning_rate(config, 3, 0.0) == pytest.approx(2.0)
+    assert learning_rate(config, 9, 0.5) == pytest.approx(1.0)
+    assert learning_rate(config, 9, 0.25) == pytest.approx(1 + math.cos(math.pi / 4))
+    assert learning_rate(config, 9, 1.0) == pytest.approx(0.0)
