@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 
 import ray
 import ray.data
+from ray.util.annotations import RayDeprecationWarning
 
 from multimem_ray.config import Config
 
@@ -64,7 +66,9 @@ def data_context(*, preserve_order: bool = False) -> Iterator[ray.data.DataConte
     context.execution_options.preserve_order = preserve_order
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    with ray.data.DataContext.current(context):
+    with ray.data.DataContext.current(context), warnings.catch_warnings():
+        # Ray Data has no other way yet to bound the restarts of an actor.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
         yield context
 
 

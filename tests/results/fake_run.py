@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from multimem_ray import run
+from multimem_ray.config import resolve
 from multimem_ray.scoring.commits import marker_name
 
 
@@ -245,14 +246,13 @@ def _write_documents(
 ) -> None:
     fields = {"audio": "flac", "image": "jpg;png", "text": "txt", "video": "mp4"}
     run = {
-        "config": {
-            "output": str(output),
-            "data": {"shards": list(shards)},
-            "design": {"kind": kind, "models": models, "seed": 0, "group": None},
-            "model": {"preset": "tiny", "dim": 64},
-            "training": {"epochs": 120, "batch_size": 128, "lr": 0.001},
-            "scoring": {"views": 4},
-        },
+        "config": resolve(
+            {
+                "output": str(output),
+                "data": {"shards": list(shards)},
+                "design": {"kind": kind, "models": models},
+            }
+        ).model_dump(mode="json"),
         "fingerprint": "feedfacefeedface",
         "fields": {m: fields.get(m, m) for m in modalities},
         "modalities": list(modalities),

@@ -1,0 +1,121 @@
+"""The command line: what a person types, and what they are told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from multimem_ray import cli
+from tests.results.fake_run import fake_run
+from tests.small import write_shards
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """Exit status of ``multimem WORDS``."""
+    monkeypatch.setattr("sys.argv", ["multimem", *map(str, words)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    return int(stopped.value.code or 0)
+
+
+Output = pytest.CaptureFixture[str]
+
+
+def test_help_lists_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    assert run(monkeypatch, "--help") == 0
+    text = capsys.readouterr().out
+    for name in ("audit", "train", "score", "report", "top", "status", "errors", "plant", "demo"):
+        assert name in text
+
+
+def test_config_show_is_a_config(
+    monkeypatch: pytest.MonkeyPatch, capsys: Output, tmp_path: Path
+) -> None:
+    sets = ("--set", "output=x", "--set", "data.shards=y", "--set", "training.epochs=3")
+    assert run(monkeypatch, "config", "show", *sets) == 0
+    text = capsys.readouterr().out
+    assert yaml.safe_load(text)["training"]["epochs"] == 3
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    assert run(monkeypatch, "config", "show", str(path)) == 0
+    assert capsys.readouterr().out == text
+
+
+def test_config_schema_and_presets(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    assert run(monkeypatch, "config", "schema") == 0
+    assert "held_out" in json.loads(capsys.readouterr().out)["properties"]
+    assert run(monkeypatch, "config", "presets") == 0
+    assert "tiny" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["audit", "none.yaml"], 2, "none.yaml: no such config file"),
+        (["audit", "--set", "output=o", "--set", "data.shard=x"], 2, "did you mean 'shards'"),
+        (["audit", "--set", "output=o", "--set", "data.shards=none/*.tar"], 1, "none/*.tar"),
+        (["status", "nowhere"], 1, "no run there"),
+        (["top", "nowhere"], 1, "multimem audit"),
+    ],
+)
+def test_errors_are_one_message(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Output,
+    tmp_path: Path,
+    words: list[str],
+    status: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, *words) == status
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert message in shown
+    assert "Traceback" not in shown
+
+
+def test_a_modality_that_no_sample_has(
+    monkeypatch: pytest.MonkeyPatch, capsys: Output, tmp_path: Path
+) -> None:
+    shards = write_shards(tmp_path / "shards", 6, 1)
+    sets = ["--set", f"data.shards={shards}", "--set", f"output={tmp_path / 'o'}"]
+    fields = "data.fields={text: txt, video: mp4}"
+    assert run(monkeypatch, "audit", *sets, "--set", fields) == 2
+    assert "data.fields.video: none of the first 6 samples" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+def test_top_errors_and_status_of_a_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: Output, tmp_path: Path
+) -> None:
+    made = fake_run(tmp_path)
+    assert run(monkeypatch, "top", made.output, "-n", "3", "--json") == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    best = sorted(made.rows, key=lambda r: -(r["multimem"] or -9))[:3]
+    assert [r["key"] for r in rows] == [r["key"] for r in best]
+    assert run(monkeypatch, "top", made.output, "-n", "3", "--by", "cmc_out") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert run(monkeypatch, "top", made.output, "--by", "cmc_uot") == 2
+    assert "did you mean 'cmc_out'" in capsys.readouterr().err
+    assert run(monkeypatch, "errors", made.output) == 0
+    shown = capsys.readouterr().out
+    assert "decode/undecodable" in shown
+    assert "(shard)" in shown
+
+
+def test_plant_writes_a_copy_and_its_truth(
+    monkeypatch: pytest.MonkeyPatch, capsys: Output, tmp_path: Path
+) -> None:
+    shards = write_shards(tmp_path / "shards", 20, 2)
+    out = tmp_path / "planted"
+    assert run(monkeypatch, "plant", f"{shards}/*.tar", "--out", str(out), "--fraction", "0.2") == 0
+    shown = capsys.readouterr()
+    assert "4 of 20 samples planted" in shown.out
+    assert "label: json.label" in shown.err
+    assert (out / "planted.parquet").exists()
+    assert len(list(out.glob("*.tar"))) == 2
+    bad = run(monkeypatch, "plant", f"{shards}/*.tar", "--out", str(out), "--field", "text")
+    assert bad == 2
