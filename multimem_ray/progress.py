@@ -47,7 +47,9 @@ class Progress:
     def task(self, name: str, total: int, unit: str, done: int = 0) -> Iterator[Shown]:
         """Show a task of ``total`` units while the block runs; ``done`` of them from earlier."""
         if not self.console.is_terminal:
-            yield Shown(self, name, total, unit, done)
+            shown = Shown(self, name, total, unit, done)
+            yield shown
+            self.say(shown.last_line())
             return
         columns = (
             TextColumn("{task.description}"),
@@ -98,9 +100,20 @@ class Shown:
             self._bars.update(self._number, total=total)
         self.update(done)
 
+    @property
+    def seconds(self) -> float:
+        """Time since the task began."""
+        return max(time.monotonic() - self._started, 1e-9)
+
+    def last_line(self) -> str:
+        """The plain line when the task is over."""
+        rate = (self.done - self._before) / self.seconds
+        counted = f"{self.done}/{self.total} {self._unit}"
+        return f"{self._name}: {counted} in {self.seconds:.0f} s, {rate:.2f} {self._unit}/s"
+
     def line(self, detail: str = "") -> str:
         """The plain line: done, total, share, rate, time left."""
-        seconds = max(time.monotonic() - self._started, 1e-9)
+        seconds = self.seconds
         rate = (self.done - self._before) / seconds
         left = f"{(self.total - self.done) / rate:.0f} s left" if rate > 0 else "time left unknown"
         share = 100 * self.done / self.total if self.total else 100

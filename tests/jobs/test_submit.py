@@ -1,0 +1,108 @@
+"""Audits as submitted jobs: they succeed, fail with the reason, and resume."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from multimem_ray.demo.dataset import make_demo_shards
+from tests.jobs.cluster import Head, own_head
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    folder = Path(tempfile.mkdtemp(prefix="mm-", dir="/tmp"))  # sockets allow short paths only
+    try:
+        with own_head(folder) as started:
+            yield started
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A minute's audit of the demo's pictures and captions."""
+    folder = tmp_path_factory.mktemp("job")
+    make_demo_shards(folder / "data", samples=48, shards=2)
+    content = {
+        "output": str(folder / "run"),
+        "data": {
+            "shards": str(folder / "data" / "*.tar"),
+            "fields": {"image": "jpg", "text": "txt"},
+        },
+        "held_out": {"fraction": 0.2},
+        "design": {"models": 2},
+        "training": {"epochs": 2, "batch_size": 8},
+        "scoring": {"views": 1},
+        "resources": {"cache_dir": str(folder / "cache")},
+    }
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def test_succeeds_and_resumes(head: Head, config: Path) -> None:
+    first = head.submit("first", "python", "jobs/audit.py", str(config))
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "Job 'first' succeeded" in head.status("first")
+    log = head.log("first")
+    assert "training 2 reference models in 1 bank, 2 epochs" in log
+    assert "train: 4/4 epochs in" in log, "a plain progress line"
+    assert "score: 2/2 shards in" in log
+    assert "\x1b" not in log
+    assert "\r" not in log
+    output = config.parent / "run"
+    assert (output / "report.html").exists()
+    markers = {path: path.stat().st_mtime_ns for path in (output / "commits").iterdir()}
+    models = {path: path.stat().st_mtime_ns for path in (output / "models").glob("*/DONE")}
+    assert len(markers) == 2
+    assert len(models) == 2
+
+    # One commit is lost; the same job again does that shard, and nothing else.
+    lost = min(markers)
+    lost.unlink()
+    again = head.submit("again", "python", "jobs/audit.py", str(config))
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "reference models: all trained before" in again.stdout
+    assert "scoring 1 shards, 1 done before" in again.stdout
+    after = {path: path.stat().st_mtime_ns for path in (output / "commits").iterdir()}
+    assert set(after) == set(markers)
+    assert {p: t for p, t in after.items() if p != lost} == {
+        p: t for p, t in markers.items() if p != lost
+    }
+    assert {path: path.stat().st_mtime_ns for path in models} == models
+
+
+def test_parts_as_jobs(head: Head, config: Path) -> None:
+    output = config.parent / "parts"
+    here = ("--set", f"output={output}")
+    early = head.submit("early", "python", "jobs/score.py", str(config), *here)
+    assert early.returncode == 1
+    assert "not trained yet" in early.stdout
+    for part in ("train", "score", "report"):
+        done = head.submit(part, "python", f"jobs/{part}.py", str(config), *here)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (output / "report.html").exists()
+
+
+def test_fails_with_the_reason(head: Head, config: Path) -> None:
+    bad = head.submit("bad", "python", "jobs/audit.py", str(config), "--set", "training.epoch=3")
+    assert bad.returncode == 1
+    assert "Job 'bad' failed" in head.status("bad")
+    log = head.log("bad")
+    assert "error: unknown config key 'training.epoch'; did you mean 'epochs'?" in log
+    assert "Traceback" not in log
+
+
+def test_without_the_token_nobody_is_let_in(head: Head, tmp_path: Path) -> None:
+    wrong = tmp_path / "token"
+    wrong.write_text("0" * 64, encoding="utf-8")
+    stranger = Head(head.dashboard, {**head.env, "RAY_AUTH_TOKEN_PATH": str(wrong)})
+    assert stranger.ray("job", "list").returncode != 0
