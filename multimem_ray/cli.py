@@ -32,6 +32,10 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="override, such as training.epochs=3"),
 ]
+RunFolder = Annotated[str, typer.Argument(metavar="OUTPUT", help="folder or s3:// prefix of a run")]
+Endpoint = Annotated[
+    str | None, typer.Option(help="S3-compatible endpoint, as storage.endpoint_url of the run")
+]
 
 
 def main() -> None:
@@ -84,16 +88,17 @@ def report(config: ConfigFile = None, set_: Overrides = None) -> None:
 
 @app.command()
 def top(
-    output: Annotated[str, typer.Argument(help="output folder of a run")],
+    output: RunFolder,
     n: Annotated[int, typer.Option("-n", help="how many")] = 20,
     by: Annotated[str, typer.Option(help="score column")] = "multimem",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
+    endpoint_url: Endpoint = None,
 ) -> None:
     """The most memorized samples of a run (or, --by cmc_out, those that fit together least)."""
     from multimem_ray.results.reader import ScoreTable
     from multimem_ray.results.top import top as ranked
 
-    run, storage = _existing(output)
+    run, storage = _existing(output, endpoint_url)
     rows = ranked(ScoreTable(output, storage), by, n)
     if as_json:
         for row in rows:
@@ -114,11 +119,11 @@ def top(
 
 
 @app.command()
-def status(output: Annotated[str, typer.Argument(help="output folder of a run")]) -> None:
+def status(output: RunFolder, endpoint_url: Endpoint = None) -> None:
     """What is done and what is to do, from the files of a run alone."""
     from multimem_ray.status import run_status
 
-    run, storage = _existing(output)
+    run, storage = _existing(output, endpoint_url)
     found = run_status(output, run, storage)
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in found.lines():
@@ -128,14 +133,15 @@ def status(output: Annotated[str, typer.Argument(help="output folder of a run")]
 
 @app.command()
 def errors(
-    output: Annotated[str, typer.Argument(help="output folder of a run")],
+    output: RunFolder,
     n: Annotated[int, typer.Option("-n", help="most rows to show")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
+    endpoint_url: Endpoint = None,
 ) -> None:
     """What could not be scored, and why."""
     from multimem_ray.results.reader import ScoreTable
 
-    _, storage = _existing(output)
+    _, storage = _existing(output, endpoint_url)
     shown = 0
     for batch in ScoreTable(output, storage).error_batches():
         for row in batch.to_pylist():
@@ -250,14 +256,14 @@ def _pairs(items: list[str]) -> dict[str, str]:
     return dict(item.split("=", 1) for item in items)
 
 
-def _existing(output: str) -> tuple[dict[str, Any], Any]:
-    """``run.json`` and storage of a run, with the storage settings that it was made with."""
+def _existing(output: str, endpoint_url: str | None) -> tuple[dict[str, Any], Any]:
+    """``run.json`` of a run, and the storage that it is read from."""
     from multimem_ray.config import StorageConfig
     from multimem_ray.run import load_run
     from multimem_ray.storage import Storage
 
-    run = load_run(output, Storage(StorageConfig()))
-    return run, Storage(StorageConfig.model_validate(run["config"]["storage"]))
+    storage = Storage(StorageConfig(endpoint_url=endpoint_url))
+    return load_run(output, storage), storage
 
 
 def _progress() -> Any:
