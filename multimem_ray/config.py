@@ -98,6 +98,11 @@ class ModelConfig(Section):
     """Architecture of every reference model."""
 
     preset: str = Field("tiny", description="name of a preset: see `multimem config presets`")
+    modalities: list[str] = Field(
+        default_factory=list,
+        description="what the model embeds; the shards must have all of it, and what else they "
+        "have is not used; empty = whatever is in the shards",
+    )
     dim: int = Field(64, ge=2, description="embedding dimension")
     towers: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="per modality: kind of tower and its settings"
@@ -111,7 +116,15 @@ class TrainingConfig(Section):
 
     epochs: int = Field(120, ge=1)
     batch_size: int = Field(128, ge=2, description="samples per step of each model")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd is with Nesterov momentum")
     lr: float = Field(1.0e-3, gt=0)
+    momentum: float = Field(0.9, gt=0, lt=1, description="sgd: Nesterov momentum")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="adamw: decay of its two means")
+    eps: float = Field(1.0e-8, gt=0, description="adamw: added to the denominator")
+    schedule: Literal["cosine", "exponential", "constant"] = Field(
+        "cosine", description="of the learning rate, after the warm-up"
+    )
+    gamma: float = Field(0.96, gt=0, le=1, description="exponential: factor of each epoch")
     warmup_steps: int = Field(20, ge=0)
     weight_decay: float = Field(0.01, ge=0)
     clip_norm: float | None = Field(1.0, gt=0)
@@ -288,11 +301,24 @@ def resolve(raw: Mapping[str, Any]) -> Config:
     _refuse_unknown(Config, raw, "")
     model = raw.get("model") or {}
     name = model.get("preset", "tiny") if isinstance(model, Mapping) else "tiny"
-    complete = _merge(preset_defaults(str(name)), raw)
+    complete = _merge(_of_other_kinds(preset_defaults(str(name)), raw), raw)
     try:
         return Config.model_validate(complete)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from error
+
+
+def _of_other_kinds(defaults: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults without the options of towers for which the user names another kind."""
+    model = raw.get("model")
+    given = (model.get("towers") if isinstance(model, Mapping) else None) or {}
+    kept = _merge({}, defaults)
+    towers = kept.get("model", {}).get("towers", {})
+    for modality, settings in given.items():
+        kind = settings.get("kind") if isinstance(settings, Mapping) else None
+        if kind is not None and towers.get(modality, {}).get("kind") != kind:
+            towers.pop(modality, None)
+    return kept
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -196,6 +196,7 @@ def inspect(config: Config) -> tuple[Run, Shards]:
         Fields(fields).check(probe)
     else:
         fields = find_fields(probe)
+    fields = _embedded(config, fields)
     label = config.data.label or _find_label(probe)
     urls = sorted(shard.url for shard in (*scored, *held_out))
     run = Run(config, fields, label, frozenset(s.url for s in held_out), digest(urls))
@@ -206,6 +207,22 @@ def inspect(config: Config) -> tuple[Run, Shards]:
         )
     _ = run.decoder, run.design  # settings are checked before anything is started
     return run, shards
+
+
+def _embedded(config: Config, fields: Mapping[str, str]) -> dict[str, str]:
+    """The fields of the modalities that the model embeds; all of them if it does not say."""
+    wanted = config.model.modalities
+    if not wanted:
+        return dict(fields)
+    absent = [name for name in wanted if name not in fields]
+    if absent:
+        source = "data.fields names" if config.data.fields else "the shards hold"
+        raise ConfigError(
+            f"model.modalities: the model embeds {', '.join(sorted(wanted))}, and {source} "
+            f"{', '.join(sorted(fields))}, without {', '.join(absent)}; say where it lies in "
+            f"data.fields.{absent[0]}, choose another model, or set model.modalities"
+        )
+    return {name: fields[name] for name in sorted(wanted)}
 
 
 def _absolute(config: Config, storage: Storage) -> Config:

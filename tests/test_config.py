@@ -135,3 +135,15 @@ def test_difference_names_what_changed() -> None:
     old = resolve(MINIMAL).score_relevant()
     new = resolve({**MINIMAL, "training": {"lr": 0.5}}).score_relevant()
     assert difference(old, new) == ["training.lr: 0.002 → 0.5"]
+
+
+def test_another_kind_of_tower_drops_the_options_of_the_presets() -> None:
+    towers = {"video": {"kind": "framewise", "frame": {"width": 4}}}
+    model = {"preset": "avt-clip", "towers": towers}
+    config = resolve({**MINIMAL, "model": model})
+    assert config.model.towers["video"] == towers["video"]
+    assert config.model.towers["audio"] == {"kind": "esresnext"}
+    kept = resolve(
+        {**MINIMAL, "model": {"preset": "avt-clip", "towers": {"video": {"arch": "s3d"}}}}
+    )
+    assert kept.model.towers["video"] == {"kind": "torchvision_video", "arch": "s3d"}

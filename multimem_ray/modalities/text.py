@@ -1,8 +1,8 @@
-"""Text: a caption, or several of one sample, as hashed words.
+"""Text: a caption, or several of one sample, as token ids.
 
-Decoded text stays text, so that an adapter with a tokenizer of its own can take it; a view is a
-row of token ids. Words are hashed into a fixed vocabulary: no vocabulary file, every language,
-and the same ids on every machine.
+Decoded text stays text; a view is a row of token ids. By default words are hashed into a fixed
+vocabulary: no vocabulary file, every language, and the same ids on every machine. Models that were
+trained with another tokenizer get theirs by the setting ``tokenizer``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import re
 import unicodedata
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -19,6 +20,7 @@ from pydantic import Field
 from multimem_ray.errors import DecodeError
 from multimem_ray.modalities.base import Array, Modality, ModalitySettings, Spec, too_large
 from multimem_ray.modalities.registry import register
+from multimem_ray.modalities.tokenizers import tokenizer
 
 # Scripts written without spaces: kana, Han, and Thai, Lao, Burmese and Khmer.
 _UNSPACED = (
@@ -26,14 +28,25 @@ _UNSPACED = (
     "\U00020000-\U0003ffff"
 )
 _PUNCTUATION = r"!-/:-@\[-`{-~\u00a1-\u00bf\u2000-\u206f\u3000-\u303f\uff00-\uff0f\uff1a-\uff20"
+_Word = TypeVar("_Word", int, str)
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_PUNCTUATION}{_UNSPACED}]+")
 
 
 class TextSettings(ModalitySettings):
     """Length, vocabulary and views of text."""
 
-    length: int = Field(32, ge=1, le=4096, description="tokens of a view; longer text is cut")
-    vocab: int = Field(4096, ge=2, le=2**24, description="token ids, 0 (padding) included")
+    tokenizer: str = Field(
+        "words",
+        description="words = hashed words; clip = CLIP's byte pairs; hf:FOLDER or hf:ORG/NAME = "
+        "a tokenizer of transformers",
+    )
+    length: int | None = Field(
+        None,
+        ge=2,
+        le=4096,
+        description="tokens of a view; longer text is cut; default 32 words, 77 for clip",
+    )
+    vocab: int = Field(4096, ge=2, le=2**24, description="words: token ids, 0 (padding) included")
     dropout: float = Field(0.05, ge=0, le=1, description="share of words left out; 0 = none")
     other_captions: bool = Field(
         True, description="a view shows any caption of the sample; false = always the first"
@@ -58,7 +71,16 @@ class Text(Modality):
     def spec(self) -> Spec:
         """Kind ``tokens``, int32 (length,), ids below ``vocab``."""
         settings = self.settings
-        return Spec("tokens", (settings.length,), "int32", vocab=settings.vocab)
+        if settings.tokenizer == "words":
+            return Spec("tokens", (self._length,), "int32", vocab=settings.vocab)
+        return Spec("tokens", (self._length,), "int32", vocab=tokenizer(settings.tokenizer).vocab)
+
+    @property
+    def _length(self) -> int:
+        settings = self.settings
+        if settings.length is not None:
+            return settings.length
+        return 32 if settings.tokenizer == "words" else tokenizer(settings.tokenizer).length
 
     def decode(self, data: object) -> Array:
         """Captions without surrounding whitespace, array of str (captions,).
@@ -92,15 +114,14 @@ class Text(Modality):
         which = 0
         if rng is not None and settings.other_captions and len(decoded) > 1:
             which = int(rng.integers(len(decoded)))
-        tokens = self._tokens(str(decoded[which]))
-        dropout = min(1.0, settings.dropout * settings.strength)
-        if rng is not None and dropout and len(tokens) > 1:
-            draws = rng.random(len(tokens)).tolist()
-            # The word with the largest draw stays, so that a view is never empty.
-            limit = min(dropout, max(draws))
-            tokens = [token for token, draw in zip(tokens, draws, strict=True) if draw >= limit]
-        row = np.zeros(settings.length, dtype=np.int32)
-        tokens = tokens[: settings.length]
+        text = str(decoded[which])
+        dropout = min(1.0, settings.dropout * settings.strength) if rng is not None else 0.0
+        row = np.zeros(self._length, dtype=np.int32)
+        if settings.tokenizer == "words":
+            tokens = _some(self._tokens(text), dropout, rng)[: len(row)]
+        else:
+            words = _some(text.split(), dropout, rng) if dropout else text.split()
+            tokens = tokenizer(settings.tokenizer).encode(words, len(row))
         row[: len(tokens)] = tokens
         return row
 
@@ -124,12 +145,22 @@ class Text(Modality):
 
     def _tokens(self, text: str) -> list[int]:
         # Twice the length is enough even if half of the words are dropped.
-        most, vocab = 2 * self.settings.length, self.settings.vocab
+        most, vocab = 2 * self._length, self.settings.vocab
         text = text.lower()
         if not text.isascii():
             text = unicodedata.normalize("NFKC", text)
         words = [found[0] for found in islice(_WORD.finditer(text), most)]
         return [token(word, vocab) for word in words or text.split()[:most]]
+
+
+def _some(words: list[_Word], dropout: float, rng: np.random.Generator | None) -> list[_Word]:
+    """What is left when each is dropped with this probability; never nothing."""
+    if rng is None or not dropout or len(words) < 2:
+        return words
+    draws = rng.random(len(words)).tolist()
+    # The word with the largest draw stays.
+    limit = min(dropout, max(draws))
+    return [word for word, draw in zip(words, draws, strict=True) if draw >= limit]
 
 
 @functools.lru_cache(maxsize=2**16)

@@ -66,3 +66,15 @@ def build_model(config: ModelConfig, modalities: Sequence[Modality], seed: int) 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ContrastiveModel(config, modalities)
+
+
+def channels_last(model: ContrastiveModel) -> ContrastiveModel:
+    """The model with the weights of its convolutions laid out as the CPU and tensor cores like it.
+
+    ``Module.to(memory_format=…)`` does the same for pictures only, and fails on a video's weights.
+    """
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.ndim in layouts:
+            tensor.data = tensor.data.contiguous(memory_format=layouts[tensor.ndim])
+    return model

@@ -11,7 +11,7 @@ from torch import Tensor
 from multimem_ray.metric import Agreement, agreement
 from multimem_ray.modalities.base import Array
 from multimem_ray.modalities.batch import Batch
-from multimem_ray.models.contrastive import build_model
+from multimem_ray.models.contrastive import build_model, channels_last
 from multimem_ray.run import Run
 
 
@@ -55,7 +55,7 @@ class ScoringBank:
             model = build_model(run.config.model, run.decoder.modalities, seed=0)
             run.model_folder(model_id).load_into(model)
             model.requires_grad_(requires_grad=False).eval()
-            self.models.append(model.to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+            self.models.append(channels_last(model.to(device)))
 
     @torch.inference_mode()
     def embed(self, views: Views) -> Tensor:

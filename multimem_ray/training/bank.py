@@ -25,31 +25,42 @@ from multimem_ray.errors import TrainingError
 from multimem_ray.modalities.base import Array
 from multimem_ray.modalities.batch import Batch
 from multimem_ray.models.checkpoint import ModelFolder, Progress
-from multimem_ray.models.contrastive import ContrastiveModel, build_model
+from multimem_ray.models.contrastive import ContrastiveModel, build_model, channels_last
 from multimem_ray.run import Run
 
 Views = Mapping[str, Array]
 
 
 def learning_rate(config: TrainingConfig, step: int, progress: float) -> float:
-    """Linear warm-up over steps, then a cosine over the whole training.
+    """Linear warm-up over steps, times the schedule over the whole training.
 
     Args:
         step: Steps taken, from 0.
         progress: Share of the whole training that is done, 0 to 1.
     """
     warm = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
-    return config.lr * warm * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+    if config.schedule == "cosine":
+        factor = 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+    elif config.schedule == "exponential":
+        # The share of an epoch that is done may be a rounding error below a whole number.
+        factor = config.gamma ** math.floor(progress * config.epochs + 1e-9)
+    else:
+        factor = 1.0
+    return config.lr * warm * factor
 
 
 def build_optimizer(model: ContrastiveModel, config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW without decay on vectors and scalars (biases, norms, logit scales)."""
+    """AdamW or SGD without decay on vectors and scalars (biases, norms, logit scales)."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups, lr=config.lr, momentum=config.momentum, nesterov=True, fused=True
+        )
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
 @dataclass
@@ -139,7 +150,7 @@ class Bank:
         seed = seed_of(self.config.seed, "init", number) % (1 << 63)
         model = build_model(self.run.config.model, self.run.decoder.modalities, seed).to(device)
         if device.type == "cpu":
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model = channels_last(model)
         optimizer = build_optimizer(model, self.config)
         folder = self.run.model_folder(model_id)
         reference = ReferenceModel(model_id, number, model, optimizer, folder)

@@ -65,3 +65,46 @@ def test_unknown_kind_and_option_name_their_field() -> None:
         build_tower("depth", spec, 8, {"kind": "imag"})
     with pytest.raises(ConfigError, match=r"model\.towers\.depth: .*widht"):
         build_tower("depth", spec, 8, {"widht": 3})
+
+
+def test_esresnext_hears_bands_as_colours() -> None:
+    spec = Spec("series", (44100,), "int16", sample_rate=44100)
+    tower = build_tower("audio", spec, 8, {"kind": "esresnext", "arch": "resnet18"})
+    time = torch.arange(44100) / 44100
+    tones = torch.stack([torch.sin(2 * torch.pi * f * time) for f in (500.0, 10_000.0, 18_000.0)])
+    features = tower.prepare((tones * 20_000).to(torch.int16))
+    assert features.shape[:3] == (3, 3, 341)
+    assert features.amax(dim=(2, 3)).argmax(dim=1).tolist() == [0, 1, 2]
+    # A tone of amplitude A has a power of A²/4 times the window's sum squared over its square sum.
+    window = tower.spectrogram.window
+    level = 10 * torch.log10((20_000 / 32_768 / 2) ** 2 * window.sum() ** 2 / (window**2).sum())
+    assert abs(features.amax() - level) < 1.0
+    assert not any("window" in name for name in tower.state_dict())
+
+
+def test_clips_towers_are_open_clips() -> None:
+    import open_clip
+
+    small = {"layers": 1, "width": 64}
+    spec = Spec("image", (3, 32, 32), "uint8")
+    tower = build_tower("image", spec, 16, {"kind": "clip_image", "patch_size": 16, **small})
+    config = open_clip.get_model_config("ViT-B-32")
+    config["vision_cfg"] |= {"image_size": 32, "patch_size": 16, **small}
+    config["text_cfg"] |= {"layers": 1, "width": 64, "heads": 2}
+    theirs = open_clip.CLIP(**{**config, "embed_dim": 16})
+    tower.visual.load_state_dict(theirs.visual.state_dict())
+    picture = raw(spec, 2)
+    mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN).view(3, 1, 1)
+    std = torch.tensor(open_clip.OPENAI_DATASET_STD).view(3, 1, 1)
+    expected = theirs.encode_image((picture / 255 - mean) / std)
+    torch.testing.assert_close(tower(tower.prepare(picture)), expected, atol=1e-5, rtol=0)
+
+
+def test_a_tower_of_another_kind_of_array_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"model\.towers\.image: kind 'clip_text' takes .*tokens"):
+        build_tower("image", SPECS[0], 8, {"kind": "clip_text"})
+    with pytest.raises(ConfigError, match="no architecture 'ViT-B-23'; did you mean 'ViT-B-32'"):
+        build_tower("image", SPECS[0], 8, {"kind": "clip_image", "arch": "ViT-B-23"})
+    frames = Spec("frames", (4, 3, 32, 32), "uint8")
+    with pytest.raises(ConfigError, match="no video model 'r3d'"):
+        build_tower("video", frames, 8, {"kind": "torchvision_video", "arch": "r3d"})

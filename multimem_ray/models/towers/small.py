@@ -1,38 +1,16 @@
-"""Small towers, one for each kind of array a modality can hand over.
-
-A tower is chosen by what its modality's arrays look like (``Spec.kind``), not by the modality's
-name: a depth map gets the image tower, a sensor's time series the spectrogram tower, without a
-line of code. ``prepare`` holds what has no parameters (scaling, spectrogram); a bank runs it once
-for all of its models.
-"""
+"""Small towers, one for each kind of array a modality can hand over; they train on a CPU."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchaudio.transforms import MelSpectrogram
 
-from multimem_ray.config import nearest
 from multimem_ray.errors import ConfigError
 from multimem_ray.modalities.base import Spec
-
-
-class Tower(nn.Module):
-    """Maps a batch of one modality to embeddings.
-
-    ``prepare``: raw (N, *spec.shape) of the compact type → float features, without parameters and
-    equal for all models of one architecture. ``forward``: features → (N, dim), not normalised.
-    """
-
-    def prepare(self, raw: Tensor) -> Tensor:
-        return raw
-
-    def forward(self, features: Tensor) -> Tensor:
-        raise NotImplementedError
+from multimem_ray.models.towers.base import Tower
 
 
 def _convolutions(channels: int, width: int, depth: int) -> tuple[nn.Sequential, int]:
@@ -170,27 +148,3 @@ class TokensTower(Tower):
         pooled = (mixed * mask).sum(1) / mask.sum(1).clamp_min(1.0)
         projected: Tensor = self.project(pooled)
         return projected
-
-
-TOWERS: dict[str, Callable[..., Tower]] = {
-    "image": ImageTower,
-    "series": SeriesTower,
-    "frames": FramesTower,
-    "tokens": TokensTower,
-}
-
-
-def build_tower(modality: str, spec: Spec, dim: int, settings: Mapping[str, Any]) -> Tower:
-    """The tower for a modality's arrays; ``settings`` may name another ``kind`` and its options.
-
-    Raises:
-        ConfigError: Unknown kind or option, named with its config field.
-    """
-    options = dict(settings)
-    kind = str(options.pop("kind", spec.kind))
-    if kind not in TOWERS:
-        raise ConfigError(f"model.towers.{modality}.kind: unknown '{kind}'{nearest(kind, TOWERS)}")
-    try:
-        return TOWERS[kind](spec, dim, **options)
-    except TypeError as error:
-        raise ConfigError(f"model.towers.{modality}: {error}") from error

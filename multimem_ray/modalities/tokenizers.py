@@ -1,0 +1,113 @@
+"""Tokenizers of published models, bounded for captions that anybody may have written.
+
+clip            CLIP's byte pairs, from the vocabulary that open_clip ships; 77 tokens
+hf:FOLDER       a tokenizer of transformers in a local folder; nothing is downloaded
+hf:ORG/NAME     the same from the Hugging Face hub or its local cache
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from multimem_ray.errors import ConfigError
+
+# A word is bounded because byte pairs take the square of its length; a caption because no more
+# of it can be shown. No token of these vocabularies stands for as many characters.
+_WORD_CHARACTERS = 256
+_TOKEN_CHARACTERS = 32
+_CACHED_WORDS = 200_000
+
+
+class Tokenizer(Protocol):
+    """Text to ids.
+
+    Attributes:
+        length: Tokens that its model takes.
+        vocab: Number of ids.
+    """
+
+    length: int
+    vocab: int
+
+    def encode(self, words: Sequence[str], length: int) -> list[int]:
+        """Ids of a caption with its special tokens, at most ``length``; what lacks is 0."""
+
+
+@functools.lru_cache(maxsize=16)
+def tokenizer(name: str) -> Tokenizer:
+    """The tokenizer that ``modalities.text.tokenizer`` names; made once for a process.
+
+    Raises:
+        ConfigError: There is none of that name, or it cannot be loaded.
+    """
+    if name == "clip":
+        return ClipTokenizer()
+    scheme, _, place = name.partition(":")
+    if scheme == "hf" and place:
+        return HfTokenizer(place)
+    raise ConfigError(f"modalities.text.tokenizer: '{name}' is none of words, clip, hf:FOLDER")
+
+
+class ClipTokenizer:
+    """CLIP's tokenizer (Radford et al. 2021): start, byte pairs of lower-cased text, end, zeros."""
+
+    length = 77
+    vocab = 49408
+
+    def __init__(self) -> None:
+        from open_clip.tokenizer import SimpleTokenizer
+
+        self._made = SimpleTokenizer()
+        self._special = len(self._made.cache)
+
+    def encode(self, words: Sequence[str], length: int) -> list[int]:
+        """See :class:`Tokenizer`; equal to open_clip's wherever no word has over 256 characters."""
+        made = self._made
+        if len(made.cache) > _CACHED_WORDS:
+            made.cache = {text: text for text in list(made.cache)[: self._special]}
+        ids = made.encode(bounded(words, length))[: length - 2]
+        return [made.sot_token_id, *ids, made.eot_token_id]
+
+
+class HfTokenizer:
+    """A tokenizer of transformers; padding is its own, so that models can mask it."""
+
+    def __init__(self, place: str) -> None:
+        try:
+            from transformers import AutoTokenizer
+        except ImportError as error:
+            raise ConfigError(
+                f"modalities.text.tokenizer: hf:{place} needs transformers: "
+                "pip install 'multimem-ray[hf]'"
+            ) from error
+        try:
+            self._made: Any = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        except (OSError, ValueError, KeyError) as error:
+            said = " ".join(str(error).split())[:300]
+            raise ConfigError(
+                f"modalities.text.tokenizer: hf:{place} cannot be loaded: {said}"
+            ) from error
+        self.vocab = len(self._made)
+        self.length = min(int(self._made.model_max_length), 512)
+        self.padding = int(self._made.pad_token_id or 0)
+
+    def encode(self, words: Sequence[str], length: int) -> list[int]:
+        """See :class:`Tokenizer`; filled up to ``length`` with its own padding."""
+        ids: list[int] = self._made(
+            bounded(words, length), max_length=length, truncation=True, padding="max_length"
+        )["input_ids"]
+        return ids
+
+
+def bounded(words: Sequence[str], length: int) -> str:
+    """The words as one text, no longer than could be shown in ``length`` tokens."""
+    most = length * _TOKEN_CHARACTERS
+    text: list[str] = []
+    for word in words:
+        text.append(word[:_WORD_CHARACTERS])
+        most -= len(text[-1]) + 1
+        if most < 0:
+            break
+    return " ".join(text)

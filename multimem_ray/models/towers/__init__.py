@@ -1,0 +1,52 @@
+"""Towers: what turns the arrays of one modality into embeddings.
+
+A tower is chosen by what its modality's arrays look like (``Spec.kind``), not by the modality's
+name: a depth map gets the image tower, a sensor's time series the spectrogram tower, without a
+line of code. ``model.towers.<modality>.kind`` names another one. A new kind is a class in a file
+of this package and a line in ``KINDS``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from multimem_ray.config import nearest
+from multimem_ray.errors import ConfigError
+from multimem_ray.modalities.base import Spec
+from multimem_ray.models.towers.base import Tower
+
+__all__ = ["KINDS", "Tower", "build_tower"]
+
+# Where each kind is defined: the large ones import large libraries, and only when they are used.
+KINDS: dict[str, str] = {
+    "image": "small:ImageTower",
+    "series": "small:SeriesTower",
+    "frames": "small:FramesTower",
+    "tokens": "small:TokensTower",
+    "clip_image": "clip:ClipImageTower",
+    "clip_text": "clip:ClipTextTower",
+    "esresnext": "esresnext:EsresnextTower",
+    "torchvision_video": "video:TorchvisionVideoTower",
+    "framewise": "video:FramewiseTower",
+}
+
+
+def build_tower(modality: str, spec: Spec, dim: int, settings: Mapping[str, Any]) -> Tower:
+    """The tower for a modality's arrays; ``settings`` may name another ``kind`` and its options.
+
+    Raises:
+        ConfigError: Unknown kind or option, named with its config field.
+    """
+    options = dict(settings)
+    kind = str(options.pop("kind", spec.kind))
+    if kind not in KINDS:
+        raise ConfigError(f"model.towers.{modality}.kind: unknown '{kind}'{nearest(kind, KINDS)}")
+    module, _, name = KINDS[kind].partition(":")
+    made = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    try:
+        tower: Tower = made(spec, dim, **options)
+    except (TypeError, ConfigError) as error:
+        raise ConfigError(f"model.towers.{modality}: {error}") from error
+    return tower

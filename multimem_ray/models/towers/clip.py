@@ -1,0 +1,99 @@
+"""The image and text towers of CLIP (Radford et al. 2021), as open_clip builds them.
+
+open_clip builds a model with both towers; the one that is not wanted is made as small as it goes
+and dropped. Nothing is downloaded: weights come from ``model.init`` or an adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import open_clip
+from torch import Tensor, nn
+
+from multimem_ray.config import nearest
+from multimem_ray.errors import ConfigError
+from multimem_ray.modalities.base import Spec
+from multimem_ray.models.towers.base import CLIP_MEAN, CLIP_STD, Normalize, Tower, require
+
+_LEAST_IMAGE = {"image_size": 32, "patch_size": 32, "layers": 1, "width": 64}
+_LEAST_TEXT = {"context_length": 2, "vocab_size": 2, "width": 8, "heads": 1, "layers": 1}
+
+
+def architecture(arch: str) -> dict[str, Any]:
+    """open_clip's description of an architecture, without pretrained parts.
+
+    Raises:
+        ConfigError: open_clip knows none of that name; the nearest is named.
+    """
+    config = open_clip.get_model_config(arch)
+    if config is None:
+        names = open_clip.list_models()
+        raise ConfigError(f"open_clip has no architecture '{arch}'{nearest(arch, names)}")
+    config.pop("custom_text", None)
+    for name, part in config.items():
+        if name.endswith("_cfg"):
+            for pretrained in ("timm_model_pretrained", "hf_model_pretrained"):
+                if pretrained in part:
+                    part[pretrained] = False
+    return dict(config)
+
+
+class ClipImageTower(Tower):
+    """ResNet or vision transformer of an open_clip architecture, for (3, S, S) pictures.
+
+    Args:
+        arch: Name in open_clip, such as ``RN50`` or ``ViT-B-32``.
+        options: Override entries of its ``vision_cfg``, such as ``layers`` and ``width``.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        dim: int,
+        arch: str = "ViT-B-32",
+        mean: Sequence[float] = CLIP_MEAN,
+        std: Sequence[float] = CLIP_STD,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        require(spec, "image", "clip_image")
+        config = architecture(arch)
+        # The transformer's places and the ResNet's attention pool are made for one size.
+        vision = config["vision_cfg"] | options | {"image_size": spec.shape[-1]}
+        config |= {"embed_dim": dim, "vision_cfg": vision, "text_cfg": dict(_LEAST_TEXT)}
+        self.visual: nn.Module = open_clip.CustomTextCLIP(**config).visual
+        self.normalize = Normalize(spec, mean, std)
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        return self.normalize(raw)
+
+    def forward(self, features: Tensor) -> Tensor:
+        embedded: Tensor = self.visual(features)
+        return embedded
+
+
+class ClipTextTower(Tower):
+    """Text transformer of an open_clip architecture, for ids of CLIP's tokenizer.
+
+    Args:
+        arch: Name in open_clip.
+        options: Override entries of its ``text_cfg``, such as ``layers`` and ``width``.
+    """
+
+    def __init__(self, spec: Spec, dim: int, arch: str = "ViT-B-32", **options: Any) -> None:
+        super().__init__()
+        require(spec, "tokens", "clip_text")
+        config = architecture(arch)
+        text = config["text_cfg"] | options
+        text |= {"context_length": spec.shape[0], "vocab_size": spec.vocab}
+        config |= {"embed_dim": dim, "vision_cfg": dict(_LEAST_IMAGE), "text_cfg": text}
+        self.text: nn.Module = open_clip.CustomTextCLIP(**config).text
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        return raw.long()
+
+    def forward(self, features: Tensor) -> Tensor:
+        embedded: Tensor = self.text(features)
+        return embedded
