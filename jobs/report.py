@@ -1,4 +1,4 @@
-"""Report as a Ray job: ``ray job submit --working-dir . -- python jobs/report.py CONFIG``.
+"""Report as a job: ``ray job submit --working-dir . -- python jobs/report.py CONFIG [--set …]``.
 
 The same as ``multimem report``: summary.json and report.html from what is scored so far.
 """
