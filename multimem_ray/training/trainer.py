@@ -57,13 +57,13 @@ def train(run: Run, shards: Sequence[FileInfo], progress: Progress) -> list[str]
     total = len(todo) * run.config.training.epochs
     # Threads of this process, not Ray tasks: fit() only waits, and a task would be one more
     # process that loads all of torch first.
-    with progress.task("train", total, unit="epochs") as shown, ThreadPoolExecutor(window) as pool:
-        running = [pool.submit(_fit, run, shared, ids, threads, board) for ids in packed]
+    with progress.task("train", total, unit="epochs") as shown, ThreadPoolExecutor(window) as banks:
+        running = [banks.submit(_fit, run, shared, ids, threads, board) for ids in packed]
         try:
             for done in finished_with_progress(running, board, "train", shown):
                 _raise_cause(done)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            banks.shutdown(wait=False, cancel_futures=True)
             raise
     _drop_cache(run)
     return todo
