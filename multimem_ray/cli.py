@@ -87,6 +87,20 @@ def report(config: ConfigFile = None, set_: Overrides = None) -> None:
 
 
 @app.command()
+def evaluate(config: ConfigFile = None, set_: Overrides = None) -> None:
+    """Retrieval, linear probes and zero-shot classification of every model, on held-out samples."""
+    from multimem_ray.audit import announce
+    from multimem_ray.evaluation.evaluate import evaluate as evaluate_run
+    from multimem_ray.results.terminal import evaluation_table
+
+    progress = _progress()
+    run, _ = announce(_load(config, set_), progress)
+    result = evaluate_run(run, progress)
+    _out().print(evaluation_table(result))
+    typer.echo(f"all figures with intervals: {run.path('evaluation.json')}")
+
+
+@app.command()
 def top(
     output: RunFolder,
     n: Annotated[int, typer.Option("-n", help="how many")] = 20,

@@ -195,6 +195,18 @@ class ResourcesConfig(Section):
     )
 
 
+class EvaluationConfig(Section):
+    """How models are evaluated on the held-out set; changes no score."""
+
+    ks: list[int] = Field(default_factory=lambda: [1, 5, 10], description="recall at these k")
+    templates: list[str] = Field(
+        default_factory=lambda: ["{}", "a {}", "a photo of a {}", "the sound of a {}"],
+        description="prompts of a label for zero-shot classification; {} is the label",
+    )
+    folds: int = Field(5, ge=2, description="folds of the linear probe's cross-validation")
+    seed: int = Field(0, ge=0, description="seed of folds and bootstrap")
+
+
 class ReportConfig(Section):
     """What the report shows."""
 
@@ -216,6 +228,7 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     scoring: ScoringConfig = ScoringConfig()
     resources: ResourcesConfig = ResourcesConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     report: ReportConfig = ReportConfig()
     storage: StorageConfig = StorageConfig()
 
@@ -241,7 +254,9 @@ class Config(Section):
 
     def score_relevant(self) -> dict[str, Any]:
         """The part of the configuration that the scores depend on."""
-        kept = self.model_dump(mode="json", exclude={"output", "resources", "report", "storage"})
+        kept = self.model_dump(
+            mode="json", exclude={"output", "resources", "evaluation", "report", "storage"}
+        )
         # Which shards there are is told by what was found, not by how the list was written.
         del kept["data"]["shards"], kept["held_out"]["shards"]
         del kept["scoring"]["batch_size"], kept["scoring"]["partitions"], kept["data"]["planted"]

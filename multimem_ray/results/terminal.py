@@ -50,6 +50,24 @@ def print_summary(summary: Mapping[str, Any], output: str, console: Console) -> 
     say(f"look at {output}/report.html, or: multimem top {output}")
 
 
+def evaluation_table(result: Mapping[str, Any]) -> Table:
+    """Mean of each figure over the models, with its standard error over models."""
+    table = Table(
+        title=f"{len(result['models'])} models on {result['samples']} held-out samples",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    for column in ("task", "of"):
+        table.add_column(column)
+    for column in ("mean", "± se over models"):
+        table.add_column(column, justify="right")
+    for row in result["mean"]:
+        se = "" if row["se"] is None else f"{row['se']:.3f}"
+        table.add_row(row["task"], row["of"], f"{row['mean']:.3f}", se)
+    return table
+
+
 def _noise(noise: Mapping[str, Any]) -> str:
     if not noise["count"]:
         return " (no standard errors: they need two models on each side)"
