@@ -92,6 +92,16 @@ class DesignConfig(Section):
         None, description="field that keeps samples together, such as json.source; default the key"
     )
     candidate_fraction: Fraction = Field(0.1, description="candidate: share of S_C and of S_I each")
+    pool: float = Field(
+        1.0,
+        gt=0.0,
+        le=1.0,
+        description="share of samples (of groups), by hash, that may be trained on at all; those "
+        "outside get cmc_out and no MultiMem",
+    )
+    pool_shards: int | None = Field(
+        None, ge=1, description="train on this many shards only, drawn by hash; default all"
+    )
 
 
 class ModelConfig(Section):

@@ -13,7 +13,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import metadata
@@ -21,8 +21,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from multimem_ray.config import Config, difference, digest
 from multimem_ray.design import Design, HeldOutRule, make_design
+from multimem_ray.design.hashing import uniform
+from multimem_ray.design.membership import BoolMatrix
 from multimem_ray.errors import ConfigError, ResumeError, SampleError, StorageError
 from multimem_ray.modalities import registry
 from multimem_ray.modalities.decoder import Decoder
@@ -50,6 +55,8 @@ class Run:
         held_out_urls: Shards of which every sample is held out; empty when H is a fraction.
         shard_set: Digest of the URLs of all shards: what the reference models were trained on
             is part of what they are.
+        pool_below: Models train on the shards whose hash is not above this; see
+            ``design.pool_shards``.
     """
 
     config: Config
@@ -57,15 +64,17 @@ class Run:
     label: str | None
     held_out_urls: frozenset[str] = frozenset()
     shard_set: str = ""
+    pool_below: float = 1.0
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Run:
         """The run that ``run.json`` tells of; its held-out shards are not listed there."""
         config = Config.model_validate(content["config"])
-        return cls(config, content["fields"], content["label"], shard_set=content["shard_set"])
+        known = {"shard_set": content["shard_set"], "pool_below": content.get("pool_below", 1.0)}
+        return cls(config, content["fields"], content["label"], **known)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("config", "fields", "label", "held_out_urls", "shard_set")
+        own = ("config", "fields", "label", "held_out_urls", "shard_set", "pool_below")
         return {name: getattr(self, name) for name in own}
 
     @property
@@ -112,6 +121,29 @@ class Run:
     def label_of(self, sample: Sample) -> str | None:
         value = sample.field(self.label) if self.label else None
         return None if value is None else _as_text(value)
+
+    def trains_on(self, shard: str) -> bool:
+        """Whether samples of this shard may be trained on at all, as ``design.pool_shards`` has it.
+
+        Args:
+            shard: Its URL, absolute.
+        """
+        if self.pool_below >= 1.0:
+            return True
+        return _pool_places(self.config, [shard])[0] <= self.pool_below
+
+    def sides(self, groups: Sequence[str], shard: str) -> tuple[BoolMatrix, BoolMatrix, BoolMatrix]:
+        """(members, f, g), each (N, M): who trained on samples of one shard, and what is compared.
+
+        See :meth:`Design.members` and :meth:`Design.contrast`; nobody trained on a shard outside
+        the pool, and nothing is compared there.
+        """
+        f, g = self.design.contrast(groups)
+        members = self.design.members(groups)
+        if self.trains_on(shard):
+            return members, f, g
+        nobody = np.zeros_like(members)
+        return nobody, nobody, nobody
 
     @cached_property
     def fingerprint(self) -> str:
@@ -199,7 +231,9 @@ def inspect(config: Config) -> tuple[Run, Shards]:
     fields = _embedded(config, fields)
     label = config.data.label or _find_label(probe)
     urls = sorted(shard.url for shard in (*scored, *held_out))
-    run = Run(config, fields, label, frozenset(s.url for s in held_out), digest(urls))
+    held_out_urls = frozenset(s.url for s in held_out)
+    below = _pool_below(config, [shard.url for shard in scored])
+    run = Run(config, fields, label, held_out_urls, digest(urls), below)
     unknown = set(config.modalities) - set(registry.names())
     if unknown:
         raise ConfigError(
@@ -223,6 +257,18 @@ def _embedded(config: Config, fields: Mapping[str, str]) -> dict[str, str]:
             f"data.fields.{absent[0]}, choose another model, or set model.modalities"
         )
     return {name: fields[name] for name in sorted(wanted)}
+
+
+def _pool_below(config: Config, urls: Sequence[str]) -> float:
+    """The hash up to which shards belong to the pool; 1 if all do."""
+    wanted = config.design.pool_shards
+    if wanted is None or wanted >= len(urls):
+        return 1.0
+    return float(np.sort(_pool_places(config, urls))[wanted - 1])
+
+
+def _pool_places(config: Config, urls: Sequence[str]) -> NDArray[np.float64]:
+    return uniform(config.design.seed, "pool_shards", urls)
 
 
 def _absolute(config: Config, storage: Storage) -> Config:
@@ -311,6 +357,7 @@ def _claim(run: Run, shards: Shards) -> None:
         "fingerprint": run.fingerprint,
         "fields": dict(run.fields),
         "shard_set": run.shard_set,
+        "pool_below": run.pool_below,
         "modalities": list(run.modalities),
         "label": run.label,
         "design": run.design.describe(),

@@ -13,6 +13,10 @@ left out (arXiv 2506.20481).
     candidate             the papers' design (arXiv 2606.22220, 2502.07830): f trains on S_S and
                           S_C, g on S_S and S_I, which are of the same size.
 
+Where the data is too much to train on M times, a pool bounds it: only a hashed fraction of the
+groups may be trained on. A sample outside the pool is seen by no model: it has an out-of-sample
+consistency, and no MultiMem.
+
 The rules know nothing of the held-out set: what is held out is decided before, by
 :class:`multimem_ray.design.HeldOutRule`, and trains no model whatever its membership here.
 """
@@ -54,9 +58,19 @@ class Design(ABC):
         """Names of the models, "000", "001", …; more models append names and change none."""
         return [f"{model:03d}" for model in range(self.config.models)]
 
-    @abstractmethod
+    def in_pool(self, groups: Sequence[str]) -> NDArray[np.bool_]:
+        """(N,) bool: which groups may be trained on; independent of every other hash."""
+        if self.config.pool == 1.0:
+            return np.ones(len(groups), bool)
+        return uniform(self.config.seed, "pool", groups) < self.config.pool
+
     def members(self, groups: Sequence[str]) -> BoolMatrix:
-        """(N, M) bool: which models train on the samples of these groups."""
+        """(N, M) bool: which models train on the samples of these groups; none outside the pool."""
+        return self.sides(groups) & self.in_pool(groups)[:, None]
+
+    @abstractmethod
+    def sides(self, groups: Sequence[str]) -> BoolMatrix:
+        """(N, M) bool: which models train on these groups if they are in the pool."""
 
     def contrast(self, groups: Sequence[str]) -> tuple[BoolMatrix, BoolMatrix]:
         """The two sides (f, g) whose difference is the score, each (N, M) bool.
@@ -67,8 +81,11 @@ class Design(ABC):
         members = self.members(groups)
         return members, ~members
 
-    def splits(self, groups: Sequence[str]) -> list[str] | None:
-        """The papers' split of each sample: "S_S", "S_C" or "S_I"; None without such splits."""
+    def splits(self, groups: Sequence[str]) -> list[str | None] | None:
+        """The papers' split of each sample: "S_S", "S_C" or "S_I"; None without such splits.
+
+        A sample outside the pool is in none of them.
+        """
         del groups
         return None
 
@@ -84,6 +101,7 @@ class Design(ABC):
             "models": self.config.models,
             "seed": self.config.seed,
             "group": self.config.group,
+            "pool": self.config.pool,
             "share": dict(zip(self.model_ids(), self.shares(), strict=True)),
         }
 
@@ -108,8 +126,8 @@ class ComplementaryHalves(Design):
         "model 2k trains where bit k of the hash of the group is 1, model 2k+1 where it is 0"
     )
 
-    def members(self, groups: Sequence[str]) -> BoolMatrix:
-        """See :meth:`Design.members`; every row has exactly M / 2 models."""
+    def sides(self, groups: Sequence[str]) -> BoolMatrix:
+        """See :meth:`Design.sides`; every row has exactly M / 2 models."""
         halves = bits(self.config.seed, "halves", groups, self.config.models // 2)
         return np.stack([halves, ~halves], axis=2).reshape(len(groups), self.config.models)
 
@@ -132,8 +150,8 @@ class LeaveSubsetOut(Design):
         "model 0 trains on everything; model m trains on all but fold m-1 of the hash of the group"
     )
 
-    def members(self, groups: Sequence[str]) -> BoolMatrix:
-        """See :meth:`Design.members`; every row misses exactly one model, never model 0."""
+    def sides(self, groups: Sequence[str]) -> BoolMatrix:
+        """See :meth:`Design.sides`; every row misses exactly one model, never model 0."""
         folds = self.config.models - 1
         fold = np.floor(uniform(self.config.seed, "folds", groups) * folds).astype(np.int64)
         left_out = np.arange(-1, folds)  # -1: model 0 leaves out no fold
@@ -162,8 +180,8 @@ class Candidate(Design):
     kind: ClassVar[str] = "candidate"
     rule: ClassVar[str] = "models 2r train on S_S and S_C, models 2r+1 on S_S and S_I"
 
-    def members(self, groups: Sequence[str]) -> BoolMatrix:
-        """See :meth:`Design.members`."""
+    def sides(self, groups: Sequence[str]) -> BoolMatrix:
+        """See :meth:`Design.sides`."""
         draw = self._draw(groups)
         share = self.config.candidate_fraction
         candidate, independent = draw < share, (draw >= share) & (draw < 2 * share)
@@ -177,14 +195,16 @@ class Candidate(Design):
         noise floor around 0, as in the papers.
         """
         f = np.broadcast_to(np.arange(self.config.models) % 2 == 0, self._shape(groups))
-        return f.copy(), ~f
+        inside = self.in_pool(groups)[:, None]
+        return f & inside, ~f & inside
 
-    def splits(self, groups: Sequence[str]) -> list[str]:
+    def splits(self, groups: Sequence[str]) -> list[str | None]:
         """See :meth:`Design.splits`."""
         share = self.config.candidate_fraction
         names = np.array(["S_C", "S_I", "S_S"])
         place = np.digitize(self._draw(groups), [share, 2 * share])
-        return [str(name) for name in names[place]]
+        pairs = zip(names[place], self.in_pool(groups), strict=True)
+        return [str(name) if inside else None for name, inside in pairs]
 
     def shares(self) -> list[float]:
         """See :meth:`Design.shares`."""

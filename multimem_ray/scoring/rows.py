@@ -84,9 +84,8 @@ def score_rows(
         present: (B, n) bool, the modalities of each.
         found: Agreement matrices, one per model.
     """
-    design, names = run.design, run.modalities
-    members = torch.from_numpy(design.members(who.groups))
-    f, g = (torch.from_numpy(side) for side in design.contrast(who.groups))
+    names = run.modalities
+    members, f, g = (torch.from_numpy(side) for side in run.sides(who.groups, shard))
     cmc = torch.stack([metric.cmc(a, present) for a in found])
     score = metric.contrast(cmc, f, g)
     seen = metric.contrast(cmc, members, ~members)
@@ -102,7 +101,7 @@ def score_rows(
         "modalities": [[n for n, has in zip(names, row, strict=True) if has] for row in present],
         "label": who.labels,
         "group": who.groups if run.config.design.group else [None] * len(who.keys),
-        "split": design.splits(who.groups) or [None] * len(who.keys),
+        "split": _splits(run, who.groups, shard),
         "multimem": _nullable(score.score),
         "multimem_normalized": _nullable(metric.normalized(score.score, present.sum(1))),
         "multimem_se": _nullable(score.se),
@@ -129,6 +128,11 @@ def error_rows(failures: Sequence[Failure]) -> pa.Table:
         name: [getattr(failure, name) for failure in failures] for name in error_schema().names
     }
     return pa.table(columns, error_schema())
+
+
+def _splits(run: Run, groups: list[str], shard: str) -> list[str | None]:
+    found = run.design.splits(groups) if run.trains_on(shard) else None
+    return found or [None] * len(groups)
 
 
 def _pair_positions(count: int) -> list[tuple[int, int]]:

@@ -44,14 +44,16 @@ def train(run: Run, shards: Sequence[FileInfo], progress: Progress) -> list[str]
     todo = [m for m in run.design.model_ids() if not run.model_folder(m).is_done()]
     if not todo:
         return []
+    pool = [shard for shard in shards if run.trains_on(shard.url)]
     per_bank, window, threads = layout(run, len(todo))
     packed = [todo[i : i + per_bank] for i in range(0, len(todo), per_bank)]
     progress.say(
         f"training {len(todo)} reference models in {len(packed)} "
         f"bank{'s' if len(packed) > 1 else ''}, {run.config.training.epochs} epochs"
+        + (f", on {len(pool)} of {len(shards)} shards" if len(pool) < len(shards) else "")
     )
     board = Board.create()
-    shared = ray.put(list(shards))
+    shared = ray.put(pool)
     total = len(todo) * run.config.training.epochs
     # Threads of this process, not Ray tasks: fit() only waits, and a task would be one more
     # process that loads all of torch first.

@@ -173,3 +173,27 @@ def test_numbers_that_cannot_work_are_named(kind: str, models: int, said: str) -
 def test_a_candidate_fraction_that_cannot_work_is_named(share: float) -> None:
     with pytest.raises(DesignError, match=rf"design\.candidate_fraction = {share}"):
         design("candidate", candidate_fraction=share)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nobody_trains_outside_the_pool(kind: str) -> None:
+    whole = design(kind)
+    part = design(kind, pool=0.2)
+    inside = part.in_pool(KEYS)
+    assert inside.mean() == pytest.approx(0.2, abs=0.012)
+    assert not part.members(KEYS)[~inside].any()
+    np.testing.assert_array_equal(part.members(KEYS)[inside], whole.members(KEYS)[inside])
+    # Being in the pool tells nothing of which models train on a sample.
+    np.testing.assert_allclose(whole.members(KEYS)[inside].mean(axis=0), whole.shares(), atol=0.03)
+    f, _ = part.contrast(KEYS)
+    assert not f[~inside].any(), "no score without a model that may have seen it"
+
+
+def test_a_candidate_outside_the_pool_is_in_no_split() -> None:
+    part = design("candidate", pool=0.2)
+    inside = part.in_pool(KEYS)
+    splits = np.array([split or "" for split in part.splits(KEYS) or []])
+    assert set(splits[~inside]) == {""}
+    assert set(splits[inside]) == {"S_S", "S_C", "S_I"}
+    f, g = part.contrast(KEYS)
+    assert not (f | g)[~inside].any()

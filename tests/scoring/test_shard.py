@@ -210,3 +210,53 @@ def test_a_field_of_the_json_can_be_the_text(tmp_path: Path) -> None:
     failed = found.errors.to_pylist()
     assert {row["error"] for row in failed} == {"too_few_modalities"}
     assert json.loads(json.dumps(failed))
+
+
+@pytest.mark.parametrize("kind", ["complementary_halves", "leave_subset_out", "candidate"])
+def test_outside_the_pool_there_is_only_the_out_of_sample_consistency(
+    tmp_path: Path, kind: str
+) -> None:
+    sets = (f"design.kind={kind}", "design.models=4", "design.pool=0.4", "held_out.fraction=0.01")
+    run, shards = small_run(tmp_path, *sets)
+    rows = scored(run, shards.scored[0]).scores.to_pylist()
+    inside = run.design.in_pool([row["key"] for row in rows])
+    assert inside.any()
+    assert not inside.all()
+    for row, within in zip(rows, inside, strict=True):
+        if within:
+            assert row["n_in"] > 0
+            assert row["multimem"] is not None
+            continue
+        assert (row["n_in"], row["n_out"]) == (0, 4)
+        assert row["cmc_out"] == pytest.approx(np.mean(row["cmc"]), abs=1e-5)
+        undefined = ("cmc_in", "multimem", "multimem_se", "multimem_normalized", "split")
+        assert all(row[name] is None for name in undefined)
+        assert row["attribution_text"] is row["clipmem_audio_text"] is None
+
+
+def test_models_train_on_the_shards_of_the_pool_only(tmp_path: Path) -> None:
+    write_shards(tmp_path / "shards", 40, 8)
+    run, shards = small_run(tmp_path, "design.pool_shards=3", "held_out.fraction=0.01")
+    pool = [s.url for s in shards.scored if run.trains_on(s.url)]
+    assert len(pool) == 3
+    # More shards keep those that there were: models of the smaller pool saw a part of the larger.
+    wider, _ = small_run(tmp_path, "design.pool_shards=5", "held_out.fraction=0.01")
+    assert {u for u in pool if wider.trains_on(u)} == set(pool)
+    for shard in shards.scored[:4]:
+        rows = scored(run, shard).scores.to_pylist()
+        for row in rows:
+            assert (row["n_in"] > 0) == (shard.url in pool)
+            assert (row["multimem"] is not None) == (shard.url in pool)
+            assert row["cmc_out"] is not None
+    again = Run.from_json(
+        {
+            "config": run.config.model_dump(mode="json"),
+            "fields": run.fields,
+            "label": None,
+            "shard_set": run.shard_set,
+            "pool_below": run.pool_below,
+        }
+    )
+    assert [again.trains_on(s.url) for s in shards.scored] == [
+        run.trains_on(s.url) for s in shards.scored
+    ]
