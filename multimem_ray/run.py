@@ -130,7 +130,7 @@ class Run:
         """
         if self.pool_below >= 1.0:
             return True
-        return _pool_places(self.config, [shard])[0] <= self.pool_below
+        return bool(_pool_places(self.config, [shard])[0] <= self.pool_below)
 
     def sides(self, groups: Sequence[str], shard: str) -> tuple[BoolMatrix, BoolMatrix, BoolMatrix]:
         """(members, f, g), each (N, M): who trained on samples of one shard, and what is compared.
