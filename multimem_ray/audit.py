@@ -6,11 +6,13 @@ Every stage does what is missing and nothing else, so running it again resumes i
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 from multimem_ray.config import Config
+from multimem_ray.planning.timings import compare, record
 from multimem_ray.progress import Progress
-from multimem_ray.ray_session import ray_session
+from multimem_ray.ray_session import cluster_cpus, cluster_gpus, ray_session
 from multimem_ray.run import Run, Shards, open_run
 from multimem_ray.storage import Storage
 
@@ -72,6 +74,7 @@ def write_summary(config: Config, progress: Progress) -> dict[str, Any]:
         summary = summarize(
             table, planted=config.data.planted, progress=lambda done, _: shown.update(done)
         )
+    summary["plan"] = compare(config.output, storage)
     url = storage.join(config.output, "summary.json")
     storage.write_atomic(url, json.dumps(summary, indent=1).encode())
     return summary
@@ -108,16 +111,25 @@ def in_bytes(size: float) -> str:
 def _train(run: Run, shards: Shards, progress: Progress) -> None:
     from multimem_ray.training.trainer import train
 
+    started = time.monotonic()
     trained = train(run, shards.scored, progress)
+    _record(run, "train", started, len(trained))
     if not trained:
         progress.say("reference models: all trained before")
 
 
 def _score(run: Run, shards: Shards, progress: Progress) -> None:
-    from multimem_ray.scoring.pipeline import score
+    from multimem_ray.scoring.pipeline import commit_log, score
 
+    started = time.monotonic()
+    _, todo = commit_log(run).split(shards.scored)
     totals = score(run, shards, progress)
+    _record(run, "score", started, len(todo))
     progress.say(
         f"{totals.shards} shards: {totals.rows} samples scored, {totals.held_out} held out, "
         f"{totals.errors} in errors/"
     )
+
+
+def _record(run: Run, stage: str, started: float, done: int) -> None:
+    record(run, stage, time.monotonic() - started, done, cluster_cpus(), cluster_gpus())

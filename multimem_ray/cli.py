@@ -101,6 +101,34 @@ def evaluate(config: ConfigFile = None, set_: Overrides = None) -> None:
 
 
 @app.command()
+def plan(
+    config: ConfigFile = None,
+    set_: Overrides = None,
+    probe: Annotated[bool, typer.Option(help="measure a few samples on this machine")] = False,
+    save: Annotated[
+        bool, typer.Option(help="keep plan.json in the output, to be compared after the run")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+) -> None:
+    """What a run would read, train and score, and with --probe what it would take.
+
+    Nothing is started, and nothing is written without --save.
+    """
+    from multimem_ray.planning import plan as planning
+
+    if save and not probe:
+        raise ConfigError("--save keeps an estimate, which needs --probe")
+    made = planning.make_plan(_load(config, set_), _progress(), probing=probe, save=save)
+    if as_json:
+        typer.echo(json.dumps(made.as_json(), indent=1))
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in made.lines():
+        table.add_row(name, value)
+    _out().print(table)
+
+
+@app.command()
 def top(
     output: RunFolder,
     n: Annotated[int, typer.Option("-n", help="how many")] = 20,

@@ -214,6 +214,22 @@ class ReportConfig(Section):
     title: str | None = None
 
 
+class PricesConfig(Section):
+    """What the cluster costs; only used to estimate."""
+
+    cpu_hour: float = Field(0.0, ge=0, description="of one core")
+    gpu_hour: float = Field(0.0, ge=0, description="of one GPU, without the cores beside it")
+
+
+class PlanConfig(Section):
+    """The cluster that `multimem plan` estimates for."""
+
+    cpus: int | None = Field(None, ge=1, description="cores in all; default those of this machine")
+    gpus: int | None = Field(None, ge=0, description="GPUs in all; default those of this machine")
+    prices: PricesConfig = PricesConfig()
+    currency: str = "USD"
+
+
 class Config(Section):
     """One audit."""
 
@@ -231,6 +247,7 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     report: ReportConfig = ReportConfig()
     storage: StorageConfig = StorageConfig()
+    plan: PlanConfig = PlanConfig()
 
     @model_validator(mode="after")
     def _combinations(self) -> Config:
@@ -255,7 +272,8 @@ class Config(Section):
     def score_relevant(self) -> dict[str, Any]:
         """The part of the configuration that the scores depend on."""
         kept = self.model_dump(
-            mode="json", exclude={"output", "resources", "evaluation", "report", "storage"}
+            mode="json",
+            exclude={"output", "resources", "evaluation", "report", "storage", "plan"},
         )
         # Which shards there are is told by what was found, not by how the list was written.
         del kept["data"]["shards"], kept["held_out"]["shards"]

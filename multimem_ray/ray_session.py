@@ -52,7 +52,12 @@ def ray_session(config: Config) -> Iterator[None]:
             object_store_memory=_OBJECT_STORE_BYTES,
         )
     else:
-        ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": _QUIET})
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            configure_logging=False,
+            runtime_env={"env_vars": _QUIET},
+        )
     try:
         yield
     finally:

@@ -47,6 +47,14 @@ def print_summary(summary: Mapping[str, Any], output: str, console: Console) -> 
         say(f"by modality: {parts}")
     if summary["planted"]:
         console.print(_planted_table(summary["planted"]))
+    plan = summary.get("plan")
+    if plan:
+        total = plan["total"]
+        say(
+            f"took {total['actual_s']:.0f} s, {total['ratio']:.2f} times the planned "
+            f"{total['estimated_s']:.0f} s"
+            + ("" if plan["same_cluster"] else " (planned for another cluster)")
+        )
     say(f"look at {output}/report.html, or: multimem top {output}")
 
 

@@ -27,6 +27,7 @@ from multimem_ray.progress import Board, Progress, finished_with_progress
 from multimem_ray.ray_session import cluster_cpus, cluster_gpus
 from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo
+from multimem_ray.training.layout import Layout, pack
 from multimem_ray.training.worker import BankTask, cache_folder, train_bank
 
 logger = logging.getLogger(__name__)
@@ -44,42 +45,37 @@ def train(run: Run, shards: Sequence[FileInfo], progress: Progress) -> list[str]
     todo = [m for m in run.design.model_ids() if not run.model_folder(m).is_done()]
     if not todo:
         return []
-    pool = [shard for shard in shards if run.trains_on(shard.url)]
-    per_bank, window, threads = layout(run, len(todo))
-    packed = [todo[i : i + per_bank] for i in range(0, len(todo), per_bank)]
+    trained_on = [shard for shard in shards if run.trains_on(shard.url)]
+    packing = layout(run, len(todo))
+    packed = packing.banks(todo)
     progress.say(
         f"training {len(todo)} reference models in {len(packed)} "
         f"bank{'s' if len(packed) > 1 else ''}, {run.config.training.epochs} epochs"
-        + (f", on {len(pool)} of {len(shards)} shards" if len(pool) < len(shards) else "")
+        + (f", on {len(trained_on)} of {len(shards)} shards" if trained_on != list(shards) else "")
     )
     board = Board.create()
-    shared = ray.put(pool)
+    shared = ray.put(trained_on)
     total = len(todo) * run.config.training.epochs
     # Threads of this process, not Ray tasks: fit() only waits, and a task would be one more
     # process that loads all of torch first.
-    with progress.task("train", total, unit="epochs") as shown, ThreadPoolExecutor(window) as banks:
-        running = [banks.submit(_fit, run, shared, ids, threads, board) for ids in packed]
+    with (
+        progress.task("train", total, unit="epochs") as shown,
+        ThreadPoolExecutor(packing.at_once) as pool,
+    ):
+        running = [pool.submit(_fit, run, shared, ids, packing.threads, board) for ids in packed]
         try:
             for done in finished_with_progress(running, board, "train", shown):
                 _raise_cause(done)
         except BaseException:
-            banks.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
     _drop_cache(run)
     return todo
 
 
-def layout(run: Run, models: int) -> tuple[int, int, int]:
-    """Models per bank, banks at once, and threads of a bank, from the config or the cluster."""
-    wanted = run.config.resources.train
-    at_once = 1
-    if wanted.concurrent_banks != "auto":
-        at_once = wanted.concurrent_banks
-    elif wanted.gpus:
-        at_once = max(1, int(cluster_gpus() / wanted.gpus))
-    per_bank = -(-models // at_once) if wanted.models_per_bank == "auto" else wanted.models_per_bank
-    cpus = max(1, cluster_cpus() // at_once) if wanted.cpus == "auto" else wanted.cpus
-    return per_bank, at_once, min(cpus, per_bank)
+def layout(run: Run, models: int) -> Layout:
+    """How models are packed on the cluster that is there now."""
+    return pack(run.config.resources.train, models, cluster_cpus(), cluster_gpus())
 
 
 def _fit(

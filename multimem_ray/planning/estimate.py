@@ -1,0 +1,116 @@
+"""Hours, wall time and cost of a run on a cluster, from the work and what a sample costs.
+
+A bank's epoch is as slow as the slowest of three: one thread makes the views of its samples, its
+models step in threads of their own (or one after the other on its GPU), and both together share
+the bank's cores. The first epoch also decodes, on all cores that are free; so does every other
+one, if the decoded samples don't fit the cache. Scoring shares everything among its actors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from multimem_ray.config import Config, PlanConfig
+from multimem_ray.planning.probe import Speed
+from multimem_ray.planning.work import Work
+
+# What a Ray Train run and a Ray Data pipeline take to start, on two cores, with nodes at hand.
+START_BANK_S, START_SCORING_S = 20.0, 20.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run takes on a cluster of ``cpus`` cores and ``gpus`` GPUs.
+
+    Hours of cores and GPUs are those of work, wherever it is done; seconds are wall time.
+    """
+
+    cpus: int
+    gpus: int
+    train_s: float
+    score_s: float
+    train_cpu_hours: float
+    score_cpu_hours: float
+    train_gpu_hours: float
+    score_gpu_hours: float
+    cost: float | None
+    currency: str
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds from start to end."""
+        return self.train_s + self.score_s
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``plan.json``."""
+        return asdict(self) | {"wall_s": self.wall_s}
+
+
+def estimate(config: Config, work: Work, speed: Speed, cpus: int, gpus: int) -> Estimate:
+    """Estimate a run on a cluster of so many cores and GPUs."""
+    train_s, train_core_s, train_gpu_s = _training(config, work, speed, cpus)
+    score_s, score_core_s, score_gpu_s = _scoring(config, work, speed, cpus, gpus)
+    return Estimate(
+        cpus=cpus,
+        gpus=gpus,
+        train_s=train_s,
+        score_s=score_s,
+        train_cpu_hours=train_core_s / 3600,
+        score_cpu_hours=score_core_s / 3600,
+        train_gpu_hours=train_gpu_s / 3600,
+        score_gpu_hours=score_gpu_s / 3600,
+        cost=_cost(config.plan, train_s + score_s, cpus, gpus),
+        currency=config.plan.currency,
+    )
+
+
+def _training(config: Config, work: Work, speed: Speed, cpus: int) -> tuple[float, float, float]:
+    """Wall seconds, core seconds, GPU seconds."""
+    epochs, layout = config.training.epochs, work.layout
+    per_bank = min(layout.per_bank, work.models)
+    share = sum(work.shares) / work.models
+    fits = work.trainable * speed.decoded_bytes <= config.training.cache_gb * 1e9
+    decode = work.trainable * (speed.read + speed.decode) * (1 if fits else epochs)
+    views = epochs * work.trainable * speed.train_view
+    steps = epochs * work.trainable * share * per_bank * speed.train_step
+    cores = max(1.0, cpus / layout.at_once)
+    if speed.gpu:
+        busy = max(views, steps, views / cores)
+        core_s, gpu_s = decode + views, steps
+    else:
+        busy = max(views, steps / layout.threads, (views + steps) / cores)
+        core_s, gpu_s = decode + views + steps, 0.0
+    bank_s = START_BANK_S + decode / cores + busy
+    rounds = -(-work.banks // layout.at_once)
+    return rounds * bank_s, work.banks * core_s, work.banks * gpu_s
+
+
+def _scoring(
+    config: Config, work: Work, speed: Speed, cpus: int, gpus: int
+) -> tuple[float, float, float]:
+    """Wall seconds, core seconds, GPU seconds."""
+    samples = work.samples - (work.held_out if config.held_out.shards is None else 0)
+    samples += work.held_out_used
+    embed = samples * work.models * speed.score_embed
+    core_s = samples * (speed.read + speed.decode + speed.score_views + speed.score_rows)
+    resources = config.resources.score
+    if not speed.gpu:
+        cores = min(cpus, _actors(config, cpus) * resources.cpus)
+        return START_SCORING_S + (core_s + embed) / cores, core_s + embed, 0.0
+    at_work = max(1.0, min(float(gpus), _actors(config, cpus) * resources.gpus))
+    return START_SCORING_S + max(core_s / cpus, embed / at_work), core_s, embed
+
+
+def _actors(config: Config, cpus: int) -> int:
+    wanted = config.resources.score.actors
+    if wanted == "auto":
+        return max(1, cpus // config.resources.score.cpus)
+    return wanted if isinstance(wanted, int) else wanted[1]
+
+
+def _cost(plan: PlanConfig, seconds: float, cpus: int, gpus: int) -> float | None:
+    """The whole cluster for the whole time; None without prices."""
+    if not plan.prices.cpu_hour and not plan.prices.gpu_hour:
+        return None
+    return seconds / 3600 * (cpus * plan.prices.cpu_hour + gpus * plan.prices.gpu_hour)

@@ -1,0 +1,159 @@
+"""The plan of a configuration: what there is to do, and what it would take."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from multimem_ray.config import Config
+from multimem_ray.planning.estimate import Estimate, estimate
+from multimem_ray.planning.probe import Speed, probe
+from multimem_ray.planning.timings import save_plan
+from multimem_ray.planning.work import Work, survey
+from multimem_ray.progress import Progress
+from multimem_ray.run import Run, inspect
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan; speed and estimate are None if nothing was measured."""
+
+    run: Run
+    work: Work
+    speed: Speed | None
+    estimate: Estimate | None
+    hints: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, as plain JSON."""
+        return {
+            "work": asdict(self.work)
+            | {"model_bytes": self.work.model_bytes, "bank_bytes": self.work.bank_bytes},
+            "speed": None if self.speed is None else asdict(self.speed),
+            "estimate": None if self.estimate is None else self.estimate.as_json(),
+            "hints": list(self.hints),
+        }
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Name and value of each fact, for a person."""
+        yield from _work_lines(self.work)
+        if self.speed is not None and self.estimate is not None:
+            yield from _speed_lines(self.speed, self.work)
+            yield from _estimate_lines(self.estimate)
+        else:
+            yield "time and cost", "with --probe"
+        for hint in self.hints:
+            yield "mind", hint
+
+
+def make_plan(config: Config, progress: Progress, *, probing: bool, save: bool = False) -> Plan:
+    """Plan a run, starting nothing.
+
+    Args:
+        probing: Measure a few samples, which takes some seconds.
+        save: Keep the plan in the output; the only thing that is ever written.
+
+    Raises:
+        MultiMemError: What would stop the run as well: see :func:`multimem_ray.run.inspect`.
+    """
+    run, shards = inspect(config)
+    cpus = config.plan.cpus or os.cpu_count() or 1
+    gpus = torch.cuda.device_count() if config.plan.gpus is None else config.plan.gpus
+    work = survey(run, shards, cpus, gpus)
+    if not probing:
+        return Plan(run, work, None, None, _hints(config, work, None))
+    progress.say("measuring a few samples")
+    speed = probe(run, shards)
+    made = Plan(
+        run, work, speed, estimate(config, work, speed, cpus, gpus), _hints(config, work, speed)
+    )
+    if save:
+        progress.say(f"plan: {save_plan(run, made.as_json())}")
+    return made
+
+
+def _hints(config: Config, work: Work, speed: Speed | None) -> tuple[str, ...]:
+    found = []
+    wants_gpu = config.resources.train.gpus or config.resources.score.gpus
+    if speed is not None and wants_gpu and speed.gpu is None:
+        found.append("no GPU here: models were measured on the CPU, GPUs will be much faster")
+    if work.missing:
+        found.append(f"{work.missing} shards are missing; they are listed in errors/")
+    if work.held_out_used < 100:
+        found.append(
+            f"only about {work.held_out_used} held-out samples: their means will be noisy; raise "
+            "held_out.fraction"
+        )
+    least = min(work.shares) * work.trainable
+    if least < config.training.batch_size:
+        found.append(
+            f"a model trains on about {least:.0f} samples, less than one batch of "
+            f"{config.training.batch_size}"
+        )
+    return tuple(found)
+
+
+def _work_lines(work: Work) -> Iterator[tuple[str, str]]:
+    missing = f", {work.missing} missing" if work.missing else ""
+    yield "shards", f"{work.shards:,}, {_bytes(work.size)}{missing}"
+    yield "samples", f"about {work.samples:,}, {_bytes(work.size / work.samples)} each"
+    yield "held out", f"about {work.held_out:,}, of which {work.held_out_used:,} are used"
+    pool = f" in {work.pool_shards:,} shards" if work.pool_shards < work.shards else ""
+    yield "trained on", f"about {work.trainable:,}{pool}"
+    mean = sum(work.shares) / work.models * work.trainable
+    yield "reference models", f"{work.models}, each on about {mean:,.0f} samples"
+    layout = work.layout
+    size, at_once = min(layout.per_bank, work.models), min(layout.at_once, work.banks)
+    yield "banks", f"{work.banks} of up to {size} models, {at_once} at once"
+    yield "parameters", f"{work.parameters:,} per model"
+    yield (
+        "memory of a bank",
+        f"{_bytes(work.bank_bytes)}: weights, gradients, optimizer; activations on top",
+    )
+
+
+def _speed_lines(speed: Speed, work: Work) -> Iterator[tuple[str, str]]:
+    device = speed.gpu or "one core"
+    yield "read and decode", f"{1 / (speed.read + speed.decode):,.0f} samples/s on one core"
+    yield "train", f"{1 / speed.train_step:,.0f} samples/s of one model on {device}"
+    embed = work.models * speed.score_embed
+    yield "embed", f"{1 / embed:,.0f} samples/s with {work.models} models on {device}"
+    if speed.step_peak_bytes is not None:
+        yield "memory of a step", f"{_bytes(speed.step_peak_bytes)} for one model"
+
+
+def _estimate_lines(made: Estimate) -> Iterator[tuple[str, str]]:
+    yield "cluster", f"{made.cpus} cores, {made.gpus} GPUs"
+    yield (
+        "core-hours",
+        f"{made.train_cpu_hours:,.2f} to train, {made.score_cpu_hours:,.2f} to score",
+    )
+    if made.train_gpu_hours or made.score_gpu_hours:
+        yield (
+            "GPU-hours",
+            f"{made.train_gpu_hours:,.2f} to train, {made.score_gpu_hours:,.2f} to score",
+        )
+    parts = f"{_duration(made.train_s)} to train, {_duration(made.score_s)} to score"
+    yield "wall time", f"{_duration(made.wall_s)}: {parts}"
+    cost = "no prices in plan.prices" if made.cost is None else f"{made.cost:,.2f} {made.currency}"
+    yield "cost", cost
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} PB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:,.1f} h"

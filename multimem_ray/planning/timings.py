@@ -1,0 +1,78 @@
+"""How long the stages of a run really took, and how far the estimate was from that.
+
+``timings.json`` in the output has one entry for each stage of each attempt; a resumed run is the
+sum of its attempts. ``plan.json``, if it was saved, is what had been expected.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from multimem_ray.run import Run
+from multimem_ray.storage import Storage
+
+STAGES = ("train", "score")
+
+
+def record(run: Run, stage: str, seconds: float, done: int, cpus: int, gpus: int) -> None:
+    """Add a stage of this attempt.
+
+    Args:
+        done: Models trained, or shards scored; a stage that had nothing to do is not recorded.
+    """
+    if not done:
+        return
+    url = run.path("timings.json")
+    entry = {
+        "stage": stage,
+        "seconds": round(seconds, 3),
+        "done": done,
+        "cpus": cpus,
+        "gpus": gpus,
+        "fingerprint": run.fingerprint,
+        "finished_at": time.time(),
+    }
+    entries = [*_read(run.storage, url, []), entry]
+    run.storage.write_atomic(url, json.dumps(entries, indent=1).encode())
+
+
+def save_plan(run: Run, content: dict[str, Any]) -> str:
+    """Keep an estimate, to be compared when the run is over."""
+    url = run.path("plan.json")
+    named = {"fingerprint": run.fingerprint, **content}
+    run.storage.write_atomic(url, json.dumps(named, indent=1).encode())
+    return url
+
+
+def compare(output: str, storage: Storage) -> dict[str, Any] | None:
+    """What was expected, what it took, and the quotient, per stage and in all; None without both.
+
+    Returns:
+        ``estimated_s``, ``actual_s`` and ``ratio`` (actual by estimated) for ``train``, ``score``
+        and ``total``; ``same_cluster`` tells whether the estimate was for the cluster it ran on.
+    """
+    plan = _read(storage, storage.join(output, "plan.json"), {})
+    entries = _read(storage, storage.join(output, "timings.json"), [])
+    entries = [e for e in entries if e["fingerprint"] == plan.get("fingerprint")]
+    expected = plan.get("estimate")
+    if not expected or {e["stage"] for e in entries} != set(STAGES):
+        return None
+    took = {s: sum(e["seconds"] for e in entries if e["stage"] == s) for s in STAGES}
+    known = {s: float(expected[f"{s}_s"]) for s in STAGES}
+    took["total"], known["total"] = sum(took.values()), sum(known.values())
+    cluster = (expected["cpus"], expected["gpus"])
+    rows: dict[str, Any] = {
+        stage: {
+            "estimated_s": known[stage],
+            "actual_s": took[stage],
+            "ratio": took[stage] / known[stage] if known[stage] else None,
+        }
+        for stage in took
+    }
+    return rows | {"same_cluster": all((e["cpus"], e["gpus"]) == cluster for e in entries)}
+
+
+def _read(storage: Storage, url: str, absent: Any) -> Any:
+    return json.loads(storage.read_bytes(url)) if storage.exists(url) else absent

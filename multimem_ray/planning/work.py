@@ -1,0 +1,137 @@
+"""What is to be read, trained and scored.
+
+The number of samples is estimated: from a few shards, the first samples tell how many bytes of
+archive a sample takes, and the sizes of all shards are known from the listing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from multimem_ray.errors import ShardError
+from multimem_ray.models.contrastive import build_model
+from multimem_ray.run import Run, Shards
+from multimem_ray.sample import Sample
+from multimem_ray.shards.reader import read_shard
+from multimem_ray.storage import FileInfo
+from multimem_ray.training.layout import Layout, pack
+
+SHARDS_LOOKED_AT, SAMPLES_LOOKED_AT = 4, 256
+_BLOCK = 512
+# Weight, gradient and two moments of AdamW, float32 each.
+_BYTES_PER_PARAMETER = 16
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run has to do.
+
+    Args:
+        shards: Number of shards that are scored; with those of the held-out set in ``held_out``.
+        size: Their bytes.
+        missing: Shards that are named and not there.
+        samples: Estimated number of samples in them.
+        held_out: Estimated number of samples held out, of which ``held_out_used`` are embedded.
+        pool_shards: Number of shards that training reads.
+        trainable: Estimated number of samples that may be trained on.
+        shares: Per model, the share of the trainable samples that it trains on.
+        layout: How the models are packed.
+        banks: Number of banks.
+        parameters: Of one model.
+    """
+
+    shards: int
+    size: int
+    missing: int
+    samples: int
+    held_out: int
+    held_out_used: int
+    pool_shards: int
+    trainable: int
+    shares: Sequence[float]
+    layout: Layout
+    banks: int
+    parameters: int
+
+    @property
+    def models(self) -> int:
+        """Number of reference models."""
+        return len(self.shares)
+
+    @property
+    def model_bytes(self) -> int:
+        """Weights, gradients and optimizer state of one model in training."""
+        return self.parameters * _BYTES_PER_PARAMETER
+
+    @property
+    def bank_bytes(self) -> int:
+        """The same for a full bank; activations come on top."""
+        return self.model_bytes * min(self.layout.per_bank, self.models)
+
+
+def survey(run: Run, shards: Shards, cpus: int, gpus: int) -> Work:
+    """What the run has to do on a cluster of so many cores and GPUs.
+
+    Raises:
+        ShardError: A shard that was looked at cannot be read.
+    """
+    config = run.config
+    size = sum(shard.size for shard in shards.scored)
+    per_sample = bytes_per_sample(run, shards.scored)
+    samples = round(size / per_sample)
+    if shards.held_out:
+        held_out = round(sum(shard.size for shard in shards.held_out) / per_sample)
+        kept = 1.0
+    else:
+        held_out = round(samples * config.held_out.fraction)
+        kept = 1.0 - config.held_out.fraction
+    pool = [shard for shard in shards.scored if run.trains_on(shard.url)]
+    share_of_bytes = sum(shard.size for shard in pool) / max(size, 1)
+    shares = run.design.shares()
+    layout = pack(config.resources.train, len(shares), cpus, gpus)
+    model = build_model(config.model, run.decoder.modalities, seed=0)
+    return Work(
+        shards=len(shards.scored),
+        size=size,
+        missing=len(shards.missing),
+        samples=samples,
+        held_out=held_out,
+        held_out_used=min(held_out, config.held_out.max_samples),
+        pool_shards=len(pool),
+        trainable=round(samples * kept * share_of_bytes * config.design.pool),
+        shares=shares,
+        layout=layout,
+        banks=len(layout.banks(run.design.model_ids())),
+        parameters=sum(p.numel() for p in model.parameters()),
+    )
+
+
+def bytes_per_sample(run: Run, shards: Sequence[FileInfo]) -> float:
+    """Mean bytes of archive that a sample takes, from the first samples of a few shards.
+
+    Raises:
+        ShardError: None of them holds a sample.
+    """
+    taken = [_archived(sample) for shard in spread(shards) for sample in first(run, shard)]
+    if not taken:
+        raise ShardError("holds no sample that can be read", shards[0].url)
+    return sum(taken) / len(taken)
+
+
+def spread(shards: Sequence[FileInfo], count: int = SHARDS_LOOKED_AT) -> Sequence[FileInfo]:
+    """A few shards from all over the list."""
+    step = max(1, len(shards) // count)
+    return shards[::step][:count]
+
+
+def first(run: Run, shard: FileInfo, count: int = SAMPLES_LOOKED_AT) -> Iterator[Sample]:
+    """The first readable samples of a shard."""
+    found = (item for item in read_shard(shard.url, run.storage) if isinstance(item, Sample))
+    return islice(found, count)
+
+
+def _archived(sample: Sample) -> int:
+    """Bytes of its members in a tar file: a header each, and content in whole blocks."""
+    return sum(_BLOCK + -(-len(data) // _BLOCK) * _BLOCK for data in sample.members.values())

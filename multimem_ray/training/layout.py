@@ -1,0 +1,44 @@
+"""How models are packed into banks: from the configuration, or from what the cluster has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from multimem_ray.config import TrainResources
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A packing.
+
+    Args:
+        per_bank: Models in a bank.
+        at_once: Banks that run at the same time.
+        threads: Models of a bank that step at the same time on a CPU.
+    """
+
+    per_bank: int
+    at_once: int
+    threads: int
+
+    def banks(self, models: Sequence[str]) -> list[list[str]]:
+        """The models of each bank."""
+        starts = range(0, len(models), self.per_bank)
+        return [list(models[start : start + self.per_bank]) for start in starts]
+
+
+def pack(wanted: TrainResources, models: int, cpus: int, gpus: int) -> Layout:
+    """Pack ``models`` models on a cluster of so many cores and GPUs.
+
+    ``auto`` fills the GPUs with one bank each, or makes one bank where there are none: what is
+    read and decoded for one model serves all of its bank.
+    """
+    at_once = 1
+    if wanted.concurrent_banks != "auto":
+        at_once = wanted.concurrent_banks
+    elif wanted.gpus:
+        at_once = max(1, min(int(gpus / wanted.gpus), models))
+    per_bank = -(-models // at_once) if wanted.models_per_bank == "auto" else wanted.models_per_bank
+    cores = max(1, cpus // at_once) if wanted.cpus == "auto" else wanted.cpus
+    return Layout(per_bank, at_once, min(cores, per_bank))

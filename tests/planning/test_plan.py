@@ -1,0 +1,144 @@
+"""A plan counts what there is, measures on demand, and starts and writes nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import ray
+
+from multimem_ray.config import TrainResources
+from multimem_ray.errors import ConfigError
+from multimem_ray.planning.estimate import START_BANK_S, START_SCORING_S, estimate
+from multimem_ray.planning.plan import Plan, make_plan
+from multimem_ray.planning.probe import Speed
+from multimem_ray.planning.work import Work, survey
+from multimem_ray.progress import Progress
+from multimem_ray.training.layout import Layout, pack
+from tests.small import small_config, small_run, write_shards
+
+SPEED = Speed(
+    read=0.001, decode=0.009, decoded_bytes=1e4, train_view=0.001, train_step=0.002,
+    score_views=0.004, score_embed=0.001, score_rows=0.001, gpu=None, step_peak_bytes=None,
+    samples=100,
+)  # fmt: skip
+
+
+def planned(tmp_path: Path, *sets: str, probing: bool = False, save: bool = False) -> Plan:
+    if not (tmp_path / "shards").exists():
+        write_shards(tmp_path / "shards")
+    config = small_config(tmp_path / "shards", tmp_path / "out", *sets)
+    return make_plan(config, Progress(), probing=probing, save=save)
+
+
+def test_counts_what_there_is(tmp_path: Path) -> None:
+    work = planned(tmp_path, "design.models=4", "held_out.fraction=0.25").work
+    assert work.shards == 2
+    assert work.samples == pytest.approx(40, abs=2)
+    assert work.held_out == round(work.samples * 0.25)
+    assert work.trainable == pytest.approx(work.samples * 0.75, abs=1)
+    assert work.models == 4
+    assert work.parameters > 1000
+    assert work.bank_bytes == 4 * 16 * work.parameters
+
+
+def test_pool_bounds_training_only(tmp_path: Path) -> None:
+    write_shards(tmp_path / "shards", 40, 8)
+    whole = planned(tmp_path).work
+    part = planned(tmp_path, "design.pool_shards=2", "design.pool=0.5").work
+    assert (part.shards, part.pool_shards) == (8, 2)
+    assert part.samples == whole.samples
+    assert part.trainable == pytest.approx(whole.trainable / 8, abs=1)
+
+
+def test_held_out_shards_are_counted_apart(tmp_path: Path) -> None:
+    write_shards(tmp_path / "shards", 40, 4)
+    last = max((tmp_path / "shards").glob("*.tar"))
+    run, shards = small_run(tmp_path, f"held_out.shards={last}")
+    work = survey(run, shards, 2, 0)
+    assert work.shards == 3
+    assert work.samples == pytest.approx(30, abs=2)
+    assert work.held_out == pytest.approx(10, abs=2)
+    assert work.trainable == work.samples
+
+
+def test_nothing_is_started_or_written(tmp_path: Path) -> None:
+    made = planned(tmp_path, probing=True)
+    assert not ray.is_initialized()
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "cache").exists()
+    assert made.speed is not None
+    assert made.estimate is not None
+    parts = {k: v for k, v in made.as_json()["speed"].items() if isinstance(v, float)}
+    assert all(value > 0 for value in parts.values()), parts
+    assert made.estimate.wall_s > START_BANK_S + START_SCORING_S
+    assert made.estimate.cost is None
+    names = dict(made.lines())
+    assert {"shards", "banks", "wall time", "core-hours"} <= set(names)
+
+
+def test_what_is_saved_is_what_is_shown(tmp_path: Path) -> None:
+    made = planned(tmp_path, probing=True, save=True)
+    saved = json.loads((tmp_path / "out" / "plan.json").read_text("utf-8"))
+    assert saved["estimate"] == made.as_json()["estimate"]
+    assert saved["fingerprint"] == made.run.fingerprint
+
+
+def test_prices_make_a_cost_and_change_no_score(tmp_path: Path) -> None:
+    prices = ("plan.prices.cpu_hour=0.05", "plan.prices.gpu_hour=1", "plan.cpus=4", "plan.gpus=2")
+    made = planned(tmp_path, *prices, probing=True)
+    assert made.estimate is not None
+    assert made.estimate.cost == pytest.approx(made.estimate.wall_s / 3600 * (4 * 0.05 + 2))
+    assert made.run.fingerprint == planned(tmp_path).run.fingerprint
+
+
+def test_a_mistake_is_found_before_anything_is_paid(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.fields\.video"):
+        planned(tmp_path, "data.fields={video: mp4, text: txt}")
+
+
+def work(samples: int, models: int, layout: Layout) -> Work:
+    banks = -(-models // layout.per_bank)
+    return Work(
+        shards=10, size=samples * 1000, missing=0, samples=samples, held_out=0, held_out_used=0,
+        pool_shards=10, trainable=samples, shares=[0.5] * models, layout=layout, banks=banks,
+        parameters=1000,
+    )  # fmt: skip
+
+
+def test_estimate_by_hand(tmp_path: Path) -> None:
+    config = small_config(tmp_path, tmp_path / "out", "training.epochs=10")
+    made = estimate(config, work(1000, 4, Layout(4, 1, 2)), SPEED, cpus=2, gpus=0)
+    # decode 1000 × 10 ms on two cores; views 10 s and steps 10 × 1000 × ½ × 4 × 2 ms = 40 s,
+    # in two threads beside the views: (10 + 40) / 2.
+    assert made.train_s == pytest.approx(START_BANK_S + 5 + 25)
+    assert made.train_cpu_hours == pytest.approx((10 + 10 + 40) / 3600)
+    # 1000 × (10 + 4 + 1 + 4 × 1) ms on two cores
+    assert made.score_s == pytest.approx(START_SCORING_S + 9.5)
+
+
+def test_banks_share_the_decoding_and_the_start(tmp_path: Path) -> None:
+    config = small_config(tmp_path, tmp_path / "out")
+    together = estimate(config, work(1000, 8, Layout(8, 1, 2)), SPEED, cpus=2, gpus=0)
+    alone = estimate(config, work(1000, 8, Layout(1, 1, 1)), SPEED, cpus=2, gpus=0)
+    assert alone.train_s > 2 * together.train_s
+
+
+def test_what_does_not_fit_the_cache_is_decoded_every_epoch(tmp_path: Path) -> None:
+    layout = Layout(4, 1, 2)
+    fits = small_config(tmp_path, tmp_path / "out", "training.epochs=10")
+    not_so = small_config(tmp_path, tmp_path / "out", "training.epochs=10", "training.cache_gb=0")
+    a, b = (estimate(c, work(1000, 4, layout), SPEED, cpus=2, gpus=0) for c in (fits, not_so))
+    assert b.train_s - a.train_s == pytest.approx(9 * 5)
+
+
+def test_layout() -> None:
+    auto = TrainResources()
+    assert pack(auto, 8, cpus=2, gpus=0) == Layout(8, 1, 2)
+    on_gpus = TrainResources(gpus=1)
+    assert pack(on_gpus, 8, cpus=16, gpus=4) == Layout(2, 4, 2)
+    assert pack(on_gpus, 2, cpus=16, gpus=8) == Layout(1, 2, 1)
+    fixed = TrainResources(models_per_bank=3, concurrent_banks=2, cpus=1)
+    assert pack(fixed, 8, cpus=16, gpus=0) == Layout(3, 2, 1)
+    assert pack(fixed, 8, 16, 0).banks(list("abcdefgh")) == [list("abc"), list("def"), list("gh")]
