@@ -107,7 +107,26 @@ class DesignConfig(Section):
 class ModelConfig(Section):
     """Architecture of every reference model."""
 
-    preset: str = Field("tiny", description="name of a preset: see `multimem config presets`")
+    preset: str | None = Field(
+        "tiny",
+        description="name of a preset: see `multimem config presets`; none with an adapter, unless "
+        "its training is wanted",
+    )
+    adapter: str | None = Field(
+        None,
+        description="your own model: open_clip:ARCH[/TAG or file], hf:ORG/NAME or hf:FOLDER, "
+        "local:FOLDER, plugin:package.module:factory",
+    )
+    init: str | None = Field(
+        None,
+        description="weights that every reference model starts from: the folder of a reference "
+        "model, or its model.safetensors; default: random, or the adapter's",
+    )
+    freeze: list[str] = Field(
+        default_factory=list,
+        description="not trained: modalities, or patterns of parameter names such as "
+        "'towers.text.*' and 'log_scales'",
+    )
     modalities: list[str] = Field(
         default_factory=list,
         description="what the model embeds; the shards must have all of it, and what else they "
@@ -312,7 +331,7 @@ def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
 
 def apply_overrides(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """Set dotted keys: ``training.epochs=3``; the value is read as YAML."""
-    merged = _merge({}, raw)
+    merged = _merge({}, _expanded(raw))
     for item in overrides:
         dotted, found, text = item.partition("=")
         if not found or not dotted.strip():
@@ -339,16 +358,40 @@ def resolve(raw: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: See :func:`load`.
     """
-    from multimem_ray.models.presets import preset_defaults
-
+    raw = _expanded(raw)
     _refuse_unknown(Config, raw, "")
-    model = raw.get("model") or {}
-    name = model.get("preset", "tiny") if isinstance(model, Mapping) else "tiny"
-    complete = _merge(_of_other_kinds(preset_defaults(str(name)), raw), raw)
+    complete = _merge(_of_other_kinds(_defaults(raw), raw), raw)
     try:
         return Config.model_validate(complete)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from error
+
+
+def _expanded(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The short form ``model: NAME`` written out; NAME is a preset, or an adapter by its colon."""
+    name = raw.get("model")
+    if not isinstance(name, str):
+        return dict(raw)
+    return {**raw, "model": {"adapter" if ":" in name else "preset": name}}
+
+
+def _defaults(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What preset and adapter give for the sections."""
+    from multimem_ray.models.presets import preset_defaults
+
+    model = raw.get("model")
+    model = model if isinstance(model, Mapping) else {}
+    if not model.get("adapter"):
+        return preset_defaults(str(model.get("preset") or "tiny"))
+    from multimem_ray.models.adapters import adapter_defaults
+
+    defaults = adapter_defaults(str(model["adapter"]))
+    if model.get("preset"):
+        training = preset_defaults(str(model["preset"])).get("training", {})
+        defaults["training"] = training
+    modalities = {*defaults["model"]["modalities"], *(model.get("towers") or {})}
+    defaults["model"] |= {"modalities": sorted(modalities), "preset": None}
+    return defaults
 
 
 def _of_other_kinds(defaults: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from multimem_ray.errors import ConfigError, ResumeError, SampleError, StorageEr
 from multimem_ray.modalities import registry
 from multimem_ray.modalities.decoder import Decoder
 from multimem_ray.modalities.fields import Fields, find_fields
+from multimem_ray.models.adapters import absolute_adapter
 from multimem_ray.models.checkpoint import ModelFolder
 from multimem_ray.sample import Sample
 from multimem_ray.shards.find import find_shards
@@ -276,7 +277,13 @@ def _absolute(config: Config, storage: Storage) -> Config:
     cache = str(Path(config.resources.cache_dir).expanduser().absolute())
     resources = config.resources.model_copy(update={"cache_dir": cache})
     output = _absolute_url(config.output, storage)
-    return config.model_copy(update={"output": output, "resources": resources})
+    model = config.model.model_copy(
+        update={
+            "adapter": config.model.adapter and absolute_adapter(config.model.adapter),
+            "init": config.model.init and _absolute_url(config.model.init, storage),
+        }
+    )
+    return config.model_copy(update={"output": output, "resources": resources, "model": model})
 
 
 def _absolute_url(url: str, storage: Storage) -> str:

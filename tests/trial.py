@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from multimem_ray.config import Config, apply_overrides, resolve
+from multimem_ray.errors import SampleError
 from multimem_ray.metric import MeanAccumulator
 from multimem_ray.run import Run, Shards, inspect
 from multimem_ray.sample import Sample
@@ -69,8 +71,11 @@ def means(run: Run, bank: ScoringBank, url: str) -> Tensor:
         if isinstance(sample, Sample)
         and run.held_out_rule.is_held_out([run.group(sample)], sample.shard)[0]
     ]
-    decoded = [run.decoder.decode(sample) for sample in held_out]
-    views = make_views(run, [sample.key for sample in held_out], decoded)
+    decoded = {}
+    for sample in held_out:
+        with contextlib.suppress(SampleError):
+            decoded[sample.key] = run.decoder.decode(sample)
+    views = make_views(run, list(decoded), list(decoded.values()))
     found = []
     for embedded in bank.embed(views):
         accumulator = MeanAccumulator(run.modalities, embedded.shape[-1])

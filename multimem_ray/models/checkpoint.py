@@ -77,11 +77,9 @@ class ModelFolder:
         """
         url = self.path("model.safetensors")
         try:
-            weights = load_tensors(self.storage.read_bytes(url))
-        except (StorageError, SafetensorError) as error:
-            raise ModelError(
-                f"{url}: cannot be loaded ({error}); remove the folder and train again"
-            ) from error
+            weights = read_weights(self.storage, url)
+        except ModelError as error:
+            raise ModelError(f"{error}; remove the folder and train again") from error
         load_weights(model, weights, url)
 
     def save_progress(
@@ -143,6 +141,19 @@ class ModelFolder:
         return [json.loads(line) for line in self.storage.read_bytes(url).splitlines()]
 
 
+def read_weights(storage: Storage, source: str) -> dict[str, Tensor]:
+    """Tensors of a safetensors file, or of a folder's ``model.safetensors``.
+
+    Raises:
+        ModelError: Missing or damaged, or of another format, which is not opened.
+    """
+    url = source if source.endswith(".safetensors") else storage.join(source, "model.safetensors")
+    try:
+        return load_tensors(storage.read_bytes(url))
+    except (StorageError, SafetensorError) as error:
+        raise ModelError(f"{url}: cannot be loaded ({error})") from error
+
+
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
     """Strict loading with an error that says what does not fit.
 
@@ -168,7 +179,15 @@ def _match_strides(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _flat(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    """Weights on the CPU; those that a model uses under two names are written twice."""
+    flat: dict[str, Tensor] = {}
+    known: set[int] = set()
+    for name, value in model.state_dict().items():
+        tensor = value.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        flat[name] = tensor.clone() if place in known else tensor
+        known.add(place)
+    return flat
 
 
 def _metadata(data: bytes) -> dict[str, str]:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from multimem_ray.config import ModelConfig
+from multimem_ray.config import ModelConfig, nearest
+from multimem_ray.errors import ConfigError
 from multimem_ray.modalities.base import Modality
+from multimem_ray.models.adapters import Adapted, adapter
+from multimem_ray.models.checkpoint import load_weights, read_weights
 from multimem_ray.models.loss import contrastive_loss, pairs_of
 from multimem_ray.models.towers import Tower, build_tower
+from multimem_ray.storage import Storage
 
 
 class ContrastiveModel(nn.Module):
@@ -21,31 +26,41 @@ class ContrastiveModel(nn.Module):
 
     ``prepare`` (no parameters, equal for all models of a bank) and ``embed`` are apart so that a
     bank of models prepares a batch once.
+
+    Args:
+        config: The section ``model``.
+        adapted: Towers, in the order of the modalities, and what they share.
     """
 
-    def __init__(self, config: ModelConfig, modalities: Sequence[Modality]) -> None:
+    def __init__(self, config: ModelConfig, adapted: Adapted) -> None:
         super().__init__()
-        self.modalities = tuple(modality.name for modality in modalities)
+        self.modalities = tuple(adapted.towers)
         self.dim = config.dim
-        self.towers = nn.ModuleDict(
-            {
-                modality.name: build_tower(
-                    modality.name, modality.spec, config.dim, config.towers.get(modality.name, {})
-                )
-                for modality in modalities
-            }
-        )
+        self.towers = nn.ModuleDict(adapted.towers)
+        self.shared = adapted.shared
         self.pairs = pairs_of(self.modalities)
         self.log_scale_max = math.log(config.logit_scale_max)
-        self.log_scales = nn.Parameter(torch.full((len(self.pairs),), math.log(config.logit_scale)))
+        scale = math.log(config.logit_scale) if adapted.log_scale is None else adapted.log_scale
+        self.log_scales = nn.Parameter(torch.full((len(self.pairs),), scale))
+
+    def train(self, mode: bool = True) -> ContrastiveModel:
+        """Training mode, but not for what is frozen: its running statistics must not move."""
+        super().train(mode)
+        for module in self.modules():
+            parameters = list(module.parameters())
+            if parameters and not any(p.requires_grad for p in parameters):
+                for inner in module.modules():
+                    inner.training = False
+        return self
+
+    def tower(self, name: str) -> Tower:
+        """The tower of a modality."""
+        return cast("Tower", self.towers[name])
 
     @torch.no_grad()
     def prepare(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Raw arrays, modality → (N_m, *shape), to features; nothing here has parameters."""
-        return {name: self._tower(name).prepare(raw) for name, raw in values.items()}
-
-    def _tower(self, name: str) -> Tower:
-        return cast("Tower", self.towers[name])
+        return {name: self.tower(name).prepare(raw) for name, raw in values.items()}
 
     def embed(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Features to L2-normalised embeddings, modality → (N_m, dim)."""
@@ -61,11 +76,83 @@ class ContrastiveModel(nn.Module):
         return contrastive_loss(self.embed(features), rows, by_pair)
 
 
-def build_model(config: ModelConfig, modalities: Sequence[Modality], seed: int) -> ContrastiveModel:
-    """A model with weights drawn from ``seed``, leaving the global generator as it was."""
+def build_model(
+    config: ModelConfig,
+    modalities: Sequence[Modality],
+    seed: int,
+    *,
+    weights: bool = True,
+    storage: Storage | None = None,
+) -> ContrastiveModel:
+    """A model as configured, leaving the global random generator as it was.
+
+    Args:
+        config: The section ``model``.
+        modalities: What it embeds.
+        seed: Of the weights that come from nowhere else.
+        weights: Load what the adapter and ``model.init`` give; without, the caller loads its own.
+        storage: Where ``model.init`` lies.
+
+    Raises:
+        ConfigError: Modalities, towers or patterns don't fit.
+        ModelError: Weights cannot be loaded.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ContrastiveModel(config, modalities)
+        model = ContrastiveModel(config, _adapted(config, modalities, weights=weights))
+    if weights and config.init is not None:
+        load_weights(model, read_weights(storage or Storage(), config.init), config.init)
+    _freeze(model, config.freeze)
+    return model.train()
+
+
+def _adapted(config: ModelConfig, modalities: Sequence[Modality], *, weights: bool) -> Adapted:
+    """The adapter's towers, and those that are built for the other modalities."""
+    found = Adapted({})
+    if config.adapter is not None:
+        source = adapter(config.adapter)
+        description = source.describe()
+        if config.dim != description.dim:
+            raise ConfigError(
+                f"model.dim = {config.dim}: {config.adapter} embeds in {description.dim} dimensions"
+            )
+        found = source.build(modalities, weights=weights)
+        for modality in modalities:
+            if modality.name not in found.towers and modality.name not in config.towers:
+                raise ConfigError(
+                    f"model.adapter: {config.adapter} has no tower for {modality.name}; give it "
+                    f"one in model.towers.{modality.name}, or leave it out of model.modalities"
+                )
+    towers = {
+        m.name: found.towers.get(m.name)
+        or build_tower(m.name, m.spec, config.dim, config.towers.get(m.name, {}))
+        for m in modalities
+    }
+    return Adapted(towers, found.shared, found.log_scale)
+
+
+def _freeze(model: ContrastiveModel, patterns: Sequence[str]) -> None:
+    """Take parameters out of training: all of a modality, or names by pattern.
+
+    Raises:
+        ConfigError: A pattern fits nothing.
+    """
+    named = dict(model.named_parameters())
+    for pattern in patterns:
+        wanted = f"towers.{pattern}.*" if pattern in model.modalities else pattern
+        names = [name for name in named if fnmatchcase(name, wanted)]
+        if not names and pattern in model.modalities and model.shared is not None:
+            raise ConfigError(
+                f"model.freeze: the tower of {pattern} has no parameters of its own; name them by "
+                "a pattern, such as 'shared.*'"
+            )
+        if not names:
+            raise ConfigError(
+                f"model.freeze: '{pattern}' is no modality and fits no parameter"
+                f"{nearest(pattern, [*model.modalities, *named][:200])}"
+            )
+        for name in names:
+            named[name].requires_grad = False
 
 
 def channels_last(model: ContrastiveModel) -> ContrastiveModel:

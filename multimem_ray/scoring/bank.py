@@ -52,7 +52,7 @@ class ScoringBank:
         self.device = device
         self.models = []
         for model_id in run.design.model_ids():
-            model = build_model(run.config.model, run.decoder.modalities, seed=0)
+            model = build_model(run.config.model, run.decoder.modalities, seed=0, weights=False)
             run.model_folder(model_id).load_into(model)
             model.requires_grad_(requires_grad=False).eval()
             self.models.append(channels_last(model.to(device)))

@@ -83,14 +83,15 @@ class ReferenceModel:
         rate = learning_rate(config, self.progress.step, progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        device = self.model.log_scales.device
-        batch = batch.to(device)
+        batch = batch.to(self.model.log_scales.device)
         loss = self.model.loss(self.model.prepare(batch.values), batch.rows)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if config.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
-        self.optimizer.step()
+        # Where everything is frozen, the loss is all there is to learn.
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+            if config.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+            self.optimizer.step()
         self.losses.append(loss.detach())
         self.progress = Progress(self.progress.epoch, self.progress.step + 1)
 
@@ -148,7 +149,10 @@ class Bank:
 
     def _load(self, model_id: str, number: int, device: torch.device) -> ReferenceModel:
         seed = seed_of(self.config.seed, "init", number) % (1 << 63)
-        model = build_model(self.run.config.model, self.run.decoder.modalities, seed).to(device)
+        run = self.run
+        model = build_model(run.config.model, run.decoder.modalities, seed, storage=run.storage).to(
+            device
+        )
         if device.type == "cpu":
             model = channels_last(model)
         optimizer = build_optimizer(model, self.config)

@@ -40,7 +40,38 @@ def architecture(arch: str) -> dict[str, Any]:
     return dict(config)
 
 
-class ClipImageTower(Tower):
+class VisualTower(Tower):
+    """A visual encoder on normalized pictures (N, C, S, S)."""
+
+    def __init__(self, visual: nn.Module, normalize: Normalize) -> None:
+        super().__init__()
+        self.visual = visual
+        self.normalize = normalize
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        return self.normalize(raw)
+
+    def forward(self, features: Tensor) -> Tensor:
+        embedded: Tensor = self.visual(features)
+        return embedded
+
+
+class TextTower(Tower):
+    """A text encoder on token ids (N, length)."""
+
+    def __init__(self, text: nn.Module) -> None:
+        super().__init__()
+        self.text = text
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        return raw.long()
+
+    def forward(self, features: Tensor) -> Tensor:
+        embedded: Tensor = self.text(features)
+        return embedded
+
+
+class ClipImageTower(VisualTower):
     """ResNet or vision transformer of an open_clip architecture, for (3, S, S) pictures.
 
     Args:
@@ -57,24 +88,15 @@ class ClipImageTower(Tower):
         std: Sequence[float] = CLIP_STD,
         **options: Any,
     ) -> None:
-        super().__init__()
         require(spec, "image", "clip_image")
         config = architecture(arch)
         # The transformer's places and the ResNet's attention pool are made for one size.
         vision = config["vision_cfg"] | options | {"image_size": spec.shape[-1]}
         config |= {"embed_dim": dim, "vision_cfg": vision, "text_cfg": dict(_LEAST_TEXT)}
-        self.visual: nn.Module = open_clip.CustomTextCLIP(**config).visual
-        self.normalize = Normalize(spec, mean, std)
-
-    def prepare(self, raw: Tensor) -> Tensor:
-        return self.normalize(raw)
-
-    def forward(self, features: Tensor) -> Tensor:
-        embedded: Tensor = self.visual(features)
-        return embedded
+        super().__init__(open_clip.CustomTextCLIP(**config).visual, Normalize(spec, mean, std))
 
 
-class ClipTextTower(Tower):
+class ClipTextTower(TextTower):
     """Text transformer of an open_clip architecture, for ids of CLIP's tokenizer.
 
     Args:
@@ -83,17 +105,9 @@ class ClipTextTower(Tower):
     """
 
     def __init__(self, spec: Spec, dim: int, arch: str = "ViT-B-32", **options: Any) -> None:
-        super().__init__()
         require(spec, "tokens", "clip_text")
         config = architecture(arch)
         text = config["text_cfg"] | options
         text |= {"context_length": spec.shape[0], "vocab_size": spec.vocab}
         config |= {"embed_dim": dim, "vision_cfg": dict(_LEAST_IMAGE), "text_cfg": text}
-        self.text: nn.Module = open_clip.CustomTextCLIP(**config).text
-
-    def prepare(self, raw: Tensor) -> Tensor:
-        return raw.long()
-
-    def forward(self, features: Tensor) -> Tensor:
-        embedded: Tensor = self.text(features)
-        return embedded
+        super().__init__(open_clip.CustomTextCLIP(**config).text)

@@ -1,0 +1,1 @@
+"""Examples of your own code in an audit; the tests run them."""
