@@ -17,8 +17,11 @@ from multimem_ray.run import Run, Shards, open_run
 from multimem_ray.storage import Storage
 
 
-def audit(config: Config, progress: Progress) -> dict[str, Any]:
+def audit(config: Config, progress: Progress, *, retry_errors: bool = False) -> dict[str, Any]:
     """Train the reference models, score every sample, write summary and report.
+
+    Args:
+        retry_errors: Also score again what failed before.
 
     Returns:
         The summary; see :func:`multimem_ray.results.summary.summarize`.
@@ -29,7 +32,7 @@ def audit(config: Config, progress: Progress) -> dict[str, Any]:
     run, shards = announce(config, progress)
     with ray_session(config):
         _train(run, shards, progress)
-        _score(run, shards, progress)
+        _score(run, shards, progress, retry_errors)
     return write_results(config, progress)
 
 
@@ -40,11 +43,11 @@ def train_only(config: Config, progress: Progress) -> None:
         _train(run, shards, progress)
 
 
-def score_only(config: Config, progress: Progress) -> dict[str, Any]:
-    """Score what is not scored yet; the models must be there."""
+def score_only(config: Config, progress: Progress, *, retry_errors: bool = False) -> dict[str, Any]:
+    """Score what is not scored yet, or failed before; the models must be there."""
     run, shards = announce(config, progress)
     with ray_session(config):
-        _score(run, shards, progress)
+        _score(run, shards, progress, retry_errors)
     return write_summary(config, progress)
 
 
@@ -118,13 +121,12 @@ def _train(run: Run, shards: Shards, progress: Progress) -> None:
         progress.say("reference models: all trained before")
 
 
-def _score(run: Run, shards: Shards, progress: Progress) -> None:
-    from multimem_ray.scoring.pipeline import commit_log, score
+def _score(run: Run, shards: Shards, progress: Progress, retry_errors: bool = False) -> None:
+    from multimem_ray.scoring.pipeline import score
 
     started = time.monotonic()
-    _, todo = commit_log(run).split(shards.scored)
-    totals = score(run, shards, progress)
-    _record(run, "score", started, len(todo))
+    totals = score(run, shards, progress, retry_errors=retry_errors)
+    _record(run, "score", started, totals.fresh)
     progress.say(
         f"{totals.shards} shards: {totals.rows} samples scored, {totals.held_out} held out, "
         f"{totals.errors} in errors/"

@@ -37,6 +37,10 @@ Endpoint = Annotated[
     str | None, typer.Option(help="S3-compatible endpoint, as storage.endpoint_url of the run")
 ]
 
+RetryErrors = Annotated[
+    bool, typer.Option("--retry-errors", help="also try again the samples that are in errors/")
+]
+
 
 def main() -> None:
     """Run the command line; errors of ours become one message and exit status 1 or 2."""
@@ -52,12 +56,15 @@ def main() -> None:
 
 
 @app.command()
-def audit(config: ConfigFile = None, set_: Overrides = None) -> None:
+def audit(
+    config: ConfigFile = None, set_: Overrides = None, retry_errors: RetryErrors = False
+) -> None:
     """Train reference models, score every sample, write the report. Again = resume."""
     from multimem_ray import audit as stages
 
     resolved = _load(config, set_)
-    _show_summary(stages.audit(resolved, _progress()), resolved.output)
+    summary = stages.audit(resolved, _progress(), retry_errors=retry_errors)
+    _show_summary(summary, resolved.output)
 
 
 @app.command()
@@ -69,12 +76,15 @@ def train(config: ConfigFile = None, set_: Overrides = None) -> None:
 
 
 @app.command()
-def score(config: ConfigFile = None, set_: Overrides = None) -> None:
+def score(
+    config: ConfigFile = None, set_: Overrides = None, retry_errors: RetryErrors = False
+) -> None:
     """Score the shards that are not scored yet."""
     from multimem_ray import audit as stages
 
     resolved = _load(config, set_)
-    _show_summary(stages.score_only(resolved, _progress()), resolved.output)
+    summary = stages.score_only(resolved, _progress(), retry_errors=retry_errors)
+    _show_summary(summary, resolved.output)
 
 
 @app.command()

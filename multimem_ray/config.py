@@ -196,6 +196,10 @@ class ScoreResources(Section):
     actors: int | tuple[int, int] | Literal["auto"] = Field(
         "auto", description="number, or [min, max]; auto = as many as the cluster has room for"
     )
+    models_on_device: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        description="reference models on the GPU at a time, the rest take turns; auto = what fits",
+    )
 
 
 class ResourcesConfig(Section):

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, Self
 
-import ray
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -145,6 +144,8 @@ class Board:
     @classmethod
     def create(cls) -> Self:
         """A new board; Ray must be running."""
+        import ray
+
         return cls(ray.remote(num_cpus=0)(_BoardActor).remote())
 
     def advance(self, task: str, amount: int = 1, **notes: Any) -> None:
@@ -153,6 +154,8 @@ class Board:
 
     def look(self, task: str) -> tuple[int, dict[str, Any]]:
         """Units done, and the latest notes."""
+        import ray
+
         seen: tuple[int, dict[str, Any]] = ray.get(self._actor.look.remote(task))
         return seen
 

@@ -7,12 +7,15 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import ray
-import ray.data
 from ray.util.annotations import RayDeprecationWarning
 
 from multimem_ray.config import Config
+
+if TYPE_CHECKING:
+    from ray.data import DataContext
 
 logger = logging.getLogger(__name__)
 
@@ -65,13 +68,15 @@ def ray_session(config: Config) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def data_context(*, preserve_order: bool = False) -> Iterator[ray.data.DataContext]:
+def data_context(*, preserve_order: bool = False) -> Iterator[DataContext]:
     """Settings for the datasets that are made inside the block."""
-    context = ray.data.DataContext.get_current().copy()
+    from ray.data import DataContext
+
+    context = DataContext.get_current().copy()
     context.execution_options.preserve_order = preserve_order
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    with ray.data.DataContext.current(context), warnings.catch_warnings():
+    with DataContext.current(context), warnings.catch_warnings():
         # Ray Data has no other way yet to bound the restarts of an actor.
         warnings.simplefilter("ignore", RayDeprecationWarning)
         yield context

@@ -32,7 +32,6 @@ from multimem_ray.errors import ConfigError, ResumeError, SampleError, StorageEr
 from multimem_ray.modalities import registry
 from multimem_ray.modalities.decoder import Decoder
 from multimem_ray.modalities.fields import Fields, find_fields
-from multimem_ray.models.adapters import absolute_adapter
 from multimem_ray.models.checkpoint import ModelFolder
 from multimem_ray.sample import Sample
 from multimem_ray.shards.find import find_shards
@@ -279,11 +278,18 @@ def _absolute(config: Config, storage: Storage) -> Config:
     output = _absolute_url(config.output, storage)
     model = config.model.model_copy(
         update={
-            "adapter": config.model.adapter and absolute_adapter(config.model.adapter),
+            "adapter": config.model.adapter and _absolute_adapter(config.model.adapter),
             "init": config.model.init and _absolute_url(config.model.init, storage),
         }
     )
     return config.model_copy(update={"output": output, "resources": resources, "model": model})
+
+
+def _absolute_adapter(name: str) -> str:
+    # Adapters import torch, which takes the driver seconds; most runs have none.
+    from multimem_ray.models.adapters import absolute_adapter
+
+    return absolute_adapter(name)
 
 
 def _absolute_url(url: str, storage: Storage) -> str:

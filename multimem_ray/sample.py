@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from dataclasses import field as attribute
+from typing import Any, cast
 
 from multimem_ray.errors import SampleError
 
@@ -30,6 +31,7 @@ class Sample:
     shard: str
     index: int
     members: Mapping[str, bytes]
+    _parsed: dict[str, Any] | None = attribute(default=None, init=False, repr=False, compare=False)
 
     def metadata(self) -> dict[str, Any]:
         """The parsed ``.json`` member; empty if there is none.
@@ -37,6 +39,12 @@ class Sample:
         Raises:
             SampleError: It is no JSON object (``bad_json``).
         """
+        if self._parsed is None:
+            # Label, group and caption may all lie here: parsed once.
+            object.__setattr__(self, "_parsed", self._parse())
+        return cast("dict[str, Any]", self._parsed)
+
+    def _parse(self) -> dict[str, Any]:
         data = self.members.get("json")
         if data is None:
             return {}

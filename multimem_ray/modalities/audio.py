@@ -9,14 +9,12 @@ from __future__ import annotations
 import functools
 import io
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
 import soundfile
-import torch
 from pydantic import Field
-from torchaudio.transforms import Resample
 
 from multimem_ray.errors import DecodeError
 from multimem_ray.modalities.base import (
@@ -29,6 +27,9 @@ from multimem_ray.modalities.base import (
     undecodable,
 )
 from multimem_ray.modalities.registry import register
+
+if TYPE_CHECKING:
+    import torch
 
 _FULL_SCALE = 32768.0
 # libsndfile's answer for a stream that does not say how long it is.
@@ -208,6 +209,8 @@ def resample(mono: Array, rate: int, target: int) -> Array:
     up, down = _terms(rate, target)
     if up == down:
         return mono
+    import torch
+
     phases, width = _filter(down, up)
     length = -(-len(mono) * up // down)
     padded = np.pad(mono, (width, width + down))
@@ -220,6 +223,8 @@ def resample(mono: Array, rate: int, target: int) -> Array:
 @functools.lru_cache(maxsize=64)
 def _filter(source: int, target: int) -> tuple[torch.Tensor, int]:
     """Taps (taps, phases) and the padding they need before the first value."""
+    from torchaudio.transforms import Resample
+
     made = Resample(source, target)
     return made.kernel[:, 0].t().contiguous(), int(made.width)
 

@@ -14,14 +14,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from multimem_ray.errors import DecodeError
+
+if TYPE_CHECKING:
+    import torch
 
 Array: TypeAlias = NDArray[Any]
 
@@ -108,6 +110,8 @@ class Modality(ABC):
 
     def collate(self, views: Sequence[Array]) -> torch.Tensor:
         """Stack views into a tensor of shape (N, *spec.shape) and the dtype of the views."""
+        import torch
+
         return torch.from_numpy(np.stack(views))
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Batch:
 
     def present(self, names: Sequence[str]) -> Tensor:
         """Which samples have which of these modalities: bool (B, len(names))."""
+        import torch
+
         device = next(iter(self.rows.values())).device if self.rows else None
         table = torch.zeros((self.size, len(names)), dtype=torch.bool, device=device)
         for column, name in enumerate(names):
@@ -54,6 +58,8 @@ class Batch:
 
         Modalities that none of them has are left out.
         """
+        import torch
+
         chosen = torch.as_tensor(indices)
         if chosen.dtype == torch.bool:
             chosen = chosen.nonzero()[:, 0]

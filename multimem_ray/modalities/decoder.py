@@ -7,9 +7,7 @@ GPU nodes, in whatever batches and order, the numbers are the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from multimem_ray.design.hashing import seed_of
 from multimem_ray.errors import DecodeError, SampleError
@@ -19,6 +17,9 @@ from multimem_ray.modalities.batch import Batch
 from multimem_ray.modalities.fields import Fields
 from multimem_ray.modalities.streams import Streams
 from multimem_ray.sample import Sample
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Decoder:
@@ -102,6 +103,8 @@ class Decoder:
 
     def collate(self, views: Sequence[Mapping[str, Array]]) -> Batch:
         """Stack the views of B samples; see :class:`~multimem_ray.modalities.batch.Batch`."""
+        import torch
+
         values: dict[str, torch.Tensor] = {}
         rows: dict[str, torch.Tensor] = {}
         for modality in self.modalities:

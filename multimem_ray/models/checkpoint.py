@@ -14,16 +14,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
 
 from multimem_ray.errors import ModelError, StorageError
 from multimem_ray.storage import Storage
+
+if TYPE_CHECKING:
+    # Who only asks whether a model is there should not wait seconds for torch.
+    import torch
+    from torch import Tensor, nn
 
 _WEIGHT, _OPTIMIZER = "weight.", "optimizer."
 
@@ -62,7 +63,9 @@ class ModelFolder:
 
     def finish(self, model: nn.Module, config: dict[str, Any], membership: dict[str, Any]) -> None:
         """Write the finished model; the marker comes last, the checkpoint goes."""
-        self.storage.write_atomic(self.path("model.safetensors"), save_tensors(_flat(model)))
+        from safetensors.torch import save
+
+        self.storage.write_atomic(self.path("model.safetensors"), save(_flat(model)))
         for name, content in (("config.json", config), ("membership.json", membership)):
             text = json.dumps(content, indent=1, sort_keys=True)
             self.storage.write_atomic(self.path(name), text.encode())
@@ -86,6 +89,9 @@ class ModelFolder:
         self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
     ) -> None:
         """Write weights, optimizer state and place in one atomic file."""
+        import torch
+        from safetensors.torch import save
+
         tensors = {_WEIGHT + name: value for name, value in _flat(model).items()}
         for index, state in optimizer.state_dict()["state"].items():
             for name, value in state.items():
@@ -95,7 +101,7 @@ class ModelFolder:
             "step": str(progress.step),
             "fingerprint": self.fingerprint,
         }
-        data = save_tensors(tensors, metadata=metadata)
+        data = save(tensors, metadata=metadata)
         self.storage.write_atomic(self.path("checkpoint.safetensors"), data)
 
     def load_progress(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
@@ -104,13 +110,15 @@ class ModelFolder:
         Raises:
             ModelError: The checkpoint is damaged.
         """
+        from safetensors.torch import load
+
         url = self.path("checkpoint.safetensors")
         if not self.storage.exists(url):
             return None
         data = self.storage.read_bytes(url)
         try:
             metadata = _metadata(data)
-            tensors = load_tensors(data)
+            tensors = load(data)
         except (SafetensorError, ValueError) as error:
             raise ModelError(f"{url}: damaged ({error}); remove it to train afresh") from error
         if metadata.get("fingerprint") != self.fingerprint:
@@ -147,9 +155,11 @@ def read_weights(storage: Storage, source: str) -> dict[str, Tensor]:
     Raises:
         ModelError: Missing or damaged, or of another format, which is not opened.
     """
+    from safetensors.torch import load
+
     url = source if source.endswith(".safetensors") else storage.join(source, "model.safetensors")
     try:
-        return load_tensors(storage.read_bytes(url))
+        return load(storage.read_bytes(url))
     except (StorageError, SafetensorError) as error:
         raise ModelError(f"{url}: cannot be loaded ({error})") from error
 
@@ -171,6 +181,8 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
 
 def _match_strides(optimizer: torch.optim.Optimizer) -> None:
     """Lay out optimizer state as its parameters: fused kernels walk both by memory order."""
+    import torch
+
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             for name, value in optimizer.state[parameter].items():

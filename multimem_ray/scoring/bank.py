@@ -1,9 +1,16 @@
-"""The bank in scoring: M reference models in one process, one decode for all of them."""
+"""The bank in scoring: M reference models in one process, one decode for all of them.
+
+A batch is moved to the device once, as the integers it was decoded to, prepared there once, and
+embedded by every model. Models that don't fit on the device wait in host memory and take turns:
+while those on the device compute, the next ones are copied. How many that are changes no number.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,8 +18,14 @@ from torch import Tensor
 from multimem_ray.metric import Agreement, agreement
 from multimem_ray.modalities.base import Array
 from multimem_ray.modalities.batch import Batch
-from multimem_ray.models.contrastive import build_model, channels_last
+from multimem_ray.models.contrastive import ContrastiveModel, build_model, channels_last
 from multimem_ray.run import Run
+
+# On a CPU, features of this size stay in the cache while all models read them: 16 clips of 8
+# frames of 32 pixels, 128 pictures of that size.
+_CPU_FEATURE_BYTES = 3 << 19
+# Share of the free memory of a GPU for weights; the rest is for what is computed with them.
+_WEIGHT_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -21,6 +34,10 @@ class Views:
 
     batches: Sequence[Batch]
     present: Tensor
+
+    def at(self, row: int) -> Views:
+        """The views of one of the samples."""
+        return Views([batch.select([row]) for batch in self.batches], self.present[row : row + 1])
 
 
 def make_views(run: Run, keys: Sequence[str], decoded: Sequence[Mapping[str, Array]]) -> Views:
@@ -50,25 +67,23 @@ class ScoringBank:
     def __init__(self, run: Run, device: torch.device) -> None:
         self.run = run
         self.device = device
-        self.models = []
-        for model_id in run.design.model_ids():
-            model = build_model(run.config.model, run.decoder.modalities, seed=0, weights=False)
-            run.model_folder(model_id).load_into(model)
-            model.requires_grad_(requires_grad=False).eval()
-            self.models.append(channels_last(model.to(device)))
+        self.count = len(run.design.model_ids())
+        self._turns = _turns(run, device)
 
     @torch.inference_mode()
     def embed(self, views: Views) -> Tensor:
         """Embeddings of all models: (M, V, B, n, d) float32; zero where a modality is absent."""
         names = self.run.modalities
-        shape = (len(self.models), len(views.batches), len(views.present), len(names))
-        out = torch.zeros(*shape, self.models[0].dim, device=self.device)
-        for view, batch in enumerate(views.batches):
-            there = batch.to(self.device, non_blocking=True)
-            features = self.models[0].prepare(there.values)
-            for number, model in enumerate(self.models):
-                for name, embedded in model.embed(features).items():
-                    out[number, view, there.rows[name], names.index(name)] = embedded
+        shape = (self.count, len(views.batches), len(views.present), len(names))
+        out = torch.zeros(*shape, self.run.config.model.dim, device=self.device)
+        moved = [_moved(batch, self.device) for batch in views.batches]
+        for numbers, models in self._turns.turns():
+            for view, batch in enumerate(moved):
+                for name, rows, raw in _pieces(batch, self.device):
+                    features = models[0].prepare({name: raw})
+                    for number, model in zip(numbers, models, strict=True):
+                        embedded = model.embed(features)[name]
+                        out[number, view, rows, names.index(name)] = embedded
         return out
 
     def agreements(self, views: Views, means: Tensor) -> list[Agreement]:
@@ -82,7 +97,136 @@ class ScoringBank:
             agreement(embedded, present, mean)
             for embedded, mean in zip(self.embed(views), means.to(self.device), strict=True)
         ]
-        return [Agreement(a.alignment.cpu(), a.uniformity.cpu()) for a in found]
+        alignment = torch.stack([a.alignment for a in found]).cpu()
+        uniformity = torch.stack([a.uniformity for a in found]).cpu()
+        return [Agreement(a, u) for a, u in zip(alignment, uniformity, strict=True)]
+
+
+class _Resident:
+    """All models on the device."""
+
+    def __init__(self, models: Sequence[ContrastiveModel]) -> None:
+        self._models = models
+
+    def turns(self) -> Iterator[tuple[range, Sequence[ContrastiveModel]]]:
+        yield range(len(self._models)), self._models
+
+
+class _TakingTurns:
+    """Some models on the device at a time; the weights of the rest wait in (pinned) host memory.
+
+    The models on the device are shells in two halves. While one half computes, weights are copied
+    into the other on a stream of their own; events keep a shell from being overwritten while it
+    is read. With one shell there is nothing to overlap.
+    """
+
+    def __init__(
+        self, shells: Sequence[ContrastiveModel], weights: Sequence[Sequence[Tensor]]
+    ) -> None:
+        half = max(1, len(shells) // 2)
+        self._halves = [shells[:half], shells[half : 2 * half]] if len(shells) > 1 else [shells]
+        self._weights = weights
+        on_gpu = next(shells[0].parameters()).is_cuda
+        self._stream: Any = torch.cuda.Stream() if on_gpu else None  # type: ignore[no-untyped-call]
+        # The last turn's models stay until the next batch comes, which begins with others.
+        self._free: list[Any] = [None for _ in self._halves]
+
+    def turns(self) -> Iterator[tuple[range, Sequence[ContrastiveModel]]]:
+        size, count = len(self._halves[0]), len(self._weights)
+        spans = [range(at, min(at + size, count)) for at in range(0, count, size)]
+        ready = self._copy(0, spans[0])
+        for turn, span in enumerate(spans):
+            half = turn % len(self._halves)
+            if ready is not None:
+                torch.cuda.current_stream().wait_event(ready)
+            overlaps = len(self._halves) > 1 and turn + 1 < len(spans)
+            if overlaps:
+                ready = self._copy((turn + 1) % len(self._halves), spans[turn + 1])
+            yield span, self._halves[half][: len(span)]
+            self._free[half] = self._mark()
+            if not overlaps and turn + 1 < len(spans):
+                ready = self._copy(half, spans[turn + 1])
+
+    def _copy(self, half: int, span: range) -> Any:
+        """Start copying weights into the shells of a half; returns the event of its end."""
+        with torch.cuda.stream(self._stream) if self._stream else nullcontext():
+            if self._free[half] is not None:
+                self._stream.wait_event(self._free[half])
+            for shell, number in zip(self._halves[half], span, strict=False):
+                for own, waiting in zip(_tensors(shell), self._weights[number], strict=True):
+                    own.copy_(waiting, non_blocking=True)
+            return self._stream.record_event() if self._stream else None
+
+    def _mark(self) -> Any:
+        return torch.cuda.current_stream().record_event() if self._stream else None
+
+
+def _turns(run: Run, device: torch.device) -> _Resident | _TakingTurns:
+    ids = run.design.model_ids()
+    first = _loaded(run, ids[0])
+    wanted = run.config.resources.score.models_on_device
+    most = _that_fit(first, device) if wanted == "auto" else wanted
+    if most >= len(ids):
+        return _Resident([_on(model, device) for model in (first, *_others(run, ids))])
+    weights = [_host_tensors(model, device) for model in (first, *_others(run, ids))]
+    shells = [_on(_built(run), device) for _ in range(most)]
+    return _TakingTurns(shells, weights)
+
+
+def _others(run: Run, ids: Sequence[str]) -> Iterator[ContrastiveModel]:
+    return (_loaded(run, model_id) for model_id in ids[1:])
+
+
+def _built(run: Run) -> ContrastiveModel:
+    model = build_model(run.config.model, run.decoder.modalities, seed=0, weights=False)
+    return model.requires_grad_(requires_grad=False).eval()
+
+
+def _loaded(run: Run, model_id: str) -> ContrastiveModel:
+    model = _built(run)
+    run.model_folder(model_id).load_into(model)
+    return model
+
+
+def _on(model: ContrastiveModel, device: torch.device) -> ContrastiveModel:
+    return channels_last(model.to(device))
+
+
+def _tensors(model: ContrastiveModel) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+def _host_tensors(model: ContrastiveModel, device: torch.device) -> list[Tensor]:
+    """Weights in the memory order of the device's, pinned where a GPU will fetch them."""
+    tensors = [tensor.detach() for tensor in _tensors(_on(model, torch.device("cpu")))]
+    return [tensor.pin_memory() for tensor in tensors] if device.type == "cuda" else tensors
+
+
+def _that_fit(model: ContrastiveModel, device: torch.device) -> int:
+    if device.type != "cuda":
+        return 1 << 30
+    free, _ = torch.cuda.mem_get_info(device)
+    size = sum(tensor.nbytes for tensor in _tensors(model))
+    return max(1, int(_WEIGHT_SHARE * free / max(size, 1)))
+
+
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    if device.type != "cuda":
+        return batch
+    pinned = {name: values.pin_memory() for name, values in batch.values.items()}
+    return Batch(pinned, batch.rows, batch.size).to(device, non_blocking=True)
+
+
+def _pieces(batch: Batch, device: torch.device) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Modality, rows and raw values; on a CPU in pieces that its cache can hold."""
+    for name in batch.names:
+        rows, raw = batch.rows[name], batch.values[name]
+        size = len(rows)
+        if device.type == "cpu" and len(raw):
+            floats = 4 * raw[0].numel()
+            size = max(8, _CPU_FEATURE_BYTES // floats)
+        for at in range(0, len(rows), size):
+            yield name, rows[at : at + size], raw[at : at + size]
 
 
 def pick_device(gpus: float) -> torch.device:

@@ -22,7 +22,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from multimem_ray.run import partition_of, shard_id
+from multimem_ray.run import Run, partition_of, shard_id
+from multimem_ray.scoring.parts import PartFolder
 from multimem_ray.storage import FileInfo, Storage
 
 
@@ -54,6 +55,11 @@ class Receipt:
     errors: int
     seconds: float
 
+    @property
+    def samples(self) -> int:
+        """Samples and failures of the shard together."""
+        return self.rows + self.held_out + self.errors
+
 
 class CommitLog:
     """The commit log of a run.
@@ -76,7 +82,10 @@ class CommitLog:
     def split(
         self, shards: Iterable[FileInfo]
     ) -> tuple[list[Commit], list[tuple[FileInfo, list[str]]]]:
-        """What is done, and what is to do with the stale markers that its commit replaces."""
+        """What is done, and what is to do with the stale markers that its commit replaces.
+
+        Markers beside a valid one are removed: someone was killed between writing and tidying.
+        """
         by_shard: dict[str, list[Commit]] = {}
         for commit in self.load():
             by_shard.setdefault(commit.shard_id, []).append(commit)
@@ -86,10 +95,19 @@ class CommitLog:
             commits = by_shard.get(shard_id(shard.url), [])
             valid = [c for c in commits if self._is_valid(c, shard)]
             if valid:
-                done.append(valid[0])
+                kept = valid[0] if len(commits) == 1 else self._settle(commits, valid)
+                done.append(kept)
             else:
                 todo.append((shard, [commit.url for commit in commits]))
         return done, todo
+
+    def _settle(self, commits: Sequence[Commit], valid: Sequence[Commit]) -> Commit:
+        """The latest of several valid markers; all others of the shard go."""
+        kept = max(valid, key=lambda c: (float(details(self.storage, c)["finished_at"]), c.url))
+        for commit in commits:
+            if commit is not kept:
+                self.storage.remove(commit.url)
+        return kept
 
     def _is_valid(self, commit: Commit, shard: FileInfo) -> bool:
         return commit.run == self.fingerprint and commit.source == source_version(shard)
@@ -102,8 +120,13 @@ class CommitLog:
         errors: pa.Table,
         stale: Sequence[str] = (),
     ) -> None:
-        """Write what came of a shard, then its marker; then the markers it replaces go."""
+        """Write what came of a shard, then its marker.
+
+        The markers it replaces go before: they would vouch for what is being overwritten.
+        """
         name = shard_id(shard.url)
+        for old in stale:
+            self.storage.remove(old)
         digests = {
             kind: self._write(kind, shard.url, table)
             for kind, table in (("scores", scores), ("errors", errors))
@@ -121,9 +144,37 @@ class CommitLog:
         marker = marker_name(name, self.fingerprint, source_version(shard), *sums)
         url = self.storage.join(self.output, "commits", marker)
         self.storage.write_atomic(url, json.dumps(content, indent=1).encode())
-        for old in stale:
-            if old != url:
-                self.storage.remove(old)
+
+    def receipt(self, shard: FileInfo) -> Receipt | None:
+        """The receipt of a shard if it is committed; costs a listing, unlike :meth:`split`."""
+        commits = [c for c in self.load() if c.shard_id == shard_id(shard.url)]
+        valid = [c for c in commits if self._is_valid(c, shard)]
+        if not valid:
+            return None
+        content = details(self.storage, valid[0])
+        return Receipt(**{name: content[name] for name in Receipt.__dataclass_fields__})
+
+    def parts(self, shard: FileInfo) -> PartFolder:
+        """Where what is scored of a shard is kept until the shard is committed."""
+        name = f"{shard_id(shard.url)}.{source_version(shard)}"
+        return PartFolder(self.storage, self.storage.join(self.parts_url, name))
+
+    @property
+    def parts_url(self) -> str:
+        """The folder with the parts of all shards of this run."""
+        return self.storage.join(self.output, "parts", self.fingerprint)
+
+    def clear_parts(self) -> None:
+        """All parts go, of whatever run: for when every shard is committed."""
+        self.storage.remove(self.storage.join(self.output, "parts"), recursive=True)
+
+    def known_parts(self) -> dict[str, list[str]]:
+        """Names of parts that an earlier attempt left, by the URL of their folder; one listing."""
+        found: dict[str, list[str]] = {}
+        for info in self.storage.list(self.parts_url):
+            folder, _, name = info.url.rpartition("/")
+            found.setdefault(folder, []).append(name)
+        return found
 
     def data_url(self, kind: str, shard_url: str) -> str:
         """Where the ``scores`` or ``errors`` of a shard lie."""
@@ -147,10 +198,15 @@ class CommitLog:
         return hashlib.sha256(data).hexdigest()
 
 
+def commit_log(run: Run) -> CommitLog:
+    """The commit log of a run."""
+    return CommitLog(run.storage, run.output, run.fingerprint, run.config.scoring.partitions)
+
+
 def load_commits(storage: Storage, output: str) -> list[Commit]:
     """All markers of a run, also stale ones; one listing, whatever their number."""
     folder = storage.join(output, "commits")
-    parsed = (_parse(info.url) for info in storage.list(folder, recursive=False))
+    parsed = (parse_marker(info.url) for info in storage.list(folder, recursive=False))
     return [commit for commit in parsed if commit is not None]
 
 
@@ -171,7 +227,7 @@ def details(storage: Storage, commit: Commit) -> dict[str, Any]:
     return content
 
 
-def _parse(url: str) -> Commit | None:
+def parse_marker(url: str) -> Commit | None:
     """A commit from its marker's name; None for a file that is no marker."""
     parts = url.rsplit("/", 1)[-1].rsplit(".", 4)
     if len(parts) != 5 or parts[4] != "json":

@@ -1,59 +1,69 @@
-"""Scoring a run: shards over a pool of actors, one commit per shard, receipts to the driver."""
+"""Scoring a run: shards over a pool of actors, one commit per shard, receipts to the driver.
+
+The driver hands out rows of work and gets receipts; it holds no sample, score or model. A row:
+
+    kind       "held_out": embed the held-out samples with the keys ``names``
+               "shard": score and commit it
+    url, size, version      the shard
+    names      keys; or, for a shard, names of parts that an earlier attempt left
+    stale      markers that the commit replaces
+    retry      the marker of the commit whose failures are tried again, or ""
+"""
 
 from __future__ import annotations
 
+import importlib
+import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import ray
-import ray.data
-import torch
-from ray.data import ActorPoolStrategy
-from torch import Tensor
 
-from multimem_ray.errors import ModelError
+from multimem_ray.errors import ModelError, MultiMemError
 from multimem_ray.progress import Progress
 from multimem_ray.ray_session import cluster_cpus, cluster_gpus, data_context
-from multimem_ray.run import Run, Shards
+from multimem_ray.run import Run, Shards, shard_id
 from multimem_ray.sample import Failure
-from multimem_ray.scoring.bank import ScoringBank, pick_device
-from multimem_ray.scoring.commits import Commit, CommitLog
-from multimem_ray.scoring.held_out import held_out_means
-from multimem_ray.scoring.rows import error_rows
-from multimem_ray.scoring.shard import score_shard
+from multimem_ray.scoring.commits import Commit, CommitLog, commit_log
+from multimem_ray.scoring.failures import error_rows
+from multimem_ray.scoring.held_out_plan import Chosen, plan_held_out
 from multimem_ray.storage import FileInfo
 
 logger = logging.getLogger(__name__)
 
+Todo = tuple[FileInfo, list[str]]
+_MOST_BLOCKS = 10_000
+_MOST_WARMED = 64
+
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over all committed shards of a run."""
+    """Sums over all committed shards of a run; ``fresh`` of them were scored just now."""
 
     shards: int
     rows: int
     held_out: int
     errors: int
+    fresh: int = 0
 
     @classmethod
-    def of(cls, commits: Sequence[Commit]) -> Totals:
+    def of(cls, commits: Sequence[Commit], fresh: int = 0) -> Totals:
         return cls(
             len(commits),
             sum(c.rows for c in commits),
             sum(c.held_out for c in commits),
             sum(c.errors for c in commits),
+            fresh,
         )
 
 
-def commit_log(run: Run) -> CommitLog:
-    """The commit log of a run."""
-    return CommitLog(run.storage, run.output, run.fingerprint, run.config.scoring.partitions)
-
-
-def score(run: Run, shards: Shards, progress: Progress) -> Totals:
+def score(run: Run, shards: Shards, progress: Progress, *, retry_errors: bool = False) -> Totals:
     """Score every shard that is not committed yet; Ray must be running.
+
+    Args:
+        retry_errors: Also try again what failed in committed shards.
 
     Raises:
         ModelError: A reference model is not trained yet.
@@ -62,16 +72,28 @@ def score(run: Run, shards: Shards, progress: Progress) -> Totals:
     log = commit_log(run)
     _record_missing(log, shards.missing)
     done, todo = log.split(shards.scored)
-    if todo:
+    failed = [commit for commit in done if commit.errors] if retry_errors else []
+    fresh = len(todo) + len(failed)
+    if fresh:
         _require_models(run)
-        pool = actor_pool(run, len(todo))
-        means = held_out_means(run, shards, pool[1], progress)
-        progress.say(f"scoring {len(todo)} shards" + (f", {len(done)} done before" if done else ""))
-        _run_pipeline(run, todo, means, pool, progress, Totals.of(done))
+        pool = actor_pool(run, fresh)
+        warmed = _warm(run, pool[1])
+        chosen = plan_held_out(run, shards, progress)
+        if failed:
+            progress.say(f"trying {sum(c.errors for c in failed)} failures again")
+        if todo:
+            before = f", {len(done)} done before" if done else ""
+            progress.say(f"scoring {len(todo)} shards{before}")
+        rows = [*_held_out_rows(chosen), *_shard_rows(log, todo), *_retry_rows(shards, failed)]
+        again = {commit.url for commit in failed}
+        rest = Totals.of([commit for commit in done if commit.url not in again])
+        _run_pipeline(run, rows, pool, progress, rest)
+        del warmed
         done, todo = log.split(shards.scored)
         if todo:
             raise RuntimeError(f"{len(todo)} shards were scored and are not committed: {todo[0]}")
-    return Totals.of(done)
+    log.clear_parts()
+    return Totals.of(done, fresh)
 
 
 def actor_pool(run: Run, shards: int) -> tuple[int, int]:
@@ -86,24 +108,53 @@ def actor_pool(run: Run, shards: int) -> tuple[int, int]:
     return size, size
 
 
+def _held_out_rows(chosen: Sequence[Chosen]) -> list[dict[str, Any]]:
+    return [_row("held_out", FileInfo(item.shard, 0, ""), list(item.keys)) for item in chosen]
+
+
+def _shard_rows(log: CommitLog, todo: Sequence[Todo]) -> list[dict[str, Any]]:
+    known = log.known_parts()
+    return [
+        _row("shard", shard, known.get(log.parts(shard).url, []), stale) for shard, stale in todo
+    ]
+
+
+def _retry_rows(shards: Shards, failed: Sequence[Commit]) -> list[dict[str, Any]]:
+    by_id = {shard_id(shard.url): shard for shard in shards.scored}
+    return [_row("shard", by_id[c.shard_id], [], [c.url], c.url) for c in failed]
+
+
+def _row(
+    kind: str, shard: FileInfo, names: list[str], stale: Sequence[str] = (), retry: str = ""
+) -> dict[str, Any]:
+    # Lists as JSON: of an empty one, Arrow could not tell what it is a list of.
+    return {
+        "kind": kind,
+        "url": shard.url,
+        "size": shard.size,
+        "version": shard.version,
+        "names": json.dumps(names),
+        "stale": json.dumps(list(stale)),
+        "retry": retry,
+    }
+
+
 def _run_pipeline(
     run: Run,
-    todo: Sequence[tuple[FileInfo, list[str]]],
-    means: Tensor,
+    rows: list[dict[str, Any]],
     pool: tuple[int, int],
     progress: Progress,
     before: Totals,
 ) -> None:
+    import ray.data
+    from ray.data import ActorPoolStrategy
+
     score_resources = run.config.resources.score
     least, most = pool
-    rows = [
-        {"url": s.url, "size": s.size, "version": s.version, "stale": "\n".join(stale)}
-        for s, stale in todo
-    ]
     with data_context():
-        receipts = ray.data.from_items(rows, override_num_blocks=min(len(rows), 10_000)).map(
-            ShardScorer,  # type: ignore[arg-type]
-            fn_constructor_args=(run, means),
+        receipts = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS)).map(
+            _Scorer,  # type: ignore[arg-type]
+            fn_constructor_args=(run,),
             # At full size from the start: a pool that grows step by step wastes minutes.
             compute=ActorPoolStrategy(
                 min_size=least, max_size=most, initial_size=min(most, max(least, len(rows)))
@@ -112,37 +163,70 @@ def _run_pipeline(
             num_gpus=score_resources.gpus or None,
             ray_remote_args_fn=_retries,
         )
-    total = len(todo) + before.shards
-    with progress.task("score", total, unit="shards", done=before.shards) as shown:
-        finished, samples = before.shards, before.rows
-        for receipt in receipts.iter_rows():
+    shards = sum(row["kind"] == "shard" for row in rows)
+    with progress.task("score", shards + before.shards, unit="shards", done=before.shards) as shown:
+        finished, samples, held_out = before.shards, before.rows, len(rows) - shards
+        for receipt in _unwrapped(receipts.iter_rows()):
+            if receipt["kind"] == "held_out":
+                held_out -= 1
+                shown.update(finished, f"held-out set: {held_out} shards left")
+                continue
             finished += 1
             samples += receipt["rows"]
             shown.update(finished, f"{samples} samples")
 
 
-def _retries() -> dict[str, Any]:
-    """A bounded number of attempts: without it, Ray Data would retry for ever."""
-    return {"max_restarts": 4, "max_task_retries": 2}
+class _Scorer:
+    """The actor: in the driver no more than a name, since torch takes seconds to import."""
 
+    def __init__(self, run: Run) -> None:
+        from multimem_ray.scoring.worker import ShardScorer
 
-class ShardScorer:
-    """An actor with the whole bank; one row in is one shard, one row out its receipt."""
-
-    def __init__(self, run: Run, means: Tensor) -> None:
-        self._run, self._means, self._log = run, means, commit_log(run)
-        resources = run.config.resources.score
-        device = pick_device(resources.gpus)
-        if device.type == "cpu":
-            torch.set_num_threads(resources.cpus)
-        self._bank = ScoringBank(run, device)
+        self._scorer = ShardScorer(run)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        shard = FileInfo(row["url"], row["size"], row["version"])
-        scored = score_shard(self._run, self._bank, self._means, shard)
-        stale = row["stale"].split("\n") if row["stale"] else []
-        self._log.commit(shard, scored.receipt, scored.scores, scored.errors, stale)
-        return asdict(scored.receipt)
+        return self._scorer(row)
+
+
+def _unwrapped(rows: Any) -> Any:
+    """The rows; an error of ours comes out as itself, not wrapped by Ray."""
+    try:
+        yield from rows
+    except Exception as error:
+        own = _own_error(error)
+        if own is None:
+            raise
+        raise own from None
+
+
+def _own_error(error: BaseException | None) -> MultiMemError | None:
+    while error is not None:
+        cause = getattr(error, "cause", None)
+        for found in (error, cause):
+            if isinstance(found, MultiMemError) and not hasattr(found, "cause"):
+                return found
+        error = cause if isinstance(cause, BaseException) else error.__cause__
+    return None
+
+
+def _warm(run: Run, actors: int) -> list[Any]:
+    """Let idle workers import what scoring needs, while the driver is still busy itself.
+
+    The actors are started in these processes a little later; if not, nothing is lost.
+    """
+    cpus = 0 if run.config.resources.score.gpus else run.config.resources.score.cpus
+    task = ray.remote(num_cpus=cpus, max_retries=0)(_import_all)
+    return [task.remote() for _ in range(min(actors, _MOST_WARMED))]
+
+
+def _import_all() -> None:
+    importlib.import_module("ray.data")
+    importlib.import_module("multimem_ray.scoring.worker")
+
+
+def _retries() -> dict[str, Any]:
+    """Bounded attempts: a shard that kills its process is dealt with after fewer of them."""
+    return {"max_restarts": 256, "max_task_retries": 64}
 
 
 def _require_models(run: Run) -> None:

@@ -18,7 +18,6 @@ from multimem_ray import metric
 from multimem_ray.metric import Agreement
 from multimem_ray.models.loss import pairs_of
 from multimem_ray.run import Run
-from multimem_ray.sample import Failure
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,11 @@ class Identity:
     indices: list[int]
     labels: list[str | None]
     groups: list[str]
+
+    def at(self, row: int) -> Identity:
+        """One of them."""
+        one = slice(row, row + 1)
+        return Identity(self.keys[one], self.indices[one], self.labels[one], self.groups[one])
 
 
 def score_schema(run: Run) -> pa.Schema:
@@ -58,20 +62,6 @@ def score_schema(run: Run) -> pa.Schema:
         ("member", pa.list_(pa.bool_(), models)),
     ]
     return pa.schema(fields)
-
-
-def error_schema() -> pa.Schema:
-    """Schema of the files in ``errors/``."""
-    return pa.schema(
-        [
-            ("shard", pa.string()),
-            ("key", pa.string()),
-            ("index", pa.int64()),
-            ("stage", pa.string()),
-            ("error", pa.string()),
-            ("detail", pa.string()),
-        ]
-    )
 
 
 def score_rows(
@@ -120,14 +110,6 @@ def score_rows(
     columns["member"] = _lists(members)
     schema = score_schema(run)
     return pa.table([pa.array(columns[n], schema.field(n).type) for n in schema.names], schema)
-
-
-def error_rows(failures: Sequence[Failure]) -> pa.Table:
-    """Failures as a table of ``errors/``."""
-    columns = {
-        name: [getattr(failure, name) for failure in failures] for name in error_schema().names
-    }
-    return pa.table(columns, error_schema())
 
 
 def _splits(run: Run, groups: list[str], shard: str) -> list[str | None]:

@@ -1,45 +1,31 @@
 """One shard: read → decode → views → bank → consistency → rows and failures.
 
-``decoded_chunks`` and ``ScoringBank.agreements`` are functions of their arguments alone, so where
-they run (in one actor, or the one on CPU nodes and the other on GPUs) changes no number.
+``decoded_chunks`` and ``score_chunk`` are functions of their arguments alone, so where they run
+(in one actor, or the one on CPU nodes and the other on GPUs) changes no number.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 from torch import Tensor
 
-from multimem_ray.errors import SampleError
-from multimem_ray.modalities.base import Array
 from multimem_ray.prefetch import ahead
 from multimem_ray.run import Run
-from multimem_ray.sample import Failure, Sample
-from multimem_ray.scoring.bank import ScoringBank, Views, make_views
+from multimem_ray.sample import Failure
+from multimem_ray.scoring.bank import ScoringBank, Views
+from multimem_ray.scoring.chunks import PART_POSITIONS, Chunk, decoded_chunks
 from multimem_ray.scoring.commits import Receipt
-from multimem_ray.scoring.rows import Identity, error_rows, score_rows, score_schema
-from multimem_ray.shards.reader import read_shard
+from multimem_ray.scoring.failures import error_rows
+from multimem_ray.scoring.parts import Part, PartFolder, joined
+from multimem_ray.scoring.rows import Identity, score_rows, score_schema
 from multimem_ray.storage import FileInfo
 
-
-@dataclass
-class Tally:
-    """Accounts for every sample of a shard while it is read."""
-
-    read: int = 0
-    held_out: int = 0
-    failures: list[Failure] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Up to ``scoring.batch_size`` decoded samples with their views."""
-
-    who: Identity
-    views: Views
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,67 +37,90 @@ class ScoredShard:
     errors: pa.Table
 
 
-def score_shard(run: Run, bank: ScoringBank, means: Tensor, shard: FileInfo) -> ScoredShard:
+def score_shard(
+    run: Run,
+    bank: ScoringBank,
+    means: Tensor,
+    shard: FileInfo,
+    folder: PartFolder | None = None,
+    known: Sequence[Part] = (),
+) -> ScoredShard:
     """Score every sample of a shard that is not held out.
 
     Args:
         means: (M, n, d), held-out mean vectors.
+        folder: Where parts of a large shard are kept while it is scored; None = nowhere.
+        known: Parts from an earlier attempt, ascending.
 
     Raises:
         RuntimeError: The sums don't agree; a defect, never the data.
     """
     started = time.monotonic()
-    tally = Tally()
-    tables = [score_schema(run).empty_table()]
-    for chunk in ahead(decoded_chunks(run, shard, tally), 2):
-        found = bank.agreements(chunk.views, means)
-        tables.append(score_rows(run, shard.url, chunk.who, chunk.views.present, found))
-    scores = pa.concat_tables(tables).combine_chunks()
-    if scores.num_rows + tally.held_out + len(tally.failures) != tally.read:
-        raise RuntimeError(
-            f"{shard.url}: {tally.read} read, but {scores.num_rows} scored, {tally.held_out} held "
-            f"out and {len(tally.failures)} failed"
-        )
+    parts, fresh = list(known), list[Part]()
+    done = [(part.first, part.end) for part in known]
+    for chunk in ahead(decoded_chunks(run, shard.url, done), 2):
+        if fresh and fresh[-1].end != chunk.first:
+            parts += fresh
+            fresh = []
+        if fresh and chunk.first % PART_POSITIONS == 0:
+            whole = joined(fresh, score_schema(run))
+            if folder is not None:
+                folder.write(whole)
+            parts, fresh = [*parts, whole], []
+        fresh.append(score_chunk(run, bank, means, shard.url, chunk))
+    return assembled(run, shard, [*parts, *fresh], time.monotonic() - started)
+
+
+def score_chunk(run: Run, bank: ScoringBank, means: Tensor, shard: str, chunk: Chunk) -> Part:
+    """What became of a chunk's samples.
+
+    A sample on which the models raise an error becomes a failure; one on which all samples of the
+    chunk do is raised, since then it is not the sample's.
+    """
+    rows, failures = score_schema(run).empty_table(), chunk.failures
+    if chunk.views is not None:
+        try:
+            rows = _rows(run, bank, means, shard, chunk.who, chunk.views)
+        except Exception as error:
+            logger.warning("%s: a batch failed, trying its samples one by one: %s", shard, error)
+            rows, failed = _one_by_one(run, bank, means, shard, chunk.who, chunk.views)
+            if len(failed) == len(chunk.who.keys):
+                raise
+            failures = [*failures, *failed]
+    return Part(chunk.first, chunk.end, rows, chunk.held_out, failures)
+
+
+def _rows(
+    run: Run, bank: ScoringBank, means: Tensor, shard: str, who: Identity, views: Views
+) -> pa.Table:
+    return score_rows(run, shard, who, views.present, bank.agreements(views, means))
+
+
+def _one_by_one(
+    run: Run, bank: ScoringBank, means: Tensor, shard: str, who: Identity, views: Views
+) -> tuple[pa.Table, list[Failure]]:
+    tables, failed = [score_schema(run).empty_table()], []
+    for at, (key, index) in enumerate(zip(who.keys, who.indices, strict=True)):
+        try:
+            tables.append(_rows(run, bank, means, shard, who.at(at), views.at(at)))
+        except Exception as error:  # noqa: BLE001 - towers may raise anything; it is recorded
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            detail = f"the models fail on it: {said}"
+            failed.append(Failure(shard, key, index, "score", "model_error", detail))
+    return pa.concat_tables(tables), failed
+
+
+def assembled(run: Run, shard: FileInfo, parts: Sequence[Part], seconds: float) -> ScoredShard:
+    """A shard from all of its parts."""
+    ordered = sorted(parts, key=lambda part: part.first)
+    whole = joined(ordered, score_schema(run))
+    if whole.first != 0:
+        raise RuntimeError(f"{shard.url}: positions before {whole.first} were not scored")
     receipt = Receipt(
         shard=shard.url,
-        rows=scores.num_rows,
-        held_out=tally.held_out,
-        errors=len(tally.failures),
-        seconds=time.monotonic() - started,
+        rows=whole.rows.num_rows,
+        held_out=whole.held_out,
+        errors=len(whole.failures),
+        seconds=seconds,
     )
-    return ScoredShard(receipt, scores, error_rows(tally.failures))
-
-
-def decoded_chunks(run: Run, shard: FileInfo, tally: Tally) -> Iterator[Chunk]:
-    """Samples to be scored, decoded and seen from ``scoring.views`` sides, chunk by chunk."""
-    pending: list[tuple[Sample, str, str | None, dict[str, Array]]] = []
-    for item in read_shard(shard.url, run.storage):
-        tally.read += 1
-        if isinstance(item, Failure):
-            tally.failures.append(item)
-            continue
-        try:
-            group = run.group(item)
-            if run.held_out_rule.is_held_out([group], shard.url)[0]:
-                tally.held_out += 1
-                continue
-            pending.append((item, group, run.label_of(item), run.decoder.decode(item)))
-        except SampleError as error:
-            tally.failures.append(as_failure(item, error))
-            continue
-        if len(pending) == run.config.scoring.batch_size:
-            yield _chunk(run, pending)
-            pending = []
-    if pending:
-        yield _chunk(run, pending)
-
-
-def as_failure(sample: Sample, error: SampleError) -> Failure:
-    """The row of ``errors/`` for a sample that could not be used."""
-    return Failure(sample.shard, sample.key, sample.index, error.stage, error.kind, error.reason)
-
-
-def _chunk(run: Run, pending: list[tuple[Sample, str, str | None, dict[str, Array]]]) -> Chunk:
-    samples, groups, labels, decoded = (list(column) for column in zip(*pending, strict=True))
-    who = Identity([s.key for s in samples], [s.index for s in samples], labels, groups)
-    return Chunk(who, make_views(run, who.keys, decoded))
+    return ScoredShard(receipt, whole.rows, error_rows(whole.failures))

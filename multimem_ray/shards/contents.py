@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def replaced(sample: Sample, own: Value, donated: Value, fields: Sequence[str]) 
     members = dict(sample.members)
     if own.in_json:
         *parents, last = own.field.split(".")[1:]
-        metadata = place = sample.metadata()
+        metadata = place = copy.deepcopy(sample.metadata())
         for part in parents:
             place = place[part]
         place[last] = donated.content

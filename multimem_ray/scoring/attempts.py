@@ -1,0 +1,199 @@
+"""What to do with a shard that kills its process: find the sample, record it, go on without it.
+
+A crashing decoder or an out-of-memory leaves no error behind, only a dead process. The first
+attempt at a shard costs nothing extra. Whoever comes after a death writes down what it is about to
+do, chunk by chunk; the one after that steps through the chunk that was last written down, sample
+by sample; a sample that takes a process along twice is recorded as ``killed_worker`` and left out.
+Two deaths, because a process may also be killed by chance, while it holds an innocent sample.
+
+    parts/<run>/<shard>.<source>/attempt.json
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+
+from torch import Tensor
+
+from multimem_ray.run import Run
+from multimem_ray.sample import Failure, Sample
+from multimem_ray.scoring.bank import ScoringBank
+from multimem_ray.scoring.chunks import ChunkBuilder, undone
+from multimem_ray.scoring.parts import Part, PartFolder
+from multimem_ray.scoring.rows import score_schema
+from multimem_ray.scoring.shard import score_chunk
+from multimem_ray.storage import FileInfo
+
+NAME = "attempt.json"
+DEATHS_OF_A_SAMPLE = 2
+DEATHS_OF_A_SHARD = 32
+
+
+@dataclass
+class Attempt:
+    """The notes of those who died on a shard.
+
+    Args:
+        deaths: How many they were, at least.
+        stage: What was being done to the positions ``first`` to ``end``, or empty.
+        repeated: Deaths with these very positions, when it is only one.
+        suspects: Ranges of positions that are gone through one by one.
+        killers: Position to the stage in which it killed.
+    """
+
+    deaths: int = 0
+    stage: str = ""
+    first: int = 0
+    end: int = 0
+    repeated: int = 0
+    suspects: list[tuple[int, int]] = field(default_factory=list)
+    killers: dict[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, folder: PartFolder) -> Attempt:
+        """The notes so far, with what follows from the death that they end with."""
+        url = folder.storage.join(folder.url, NAME)
+        notes = cls()
+        if folder.storage.exists(url):
+            known = json.loads(folder.storage.read_bytes(url))
+            known["suspects"] = [tuple(suspect) for suspect in known["suspects"]]
+            known["killers"] = {int(at): stage for at, stage in known["killers"].items()}
+            notes = cls(**known)
+        notes.deaths += 1
+        if notes.stage and notes.end - notes.first > 1:
+            notes.suspects.append((notes.first, notes.end))
+            notes.repeated = 0
+        elif notes.stage:
+            notes.repeated += 1
+            if notes.repeated >= DEATHS_OF_A_SAMPLE:
+                notes.killers[notes.first] = notes.stage
+                notes.repeated = 0
+        notes.stage = ""
+        return notes
+
+    def begin(self, folder: PartFolder, stage: str, first: int, end: int) -> None:
+        """Note what is about to be done; if nothing follows, it was the end."""
+        if (first, end) != (self.first, self.end):
+            self.repeated = 0
+        self.stage, self.first, self.end = stage, first, end
+        self.save(folder)
+
+    def save(self, folder: PartFolder) -> None:
+        """Write the notes."""
+        data = json.dumps(asdict(self)).encode()
+        folder.storage.write_atomic(folder.storage.join(folder.url, NAME), data)
+
+    def size(self, position: int, most: int) -> int:
+        """How many positions to take at once from here on: up to ``most``, or one of a suspect."""
+        for first, end in self.suspects:
+            if first <= position < end:
+                return 1
+            if position < first:
+                most = min(most, first - position)
+        following = [at - position for at in self.killers if at > position]
+        return 1 if position in self.killers else min([most, *following])
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the shard has killed enough."""
+        return self.deaths > DEATHS_OF_A_SHARD
+
+
+def careful_parts(
+    run: Run, bank: ScoringBank, means: Tensor, shard: FileInfo, folder: PartFolder
+) -> list[Part]:
+    """All parts of a shard on which a process died, ascending; each is kept as soon as it is there.
+
+    Args:
+        means: (M, n, d), held-out mean vectors.
+        folder: Where parts and notes lie.
+    """
+    notes = Attempt.load(folder)
+    notes.save(folder)
+    parts = folder.read()
+    items = undone(run, shard.url, [(part.first, part.end) for part in parts])
+    position = _next(0, parts)
+    while True:
+        size = notes.size(position, run.config.scoring.batch_size)
+        if notes.killers.get(position) == "read":
+            parts.append(_unreadable(run, shard, position))
+            return sorted(parts, key=lambda part: part.first)
+        notes.begin(folder, "read", position, position + size)
+        taken = list(_adjacent(items, position, size, parts))
+        if not taken:
+            return sorted(parts, key=lambda part: part.first)
+        if notes.hopeless or position in notes.killers:
+            part = _given_up(run, position, taken, notes)
+        else:
+            part = _scored(run, bank, means, shard, folder, notes, position, taken)
+        folder.write(part)
+        parts.append(part)
+        position = _next(part.end, parts)
+
+
+def _next(position: int, parts: list[Part]) -> int:
+    """The first position from here on that no part covers."""
+    for part in sorted(parts, key=lambda part: part.first):
+        if part.first <= position < part.end:
+            position = part.end
+    return position
+
+
+def _adjacent(
+    items: Iterator[tuple[int, Sample | Failure]], first: int, size: int, parts: list[Part]
+) -> Iterator[Sample | Failure]:
+    """Up to ``size`` items from position ``first`` on, before the next part."""
+    later = [part.first for part in parts if part.first > first]
+    return (item for _, item in islice(items, min([size, *(at - first for at in later)])))
+
+
+def _scored(
+    run: Run,
+    bank: ScoringBank,
+    means: Tensor,
+    shard: FileInfo,
+    folder: PartFolder,
+    notes: Attempt,
+    position: int,
+    taken: list[Sample | Failure],
+) -> Part:
+    notes.begin(folder, "decode", position, position + len(taken))
+    builder = ChunkBuilder(run, shard.url, position)
+    for item in taken:
+        builder.add(item)
+    chunk = builder.build()
+    notes.begin(folder, "score", position, position + len(taken))
+    return score_chunk(run, bank, means, shard.url, chunk)
+
+
+def _given_up(run: Run, position: int, taken: list[Sample | Failure], notes: Attempt) -> Part:
+    """The positions as failures; what the reader already gave up stays as it is."""
+    stage = notes.killers.get(position, "score")
+    reason = (
+        f"its process was killed {DEATHS_OF_A_SAMPLE} times by this very sample"
+        if position in notes.killers
+        else f"given up, since processes were killed {notes.deaths} times by samples of this shard"
+    )
+    detail = f"{reason}; is it beyond the memory of a worker, or does a library crash on it?"
+    failures = [
+        item
+        if isinstance(item, Failure)
+        else Failure(item.shard, item.key, item.index, stage, "killed_worker", detail)
+        for item in taken
+    ]
+    return _failed(run, position, failures)
+
+
+def _unreadable(run: Run, shard: FileInfo, position: int) -> Part:
+    detail = (
+        f"reading kills the process after {position} samples; copy the shard again, or repack it"
+    )
+    return _failed(run, position, [Failure(shard.url, None, None, "read", "killed_worker", detail)])
+
+
+def _failed(run: Run, position: int, failures: list[Failure]) -> Part:
+    end = position + len(failures)
+    return Part(position, end, score_schema(run).empty_table(), 0, failures)

@@ -1,0 +1,170 @@
+"""Which samples make up the held-out set: found in as few shards as hold enough of them.
+
+Shards are visited in an order that follows from their names until ``held_out.max_samples`` held-out
+samples were met, so a small H of a huge data set is found in a few shards, and is the same H
+whoever looks. A small data set is looked through by the driver itself, before a worker process
+could have started; what takes longer is left to tasks.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from multimem_ray.design.hashing import uniform
+from multimem_ray.errors import HeldOutError, SampleError
+from multimem_ray.progress import Progress
+from multimem_ray.run import Run, Shards
+from multimem_ray.sample import Sample
+from multimem_ray.shards.reader import read_shard
+from multimem_ray.storage import FileInfo
+
+ALONE_S = 3.0
+"""Seconds after which the driver leaves the looking to tasks."""
+
+_FINGERPRINT = b"multimem_ray"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Held-out samples of one shard, by key."""
+
+    shard: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """All held-out samples of one shard."""
+
+    number: int
+    keys: list[str]
+    labels: list[str]
+
+
+def is_summarized(run: Run) -> bool:
+    """Whether the mean vectors of this very run are there."""
+    url = run.path("held_out", "held_out.json")
+    if not run.storage.exists(url):
+        return False
+    known: dict[str, Any] = json.loads(run.storage.read_bytes(url))
+    return bool(known["fingerprint"] == run.fingerprint)
+
+
+def plan_held_out(run: Run, shards: Shards, progress: Progress) -> list[Chosen]:
+    """What is still to be embedded of H; the plan is stored first. Ray must be running.
+
+    Raises:
+        HeldOutError: No sample is held out.
+    """
+    if is_summarized(run):
+        return []
+    known = load_plan(run)
+    if known:
+        return known
+    chosen = _choose(run, shards, progress)
+    rows = [(item.shard, key) for item in chosen for key in item.keys]
+    table = pa.table(
+        {"shard": [row[0] for row in rows], "key": [row[1] for row in rows]},
+        metadata={_FINGERPRINT: run.fingerprint.encode()},
+    )
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    run.storage.write_atomic(run.path("held_out", "keys.parquet"), buffer.getvalue())
+    return chosen
+
+
+def load_plan(run: Run) -> list[Chosen]:
+    """The stored plan of this run; empty if there is none."""
+    url = run.path("held_out", "keys.parquet")
+    if not run.storage.exists(url):
+        return []
+    table = pq.read_table(io.BytesIO(run.storage.read_bytes(url)))
+    if (table.schema.metadata or {}).get(_FINGERPRINT) != run.fingerprint.encode():
+        return []
+    by_shard: dict[str, list[str]] = {}
+    rows = zip(table.column("shard").to_pylist(), table.column("key").to_pylist(), strict=True)
+    for shard, key in rows:
+        by_shard.setdefault(shard, []).append(key)
+    return [Chosen(shard, tuple(keys)) for shard, keys in by_shard.items()]
+
+
+def _choose(run: Run, shards: Shards, progress: Progress) -> list[Chosen]:
+    """At most ``max_samples`` held-out samples, from as few shards as hold them."""
+    candidates = shards.held_out or shards.scored
+    names = [shard.url.rsplit("/", 1)[-1] for shard in candidates]
+    places = uniform(run.config.design.seed, "held-out-shards", names)
+    order = sorted(range(len(names)), key=lambda i: (places[i], candidates[i].url))
+    limit, cap = run.config.held_out.max_samples, run.held_out_rule.cap()
+    met = 0
+    with progress.task("held-out set", len(order), unit="shards") as shown:
+        for visited, found in enumerate(_found(run, candidates, order), start=1):
+            names_of = [f"{found.number}/{key}" for key in found.keys]
+            labels = found.labels if run.config.held_out.balance else None
+            cap.add(names_of, run.held_out_rule.rank(found.keys), labels)
+            met += len(found.keys)
+            shown.update(visited, f"{met} samples")
+            if met >= limit:
+                break
+    by_shard: dict[int, list[str]] = {}
+    for name in cap.chosen():
+        number, _, key = name.partition("/")
+        by_shard.setdefault(int(number), []).append(key)
+    if not by_shard:
+        raise HeldOutError(
+            f"no sample of {len(order)} shards is held out; raise held_out.fraction (now "
+            f"{run.config.held_out.fraction}) or name held_out.shards"
+        )
+    return [Chosen(candidates[i].url, tuple(sorted(keys))) for i, keys in sorted(by_shard.items())]
+
+
+def _found(run: Run, candidates: Sequence[FileInfo], order: Sequence[int]) -> Iterator[_Found]:
+    """Held-out samples shard by shard, in this order."""
+    until = time.monotonic() + ALONE_S
+    for place, number in enumerate(order):
+        if time.monotonic() > until:
+            yield from _found_by_tasks(run, candidates, order[place:])
+            return
+        yield find_held_out(run, candidates[number].url, number)
+
+
+def _found_by_tasks(
+    run: Run, candidates: Sequence[FileInfo], order: Sequence[int]
+) -> Iterator[_Found]:
+    import ray.data
+
+    from multimem_ray.ray_session import data_context
+
+    def find(row: dict[str, Any]) -> dict[str, Any]:
+        found = find_held_out(run, row["url"], row["number"])
+        return {"number": found.number, "keys": found.keys, "labels": found.labels}
+
+    rows = [{"number": number, "url": candidates[number].url} for number in order]
+    with data_context(preserve_order=True):
+        source = ray.data.from_items(rows, override_num_blocks=min(len(rows), 10_000))
+        found = source.map(find, num_cpus=1)
+    for row in found.iter_rows():
+        yield _Found(row["number"], list(row["keys"]), list(row["labels"]))
+
+
+def find_held_out(run: Run, url: str, number: int) -> _Found:
+    """Lists the held-out samples of a shard."""
+    keys, labels = [], []
+    balance = run.config.held_out.balance
+    for item in read_shard(url, run.storage):
+        if not isinstance(item, Sample):
+            continue
+        try:
+            if run.held_out_rule.is_held_out([run.group(item)], url)[0]:
+                labels.append(str(item.field(balance)) if balance else "")
+                keys.append(item.key)
+        except SampleError:
+            continue
+    return _Found(number, keys, labels)

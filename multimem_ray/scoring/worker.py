@@ -1,0 +1,93 @@
+"""The scoring actor: the whole bank in one process, and a row of work at a time.
+
+A row is a shard of which held-out samples are embedded, or a shard to be scored; what goes back is
+a receipt. The class knows nothing of Ray but whether it had to be started again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from multimem_ray.run import Run
+from multimem_ray.scoring.attempts import careful_parts
+from multimem_ray.scoring.bank import ScoringBank, pick_device
+from multimem_ray.scoring.chunks import PART_POSITIONS
+from multimem_ray.scoring.commits import Receipt, commit_log
+from multimem_ray.scoring.held_out import HeldOutMeans
+from multimem_ray.scoring.held_out_plan import Chosen
+from multimem_ray.scoring.parts import PartFolder
+from multimem_ray.scoring.retry import parts_of_commit
+from multimem_ray.scoring.shard import ScoredShard, assembled, score_shard
+from multimem_ray.storage import FileInfo
+
+CAREFUL_SHARDS = 3
+"""Shards after a restart that are gone through with care: Ray hands out a few ahead."""
+
+
+class ShardScorer:
+    """Scores shards and commits them.
+
+    Args:
+        run: The run; its models must be done.
+        restarted: Whether an earlier process of this actor died.
+    """
+
+    def __init__(self, run: Run, restarted: bool | None = None) -> None:
+        self._run, self._log = run, commit_log(run)
+        resources = run.config.resources.score
+        device = pick_device(resources.gpus)
+        if device.type == "cpu":
+            torch.set_num_threads(resources.cpus)
+        self._bank = ScoringBank(run, device)
+        self._held_out = HeldOutMeans(run, self._bank)
+        died = _was_restarted() if restarted is None else restarted
+        self._careful = CAREFUL_SHARDS if died else 0
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Do one row of work; see :mod:`multimem_ray.scoring.pipeline` for the columns."""
+        if row["kind"] == "held_out":
+            keys = tuple(json.loads(row["names"]))
+            self._held_out.embed(Chosen(row["url"], keys))
+            return {"kind": "held_out", **asdict(Receipt(row["url"], 0, len(keys), 0, 0.0))}
+        shard = FileInfo(row["url"], row["size"], row["version"])
+        receipt = self._log.receipt(shard) if self._careful else None
+        if receipt is None:
+            receipt = self._score(shard, row)
+        return {"kind": "shard", **asdict(receipt)}
+
+    def _score(self, shard: FileInfo, row: dict[str, Any]) -> Receipt:
+        names: list[str] = json.loads(row["names"])
+        folder = self._log.parts(shard)
+        if row["retry"]:
+            folder.remove()
+            for part in parts_of_commit(self._log, shard, row["retry"]):
+                folder.write(part)
+            names = folder.names()
+        scored = self._scored(shard, folder, names)
+        stale = json.loads(row["stale"])
+        self._log.commit(shard, scored.receipt, scored.scores, scored.errors, stale)
+        if names or self._careful or scored.receipt.samples > PART_POSITIONS:
+            folder.remove()
+        self._careful = max(0, self._careful - 1)
+        return scored.receipt
+
+    def _scored(self, shard: FileInfo, folder: PartFolder, names: Sequence[str]) -> ScoredShard:
+        run, bank, means = self._run, self._bank, self._held_out.means()
+        if self._careful:
+            started = time.monotonic()
+            parts = careful_parts(run, bank, means, shard, folder)
+            return assembled(run, shard, parts, time.monotonic() - started)
+        known = folder.read(names) if names else []
+        return score_shard(run, bank, means, shard, folder, known)
+
+
+def _was_restarted() -> bool:
+    import ray
+
+    return ray.is_initialized() and ray.get_runtime_context().was_current_actor_reconstructed
