@@ -186,6 +186,11 @@ class TrainResources(Section):
     cpus: int | Literal["auto"] = Field("auto", description="cores of a bank; auto = what is there")
     models_per_bank: int | Literal["auto"] = "auto"
     concurrent_banks: int | Literal["auto"] = "auto"
+    decode: Literal["auto", "worker", "ray"] = Field(
+        "auto",
+        description="where samples are decoded: in the bank's own process, or by Ray Data on the "
+        "cluster; auto = in its own process what is small",
+    )
 
 
 class ScoreResources(Section):

@@ -1,7 +1,7 @@
 """Progress on long work: bars on a terminal, one plain line every 30 seconds elsewhere.
 
-Work runs in other processes, so it counts on a :class:`Board`, a small Ray actor that costs no
-core; whoever waits for the work looks at the board and shows it.
+Work runs in other processes, so it counts on a :class:`~multimem_ray.board.Board`; whoever waits
+for the work looks at the board and shows it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -21,6 +21,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
+
+from multimem_ray.board import Board
 
 _PLAIN_EVERY_S = 30.0
 _LOOK_EVERY_S = 0.5
@@ -118,46 +120,6 @@ class Shown:
         share = 100 * self.done / self.total if self.total else 100
         text = f"{self._name}: {self.done}/{self.total} {self._unit} ({share:.0f} %)"
         return ", ".join(filter(None, [text, f"{rate:.2f} {self._unit}/s", left, detail]))
-
-
-class _BoardActor:
-    """Counts of work done, by task; whatever else was told last stands beside."""
-
-    def __init__(self) -> None:
-        self._done: dict[str, int] = {}
-        self._notes: dict[str, dict[str, Any]] = {}
-
-    def advance(self, task: str, amount: int, notes: dict[str, Any]) -> None:
-        self._done[task] = self._done.get(task, 0) + amount
-        self._notes.setdefault(task, {}).update(notes)
-
-    def look(self, task: str) -> tuple[int, dict[str, Any]]:
-        return self._done.get(task, 0), self._notes.get(task, {})
-
-
-class Board:
-    """Handle to the counting actor; picklable, and cheap to tell things to."""
-
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-
-    @classmethod
-    def create(cls) -> Self:
-        """A new board; Ray must be running."""
-        import ray
-
-        return cls(ray.remote(num_cpus=0)(_BoardActor).remote())
-
-    def advance(self, task: str, amount: int = 1, **notes: Any) -> None:
-        """``amount`` more units are done; does not wait."""
-        self._actor.advance.remote(task, amount, notes)
-
-    def look(self, task: str) -> tuple[int, dict[str, Any]]:
-        """Units done, and the latest notes."""
-        import ray
-
-        seen: tuple[int, dict[str, Any]] = ray.get(self._actor.look.remote(task))
-        return seen
 
 
 def finished_with_progress(

@@ -24,6 +24,8 @@ _QUIET = {
     # Ray Train asks its workers how they are this often; the default adds seconds to every start.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_V2_ENABLED": "1",
+    # Checkpoints are ours; a process that watches for notices of preemption has nothing to do.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 # Ray's own log files keep everything; the terminal belongs to the run. Errors of Ray arrive as
 # exceptions.

@@ -16,11 +16,13 @@ class Layout:
         per_bank: Models in a bank.
         at_once: Banks that run at the same time.
         threads: Models of a bank that step at the same time on a CPU.
+        cores: Cores of a bank.
     """
 
     per_bank: int
     at_once: int
     threads: int
+    cores: int
 
     def banks(self, models: Sequence[str]) -> list[list[str]]:
         """The models of each bank."""
@@ -41,4 +43,4 @@ def pack(wanted: TrainResources, models: int, cpus: int, gpus: int) -> Layout:
         at_once = max(1, min(int(gpus / wanted.gpus), models))
     per_bank = -(-models // at_once) if wanted.models_per_bank == "auto" else wanted.models_per_bank
     cores = max(1, cpus // at_once) if wanted.cpus == "auto" else wanted.cpus
-    return Layout(per_bank, at_once, min(cores, per_bank))
+    return Layout(per_bank, at_once, min(cores, per_bank), cores)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -14,7 +16,10 @@ from multimem_ray.storage import FileInfo
 from multimem_ray.training.cache import DecodedCache
 from multimem_ray.training.order import shard_order, shuffled
 from multimem_ray.training.records import DecodedSample, from_table, schema
-from multimem_ray.training.source import TrainingSource
+from multimem_ray.training.source import TrainingSource, decoded_tables
+
+# Starting the processes of a Ray Data pipeline costs about what decoding this much does.
+SMALL_BYTES = 256 << 20
 
 
 @dataclass
@@ -25,11 +30,13 @@ class TrainingStream:
         run: The run.
         shards: Its shards; their order does not matter.
         cache: Where decoded shards are kept on this node.
+        decoders: Shards decoded at the same time, where this process decodes itself.
     """
 
     run: Run
     shards: Sequence[FileInfo]
     cache: DecodedCache
+    decoders: int = 1
     _names: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,25 +59,45 @@ class TrainingStream:
                     yield sample, place / len(order)
 
     def _decode(self, wanted: Sequence[int]) -> _DecodedShards:
-        return _DecodedShards(self, wanted)
+        if not wanted:
+            return _DecodedShards(self, iter(()))
+        size = sum(self.shards[i].size for i in wanted)
+        choice = self.run.config.resources.train.decode
+        here = choice == "worker" or (choice == "auto" and size <= SMALL_BYTES)
+        return _DecodedShards(self, self._here(wanted) if here else self._on_the_cluster(wanted))
 
+    def _here(self, wanted: Sequence[int]) -> Iterator[pa.Table]:
+        """Tables of the wanted shards in order, decoded in threads of this process."""
 
-class _DecodedShards:
-    """Tables of the wanted shards as Ray Data hands them out, in order; fills the cache."""
+        def decoded(index: int) -> list[pa.Table]:
+            return list(decoded_tables(self.run, self.shards[index], index))
 
-    def __init__(self, stream: TrainingStream, wanted: Sequence[int]) -> None:
-        self._stream = stream
-        self._tables = self._pull(wanted) if wanted else iter(())
-        self._ahead: pa.Table | None = None
+        with ThreadPoolExecutor(self.decoders) as pool:
+            ahead = deque[Future[list[pa.Table]]]()
+            for index in wanted:
+                ahead.append(pool.submit(decoded, index))
+                if len(ahead) > self.decoders:
+                    yield from _not_empty(ahead.popleft().result())
+            while ahead:
+                yield from _not_empty(ahead.popleft().result())
 
-    def _pull(self, wanted: Sequence[int]) -> Iterator[pa.Table]:
-        stream = self._stream
-        source = TrainingSource(stream.run, [(i, stream.shards[i]) for i in wanted])
+    def _on_the_cluster(self, wanted: Sequence[int]) -> Iterator[pa.Table]:
+        """Tables of the wanted shards in order, decoded by Ray Data."""
+        source = TrainingSource(self.run, [(i, self.shards[i]) for i in wanted])
         # The order is part of the result: without it, two banks would train on other batches.
         with data_context(preserve_order=True):
             dataset = ray.data.read_datasource(source, override_num_blocks=len(wanted))
         for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             yield from _by_shard(table)
+
+
+class _DecodedShards:
+    """Tables of the wanted shards as they are handed out, in order; fills the cache."""
+
+    def __init__(self, stream: TrainingStream, tables: Iterator[pa.Table]) -> None:
+        self._stream = stream
+        self._tables = tables
+        self._ahead: pa.Table | None = None
 
     def shard(self, index: int) -> Iterator[pa.Table]:
         """Tables of one shard, which must be asked for in the order they were wanted."""
@@ -87,6 +114,10 @@ class _DecodedShards:
             yield table
         name = shard_id(self._stream.shards[index].url)
         self._stream.cache.put(name, kept, schema(self._stream.run.modalities))
+
+
+def _not_empty(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    return (table for table in tables if table.num_rows)
 
 
 def _by_shard(table: pa.Table) -> Iterator[pa.Table]:

@@ -15,15 +15,17 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
+from multimem_ray.board import Board
 from multimem_ray.errors import MultiMemError, TrainingError
-from multimem_ray.progress import Board, Progress, finished_with_progress
+from multimem_ray.progress import Progress, finished_with_progress
 from multimem_ray.ray_session import cluster_cpus, cluster_gpus
 from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo
@@ -62,7 +64,7 @@ def train(run: Run, shards: Sequence[FileInfo], progress: Progress) -> list[str]
         progress.task("train", total, unit="epochs") as shown,
         ThreadPoolExecutor(packing.at_once) as pool,
     ):
-        running = [pool.submit(_fit, run, shared, ids, packing.threads, board) for ids in packed]
+        running = [pool.submit(_fit, run, shared, ids, packing, board) for ids in packed]
         try:
             for done in finished_with_progress(running, board, "train", shown):
                 _raise_cause(done)
@@ -79,14 +81,16 @@ def layout(run: Run, models: int) -> Layout:
 
 
 def _fit(
-    run: Run, shards: ray.ObjectRef[Any], model_ids: list[str], threads: int, board: Board
+    run: Run, shards: ray.ObjectRef[Any], model_ids: list[str], packing: Layout, board: Board
 ) -> None:
-    task = BankTask(run, model_ids, threads, board)
+    task = BankTask(run, model_ids, packing.threads, packing.cores, board)
     gpus = run.config.resources.train.gpus
     with _own_folder() as folder:
-        TorchTrainer(
-            train_bank,
-            train_loop_config={"task": task, "shards": shards},
+        # Bound to the function, the task goes to the worker alone: the controller, which would
+        # have to load all of torch to understand it, never sees it. Nor does it need the backend
+        # of a TorchTrainer, whose process group is for more workers than one.
+        DataParallelTrainer(
+            partial(train_bank, task, shards),
             scaling_config=ScalingConfig(
                 num_workers=1,
                 use_gpu=gpus > 0,

@@ -12,10 +12,10 @@ import ray
 import ray.train
 import torch
 
+from multimem_ray.board import Board
 from multimem_ray.errors import TrainingError
 from multimem_ray.modalities.base import Array
 from multimem_ray.prefetch import ahead
-from multimem_ray.progress import Board
 from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo
 from multimem_ray.training.bank import Bank
@@ -31,32 +31,34 @@ class BankTask:
         run: The run.
         model_ids: The models of this bank.
         threads: Models that step at the same time on a CPU.
+        decoders: Shards decoded at the same time, where the worker itself decodes.
         board: Where progress is shown.
     """
 
     run: Run
     model_ids: Sequence[str]
     threads: int
+    decoders: int
     board: Board
 
 
-def train_bank(config: dict[str, Any]) -> None:
+def train_bank(task: BankTask, reference: ray.ObjectRef[Any]) -> None:
     """Train loop of a Ray Train worker.
 
     Args:
-        config: ``task``, a :class:`BankTask`, and ``shards``, a reference to the run's shards.
+        task: What to do.
+        reference: To the shards that models train on.
 
     Raises:
         TrainingError: No sample to train on, or training diverged.
     """
-    task: BankTask = config["task"]
-    shards: Sequence[FileInfo] = ray.get(config["shards"])
+    shards: Sequence[FileInfo] = ray.get(reference)
     run = task.run
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         torch.set_num_threads(1)
     cache = DecodedCache(cache_folder(run), int(run.config.training.cache_gb * 1e9))
-    stream = TrainingStream(run, shards, cache)
+    stream = TrainingStream(run, shards, cache, task.decoders)
     bank = Bank(run, task.model_ids, device, task.threads)
     saved = time.monotonic()
     history: dict[str, list[dict[str, Any]]] = {model_id: [] for model_id in task.model_ids}

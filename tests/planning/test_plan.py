@@ -64,8 +64,9 @@ def test_held_out_shards_are_counted_apart(tmp_path: Path) -> None:
 
 
 def test_nothing_is_started_or_written(tmp_path: Path) -> None:
+    before = ray.is_initialized()
     made = planned(tmp_path, probing=True)
-    assert not ray.is_initialized()
+    assert ray.is_initialized() == before
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "cache").exists()
     assert made.speed is not None
@@ -109,7 +110,7 @@ def work(samples: int, models: int, layout: Layout) -> Work:
 
 def test_estimate_by_hand(tmp_path: Path) -> None:
     config = small_config(tmp_path, tmp_path / "out", "training.epochs=10")
-    made = estimate(config, work(1000, 4, Layout(4, 1, 2)), SPEED, cpus=2, gpus=0)
+    made = estimate(config, work(1000, 4, Layout(4, 1, 2, 2)), SPEED, cpus=2, gpus=0)
     # decode 1000 × 10 ms on two cores; views 10 s and steps 10 × 1000 × ½ × 4 × 2 ms = 40 s,
     # in two threads beside the views: (10 + 40) / 2.
     assert made.train_s == pytest.approx(START_BANK_S + 5 + 25)
@@ -120,13 +121,13 @@ def test_estimate_by_hand(tmp_path: Path) -> None:
 
 def test_banks_share_the_decoding_and_the_start(tmp_path: Path) -> None:
     config = small_config(tmp_path, tmp_path / "out")
-    together = estimate(config, work(1000, 8, Layout(8, 1, 2)), SPEED, cpus=2, gpus=0)
-    alone = estimate(config, work(1000, 8, Layout(1, 1, 1)), SPEED, cpus=2, gpus=0)
+    together = estimate(config, work(1000, 8, Layout(8, 1, 2, 2)), SPEED, cpus=2, gpus=0)
+    alone = estimate(config, work(1000, 8, Layout(1, 1, 1, 2)), SPEED, cpus=2, gpus=0)
     assert alone.train_s > 2 * together.train_s
 
 
 def test_what_does_not_fit_the_cache_is_decoded_every_epoch(tmp_path: Path) -> None:
-    layout = Layout(4, 1, 2)
+    layout = Layout(4, 1, 2, 2)
     fits = small_config(tmp_path, tmp_path / "out", "training.epochs=10")
     not_so = small_config(tmp_path, tmp_path / "out", "training.epochs=10", "training.cache_gb=0")
     a, b = (estimate(c, work(1000, 4, layout), SPEED, cpus=2, gpus=0) for c in (fits, not_so))
@@ -135,10 +136,10 @@ def test_what_does_not_fit_the_cache_is_decoded_every_epoch(tmp_path: Path) -> N
 
 def test_layout() -> None:
     auto = TrainResources()
-    assert pack(auto, 8, cpus=2, gpus=0) == Layout(8, 1, 2)
+    assert pack(auto, 8, cpus=2, gpus=0) == Layout(8, 1, 2, 2)
     on_gpus = TrainResources(gpus=1)
-    assert pack(on_gpus, 8, cpus=16, gpus=4) == Layout(2, 4, 2)
-    assert pack(on_gpus, 2, cpus=16, gpus=8) == Layout(1, 2, 1)
+    assert pack(on_gpus, 8, cpus=16, gpus=4) == Layout(2, 4, 2, 4)
+    assert pack(on_gpus, 2, cpus=16, gpus=8) == Layout(1, 2, 1, 8)
     fixed = TrainResources(models_per_bank=3, concurrent_banks=2, cpus=1)
-    assert pack(fixed, 8, cpus=16, gpus=0) == Layout(3, 2, 1)
+    assert pack(fixed, 8, cpus=16, gpus=0) == Layout(3, 2, 1, 1)
     assert pack(fixed, 8, 16, 0).banks(list("abcdefgh")) == [list("abc"), list("def"), list("gh")]

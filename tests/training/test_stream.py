@@ -1,0 +1,102 @@
+"""Epochs of samples: the same order wherever they were decoded, and whether or not they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from multimem_ray.run import Run, shard_id
+from multimem_ray.training import stream as streams
+from multimem_ray.training.cache import DecodedCache
+from multimem_ray.training.stream import TrainingStream
+from tests.small import small_run, write_shards
+
+
+def stream(folder: Path, name: str, *sets: str, decoders: int = 2) -> TrainingStream:
+    run, shards = small_run(folder, "training.shuffle_buffer=7", *sets)
+    return TrainingStream(run, shards.scored, DecodedCache(folder / name, 10**9), decoders)
+
+
+def seen(made: TrainingStream, epoch: int = 0) -> list[tuple[str, float, bytes]]:
+    return [
+        (sample.key, share, b"".join(sample.arrays[m].tobytes() for m in sorted(sample.arrays)))
+        for sample, share in made.epoch(epoch)
+    ]
+
+
+@pytest.mark.parametrize("decoders", [1, 2, 5])
+def test_decoding_here_and_on_the_cluster_are_the_same(
+    tmp_path: Path, ray_session: Any, decoders: int
+) -> None:
+    del ray_session
+    write_shards(tmp_path / "shards", 40, 4)
+    here = seen(stream(tmp_path, "a", "resources.train.decode=worker", decoders=decoders))
+    there = seen(stream(tmp_path, "b", "resources.train.decode=ray"))
+    assert here == there
+    assert len(here) > 20
+
+
+def test_later_epochs_decode_nothing(tmp_path: Path) -> None:
+    write_shards(tmp_path / "shards", 40, 4)
+    made = stream(tmp_path, "a")
+    first = seen(made)
+
+    def refuse(_: Any) -> None:
+        raise AssertionError("decoded again")
+
+    made.run.decoder.decode = refuse  # type: ignore[method-assign, assignment]
+    assert sorted(seen(made, 1)) != sorted(first), "shares follow the order of the shards"
+    assert {key for key, _, _ in seen(made, 1)} == {key for key, _, _ in first}
+    again = seen(made, 0)
+    assert again == first
+
+
+def test_a_damaged_cache_file_is_decoded_again(tmp_path: Path) -> None:
+    write_shards(tmp_path / "shards", 40, 4)
+    made = stream(tmp_path, "a")
+    first = seen(made)
+    damaged = next((tmp_path / "a").glob(f"{shard_id(made.shards[1].url)}*.arrow"))
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    damaged.write_bytes(data)
+    assert seen(stream(tmp_path, "a")) == first
+    assert seen(stream(tmp_path, "a")) == first
+
+
+def test_a_shard_without_training_samples_is_passed_over(tmp_path: Path) -> None:
+    write_shards(tmp_path / "shards", 40, 4)
+    run, shards = small_run(tmp_path, "design.pool=0.1", "held_out.fraction=0.01")
+    made = TrainingStream(run, shards.scored, DecodedCache(tmp_path / "a", 10**9), 2)
+    inside = {s for s in (f"s{i:04d}" for i in range(40)) if in_training(run, s)}
+    assert inside
+    assert {key for key, _, _ in seen(made)} == inside
+
+
+def in_training(run: Run, key: str) -> bool:
+    held = run.held_out_rule.is_held_out([key], "")[0]
+    return bool(run.design.in_pool([key])[0] and not held)
+
+
+def test_large_sets_are_decoded_by_the_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = stream(tmp_path, "a")
+    asked: list[str] = []
+    for name in ("_here", "_on_the_cluster"):
+        monkeypatch.setattr(
+            TrainingStream, name, lambda *_, name=name: (asked.append(name), iter(()))[1]
+        )
+    list(made.epoch(0))
+    monkeypatch.setattr(streams, "SMALL_BYTES", 1)
+    list(stream(tmp_path, "b").epoch(0))
+    assert asked == ["_here", "_on_the_cluster"]
+
+
+def test_epochs_differ_and_repeat(tmp_path: Path) -> None:
+    made = stream(tmp_path, "a")
+    orders = [[key for key, _, _ in seen(made, epoch)] for epoch in (0, 1, 0)]
+    assert orders[0] == orders[2] != orders[1]
+    assert np.unique(orders[0]).size == len(orders[0])
