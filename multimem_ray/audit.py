@@ -112,8 +112,11 @@ def in_bytes(size: float) -> str:
 
 
 def _train(run: Run, shards: Shards, progress: Progress) -> None:
+    from multimem_ray.scoring.held_out_plan import plan_held_out
     from multimem_ray.training.trainer import train
 
+    # A held-out set that cannot serve must be told before hours of training, not after.
+    plan_held_out(run, shards, progress)
     started = time.monotonic()
     trained = train(run, shards.scored, progress)
     _record(run, "train", started, len(trained))
