@@ -159,6 +159,9 @@ class TrainingConfig(Section):
     clip_norm: float | None = Field(1.0, gt=0)
     seed: int = Field(0, ge=0)
     augment: bool = Field(True, description="train on random views; false = on clean samples")
+    held_out_samples: int = Field(
+        128, ge=0, description="held-out samples whose retrieval history.jsonl tells; 0 = none"
+    )
     shuffle_buffer: int = Field(4096, ge=1, description="samples shuffled together in memory")
     cache_gb: float = Field(
         20.0, ge=0, description="most of a node's disk for decoded shards; 0 = decode every epoch"
@@ -306,7 +309,8 @@ class Config(Section):
         # Which shards there are is told by what was found, not by how the list was written.
         del kept["data"]["shards"], kept["held_out"]["shards"]
         del kept["scoring"]["batch_size"], kept["scoring"]["partitions"], kept["data"]["planted"]
-        del kept["training"]["checkpoint_every_s"], kept["training"]["cache_gb"]
+        for name in ("checkpoint_every_s", "cache_gb", "held_out_samples"):
+            del kept["training"][name]
         return kept
 
 

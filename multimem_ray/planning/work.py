@@ -21,7 +21,7 @@ from multimem_ray.training.layout import Layout, pack
 SHARDS_LOOKED_AT, SAMPLES_LOOKED_AT = 4, 256
 _BLOCK = 512
 # Weight, gradient and two moments of AdamW, float32 each.
-_BYTES_PER_PARAMETER = 16
+_BYTES_PER_PARAMETER, _BYTES_PER_FROZEN = 16, 4
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Work:
         shares: Per model, the share of the trainable samples that it trains on.
         layout: How the models are packed.
         banks: Number of banks.
-        parameters: Of one model.
+        parameters: Of one model, of which ``trained`` are not frozen.
     """
 
     shards: int
@@ -54,6 +54,7 @@ class Work:
     layout: Layout
     banks: int
     parameters: int
+    trained: int
 
     @property
     def models(self) -> int:
@@ -63,7 +64,8 @@ class Work:
     @property
     def model_bytes(self) -> int:
         """Weights, gradients and optimizer state of one model in training."""
-        return self.parameters * _BYTES_PER_PARAMETER
+        frozen = self.parameters - self.trained
+        return self.trained * _BYTES_PER_PARAMETER + frozen * _BYTES_PER_FROZEN
 
     @property
     def bank_bytes(self) -> int:
@@ -91,7 +93,7 @@ def survey(run: Run, shards: Shards, cpus: int, gpus: int) -> Work:
     share_of_bytes = sum(shard.size for shard in pool) / max(size, 1)
     shares = run.design.shares()
     layout = pack(config.resources.train, len(shares), cpus, gpus)
-    model = build_model(config.model, run.decoder.modalities, seed=0)
+    model = build_model(config.model, run.decoder.modalities, 0, storage=run.storage)
     return Work(
         shards=len(shards.scored),
         size=size,
@@ -105,6 +107,7 @@ def survey(run: Run, shards: Shards, cpus: int, gpus: int) -> Work:
         layout=layout,
         banks=len(layout.banks(run.design.model_ids())),
         parameters=sum(p.numel() for p in model.parameters()),
+        trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
     )
 
 

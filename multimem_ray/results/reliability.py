@@ -5,7 +5,8 @@ every sample a score. Pairs agree where the score says something about the sampl
 where it says something about the models. With P pairs and a mean correlation r between them, the
 score over all pairs has the reliability P r / (1 + (P - 1) r), which for two pairs is the
 split-half correlation stepped up by Spearman and Brown (1910): the expected correlation with the
-ranking of as many new models.
+ranking of as many new models. The same formula with fewer or more pairs tells how the reliability
+grew with the number of models, and what twice as many would bring.
 """
 
 from __future__ import annotations
@@ -57,22 +58,50 @@ class Reliability:
         self._cmc_out.update(np.where(saw, odd, even)[keep])
 
     def result(self) -> dict[str, Any]:
-        """``multimem`` and ``cmc_out`` (None if unknown), ``pairs`` and a ``reason`` if unknown."""
+        """``multimem`` and ``cmc_out`` (None if unknown), ``pairs`` and a ``reason`` if unknown.
+
+        ``growth`` has one row for each number of models, from one pair to all and then twice as
+        many, with the reliability of either score; ``forecast`` marks what is beyond the run.
+        """
         reason = None
         if self._kind not in {"complementary_halves", "candidate"}:
             reason = NO_PAIRS
         elif self._pairs < 2:
             reason = TOO_FEW
         return {
-            "multimem": self._step_up(self._multimem),
-            "cmc_out": self._step_up(self._cmc_out),
+            "multimem": stepped_up(self._multimem.mean_correlation(), self._pairs),
+            "cmc_out": stepped_up(self._cmc_out.mean_correlation(), self._pairs),
+            "growth": self._growth(),
             "pairs": self._pairs,
             "reason": reason,
         }
 
-    def _step_up(self, correlation: Correlation) -> float | None:
-        mean = correlation.mean_correlation()
-        if mean is None:
-            return None
-        bottom = 1 + (self._pairs - 1) * mean
-        return self._pairs * mean / bottom if bottom > 0 else None
+    def _growth(self) -> list[dict[str, Any]]:
+        means = {
+            "multimem": self._multimem.mean_correlation(),
+            "cmc_out": self._cmc_out.mean_correlation(),
+        }
+        if all(mean is None for mean in means.values()):
+            return []
+        return [
+            {
+                "models": 2 * pairs,
+                **{name: stepped_up(mean, pairs) for name, mean in means.items()},
+                "forecast": pairs > self._pairs,
+            }
+            for pairs in _steps(self._pairs)
+        ]
+
+
+def stepped_up(mean: float | None, pairs: int) -> float | None:
+    """Reliability of so many pairs that correlate by ``mean``; None where it has no meaning."""
+    if mean is None:
+        return None
+    bottom = 1 + (pairs - 1) * mean
+    return pairs * mean / bottom if bottom > 0 else None
+
+
+def _steps(pairs: int) -> list[int]:
+    """1, 2, 4, … pairs, all of them, and twice as many."""
+    doubled = [1 << power for power in range(pairs.bit_length()) if 1 << power < pairs]
+    return [*doubled, pairs, 2 * pairs]

@@ -5,6 +5,7 @@ source    shards to decoded samples on Ray Data, membership decided before decod
 cache     decoded shards on the node's disk, so that later epochs don't decode
 stream    epochs of training samples, out of source and cache
 bank      several models, each stepping on its own members
+held_out  retrieval among held-out samples, while training goes on
 worker    what runs inside a Ray Train worker
 layout    how many models make a bank, and how many banks run at once
 trainer   packs models into banks, runs them, skips what is done

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ import torch
 from multimem_ray.board import Board
 from multimem_ray.errors import TrainingError
 from multimem_ray.modalities.base import Array
+from multimem_ray.monitor import Monitor
 from multimem_ray.prefetch import ahead
 from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo
 from multimem_ray.training.bank import Bank
 from multimem_ray.training.cache import DecodedCache
+from multimem_ray.training.held_out import HeldOutRetrieval
 from multimem_ray.training.stream import TrainingStream
 
 
@@ -53,32 +55,89 @@ def train_bank(task: BankTask, reference: ray.ObjectRef[Any]) -> None:
         TrainingError: No sample to train on, or training diverged.
     """
     shards: Sequence[FileInfo] = ray.get(reference)
-    run = task.run
+    run, training = task.run, task.run.config.training
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         torch.set_num_threads(1)
-    cache = DecodedCache(cache_folder(run), int(run.config.training.cache_gb * 1e9))
+    cache = DecodedCache(cache_folder(run), int(training.cache_gb * 1e9))
     stream = TrainingStream(run, shards, cache, task.decoders)
     bank = Bank(run, task.model_ids, device, task.threads)
-    saved = time.monotonic()
-    history: dict[str, list[dict[str, Any]]] = {model_id: [] for model_id in task.model_ids}
-    for epoch in range(bank.next_epoch, run.config.training.epochs):
-        lines = bank.train_epoch(epoch, ahead(_prepared(run, stream, epoch), 256))
-        for model_id, line in lines.items():
-            if epoch == 0 and not line["step"]:
-                raise TrainingError(
-                    f"model {model_id}: no sample to train on; every sample is held out, left "
-                    "out, or unusable (see errors/); lower held_out.fraction or add shards"
-                )
-            history[model_id].append(line)
+    retrieval, monitor = HeldOutRetrieval(run, shards), Monitor(run.output)
+    history = History(bank)
+    for epoch in range(bank.next_epoch, training.epochs):
+        prepared = monitor.timed("decode", _prepared(run, stream, epoch))
+        with monitor.timing("train"):
+            lines = bank.train_epoch(epoch, ahead(prepared, 256))
+        _require_samples(lines)
+        if retrieval.is_due(epoch):
+            for model in bank.models:
+                if model.id in lines:
+                    lines[model.id]["held_out_recall"] = retrieval.measure(model.model)
+        history.add(lines)
+        _tell(monitor, device, lines)
         task.board.advance("train", len(lines), loss=_mean([x["loss"] for x in lines.values()]))
-        last = epoch + 1 == run.config.training.epochs
-        if not last and time.monotonic() - saved >= run.config.training.checkpoint_every_s:
-            _save(bank, history)
-            saved = time.monotonic()
-    _save_history(bank, history)
+        if epoch + 1 < training.epochs and history.age_s >= training.checkpoint_every_s:
+            history.checkpoint()
+    history.write()
     bank.finish()
     ray.train.report({"models": list(task.model_ids)})
+
+
+class History:
+    """Lines of ``history.jsonl`` that wait for the next checkpoint.
+
+    They are written with it and not before, so that a history never tells of epochs that a
+    resumed training has yet to do again.
+    """
+
+    def __init__(self, bank: Bank) -> None:
+        self._bank = bank
+        self._waiting: dict[str, list[dict[str, Any]]] = {model.id: [] for model in bank.models}
+        self._saved = time.monotonic()
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the last checkpoint."""
+        return time.monotonic() - self._saved
+
+    def add(self, lines: Mapping[str, dict[str, Any]]) -> None:
+        """An epoch of some models."""
+        for model_id, line in lines.items():
+            self._waiting[model_id].append(line)
+
+    def checkpoint(self) -> None:
+        """Write the place of every model, then its history with the time that this took."""
+        started = time.monotonic()
+        self._bank.checkpoint()
+        self._saved = time.monotonic()
+        for lines in self._waiting.values():
+            if lines:
+                lines[-1]["checkpoint_s"] = round(self._saved - started, 4)
+        self.write()
+
+    def write(self) -> None:
+        """Write the lines that wait."""
+        for model in self._bank.models:
+            if self._waiting[model.id]:
+                model.folder.append_history(self._waiting[model.id])
+                self._waiting[model.id] = []
+
+
+def _require_samples(lines: Mapping[str, dict[str, Any]]) -> None:
+    for model_id, line in lines.items():
+        if line["epoch"] == 0 and not line["step"]:
+            raise TrainingError(
+                f"model {model_id}: no sample to train on; every sample is held out, left "
+                "out, or unusable (see errors/); lower held_out.fraction or add shards"
+            )
+
+
+def _tell(monitor: Monitor, device: torch.device, lines: Mapping[str, dict[str, Any]]) -> None:
+    monitor.samples("train", sum(line["samples"] for line in lines.values()))
+    for model_id, line in lines.items():
+        monitor.loss(model_id, line["loss"])
+    used = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    monitor.memory("train", used)
 
 
 def cache_folder(run: Run) -> Path:
@@ -103,17 +162,6 @@ def _prepared(
                 known.clear()
             known[sample.group] = run.design.members([sample.group])[0].tolist()
         yield views, known[sample.group], share
-
-
-def _save(bank: Bank, history: dict[str, list[dict[str, Any]]]) -> None:
-    bank.checkpoint()
-    _save_history(bank, history)
-
-
-def _save_history(bank: Bank, history: dict[str, list[dict[str, Any]]]) -> None:
-    for model in bank.models:
-        model.folder.append_history(history[model.id])
-        history[model.id] = []
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -104,7 +104,7 @@ def work(samples: int, models: int, layout: Layout) -> Work:
     return Work(
         shards=10, size=samples * 1000, missing=0, samples=samples, held_out=0, held_out_used=0,
         pool_shards=10, trainable=samples, shares=[0.5] * models, layout=layout, banks=banks,
-        parameters=1000,
+        parameters=1000, trained=1000,
     )  # fmt: skip
 
 

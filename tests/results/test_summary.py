@@ -172,3 +172,16 @@ def test_list_columns_keep_rows_in_place(rows: list[list[float] | None]) -> None
 def test_numbers_of_any_type() -> None:
     np.testing.assert_array_equal(floats(pa.array([1, None], pa.int32())), [1.0, np.nan])
     np.testing.assert_array_equal(floats(pa.array([True, None])), [1.0, np.nan])
+
+
+def test_reliability_grows_with_the_models(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, models=8)
+    found = summarize(run.output, Storage())["reliability"]
+    assert [row["models"] for row in found["growth"]] == [2, 4, 8, 16]
+    assert [row["forecast"] for row in found["growth"]] == [False, False, False, True]
+    for name in ("multimem", "cmc_out"):
+        values = [row[name] for row in found["growth"]]
+        assert values == sorted(values)
+        assert values[2] == pytest.approx(found[name])
+        one = values[0]
+        assert values[3] == pytest.approx(8 * one / (1 + 7 * one))

@@ -1,0 +1,216 @@
+"""Many reference models: in banks, as one Ray Train run each, and in plain PyTorch without Ray.
+
+    python jobs/benchmark_training.py SHARDS [--models 8] [--epochs 3] [--parts banks plain]
+
+The same models on the same samples with the same cores, start-up included:
+
+    banks     `multimem train`: all models in one bank
+    separate  one `TorchTrainer` for each model, one after the other, each decoding for itself
+    plain     a loop over the same decoded samples in one process, no Ray
+
+Each part runs in a process of its own; its wall time, CPU time and memory (USS, summed over all of
+its processes, the peak) are measured from outside. `train_s` is the time within the training loop,
+which tells throughput apart from start-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from multimem_ray.config import Config, resolve
+from multimem_ray.progress import Progress
+from multimem_ray.run import Run, Shards, inspect
+
+PARTS = ("banks", "plain", "separate")
+CORES = 2
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a part took: seconds, and bytes of host memory at the peak."""
+
+    part: str
+    wall_s: float
+    train_s: float
+    cpu_s: float
+    memory: int
+
+
+def main() -> None:
+    """Measure the parts and show them side by side."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("shards")
+    parser.add_argument("--models", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--run", help=argparse.SUPPRESS)  # one part, in this process
+    parser.add_argument("--output", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.run:
+        config = benchmark_config(given.shards, given.output, given.models, given.epochs)
+        seconds = {"banks": banks, "plain": plain, "separate": separate}[given.run](config)
+        Path(given.output, "train_s.json").write_text(json.dumps(seconds), encoding="utf-8")
+        return
+    results = [measure(part, given.shards, given.models, given.epochs) for part in given.parts]
+    show(results, given.models, given.epochs)
+
+
+def benchmark_config(shards: str, output: str, models: int, epochs: int) -> Config:
+    """The same training for every part."""
+    return resolve(
+        {
+            "output": output,
+            "data": {"shards": shards},
+            "design": {"models": models},
+            "training": {"epochs": epochs, "held_out_samples": 0},
+            "resources": {"train": {"cpus": CORES}, "cache_dir": f"{output}-cache"},
+        }
+    )
+
+
+def banks(config: Config) -> float:
+    """All models in one bank; seconds of its epochs."""
+    from multimem_ray.audit import train_only
+
+    train_only(config, Progress())
+    run, _ = inspect(config)
+    # The models of a bank share its epochs.
+    return sum(float(line["seconds"]) for line in run.model_folder("000").history())
+
+
+def plain(config: Config) -> float:
+    """One process, no Ray: seconds of its epochs."""
+    run, shards = inspect(config)
+    torch.set_num_threads(1)
+    return train_here(run, shards, run.design.model_ids(), CORES)
+
+
+def separate(config: Config) -> float:
+    """A TorchTrainer for each model, one after the other; seconds of all epochs."""
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from multimem_ray.ray_session import ray_session
+
+    run, shards = inspect(config)
+    with ray_session(config):
+        for model_id in run.design.model_ids():
+            TorchTrainer(
+                partial(one_model, run, shards, model_id),
+                scaling_config=ScalingConfig(num_workers=1),
+                run_config=RunConfig(name=model_id, storage_path=f"{config.output}-ray"),
+            ).fit()
+    folder = Path(config.output)
+    return sum(float(path.read_text("utf-8")) for path in folder.glob("seconds-*"))
+
+
+def one_model(run: Run, shards: Shards, model_id: str) -> None:
+    """What a worker of :func:`separate` does."""
+    torch.set_num_threads(CORES)
+    seconds = train_here(run, shards, [model_id], 1)
+    folder = Path(run.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"seconds-{model_id}").write_text(str(seconds), encoding="utf-8")
+
+
+def train_here(run: Run, shards: Shards, model_ids: Sequence[str], threads: int) -> float:
+    """The epochs of some models in this process; decodes once, keeps the samples in memory."""
+    from multimem_ray.prefetch import ahead
+    from multimem_ray.training.bank import Bank
+    from multimem_ray.training.order import shuffled
+    from multimem_ray.training.source import training_samples
+
+    training = run.config.training
+    bank = Bank(run, model_ids, torch.device("cpu"), threads)
+    started = time.monotonic()
+    decoded = [s for shard in shards.scored for s in training_samples(run, shard)]
+    members = run.design.members([s.group for s in decoded]).tolist()
+
+    def epoch(number: int) -> Iterator[tuple[Any, Any, float]]:
+        order = shuffled(range(len(decoded)), training.shuffle_buffer, training.seed, number)
+        for place, index in enumerate(order):
+            sample = decoded[index]
+            views = run.decoder.views(sample.key, sample.arrays, training.seed, number, "train")
+            yield views, members[index], place / len(decoded)
+
+    for number in range(training.epochs):
+        bank.train_epoch(number, ahead(epoch(number), 256))
+    return time.monotonic() - started
+
+
+def measure(part: str, shards: str, models: int, epochs: int) -> Result:
+    """Run a part in a process of its own and watch all of its processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = str(Path(folder) / "out")
+        Path(output).mkdir()
+        sizes = ["--models", str(models), "--epochs", str(epochs)]
+        command = [sys.executable, __file__, shards, *sizes, "--run", part, "--output", output]
+        started = time.monotonic()
+        process = subprocess.Popen(command)  # noqa: S603 - this very file
+        cpu: dict[int, float] = {}
+        memory = 0
+        while process.poll() is None:
+            memory = max(memory, look(process.pid, cpu))
+            time.sleep(0.3)
+        wall = time.monotonic() - started
+        if process.returncode:
+            sys.exit(f"{part} failed")
+        seconds = float(json.loads(Path(output, "train_s.json").read_text("utf-8")))
+        return Result(part, wall, seconds, sum(cpu.values()), memory)
+
+
+def look(pid: int, cpu: dict[int, float]) -> int:
+    """Memory of a process and all below it; keeps the CPU time of each."""
+    total = 0
+    try:
+        root = psutil.Process(pid)
+        for one in [root, *root.children(recursive=True)]:
+            try:
+                times = one.cpu_times()
+                cpu[one.pid] = times.user + times.system
+                total += one.memory_full_info().uss
+            except psutil.Error:
+                continue
+    except psutil.Error:
+        pass
+    return total
+
+
+def show(results: Sequence[Result], models: int, epochs: int) -> None:
+    """A table, and the quotients that matter."""
+    console = Console()
+    table = Table(
+        "part", "wall s", "of it training s", "CPU s", "memory GB", "GB per model",
+        title=f"{models} models, {epochs} epochs, {CORES} cores",
+    )  # fmt: skip
+    for r in results:
+        # Separate runs hold one model in training at a time.
+        per_model = r.memory / (1 if r.part == "separate" else models)
+        row = (r.wall_s, r.train_s, r.cpu_s, r.memory / 1e9, per_model / 1e9)
+        table.add_row(r.part, *(f"{value:.2f}" for value in row))
+    console.print(table)
+    by_part = {r.part: r for r in results}
+    ours = by_part.get("banks")
+    if ours and "separate" in by_part:
+        console.print(f"banks are {by_part['separate'].wall_s / ours.wall_s:.1f} × faster")
+    if ours and "plain" in by_part:
+        console.print(f"throughput of plain: {by_part['plain'].train_s / ours.train_s:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""The training benchmark compares like with like: its parts make the same models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from jobs import benchmark_training as benchmark
+from multimem_ray.run import inspect
+from multimem_ray.training.bank import Bank
+from tests.small import small_config, write_shards
+
+
+def test_a_model_alone_is_the_model_of_the_bank(tmp_path: Path) -> None:
+    config = small_config(write_shards(tmp_path / "shards"), tmp_path / "out", "design.models=4")
+    run, shards = inspect(config)
+    made: list[dict[str, torch.Tensor]] = []
+
+    class Kept(Bank):
+        def train_epoch(self, number: int, samples: object) -> object:  # type: ignore[override]
+            lines = super().train_epoch(number, samples)  # type: ignore[arg-type]
+            if number + 1 == config.training.epochs:
+                made.append({n: v.clone() for n, v in self.models[0].model.state_dict().items()})
+            return lines
+
+    from multimem_ray.training import bank
+
+    original = bank.Bank
+    bank.Bank = Kept  # type: ignore[misc]
+    try:
+        assert benchmark.train_here(run, shards, run.design.model_ids(), 2) > 0
+        assert benchmark.train_here(run, shards, ["000"], 1) > 0
+    finally:
+        bank.Bank = original  # type: ignore[misc]
+    together, alone = made
+    for name, value in together.items():
+        torch.testing.assert_close(alone[name], value, atol=1e-6, rtol=0)
+
+
+def test_memory_and_time_of_a_process_are_seen() -> None:
+    import os
+
+    cpu: dict[int, float] = {}
+    assert benchmark.look(os.getpid(), cpu) > 10**7
+    assert cpu[os.getpid()] > 0

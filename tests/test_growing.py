@@ -1,0 +1,130 @@
+"""More models for a run that is over, and trainers that die: the models are the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from multimem_ray.audit import audit, train_only
+from multimem_ray.config import Config
+from multimem_ray.errors import ResumeError
+from tests.small import small_config, write_shards
+from tests.test_audit import assert_same_scores, mtimes, quiet
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shards(tmp_path_factory.mktemp("data"), samples=60, shards=3)
+
+
+def weights(config: Config) -> dict[str, dict[str, torch.Tensor]]:
+    found = sorted(Path(config.output, "models").glob("*/model.safetensors"))
+    return {path.parent.name: load_file(path) for path in found}
+
+
+def assert_same_models(a: Config, b: Config, atol: float) -> None:
+    first, second = weights(a), weights(b)
+    assert set(first) == set(second)
+    for model_id, tensors in first.items():
+        for name, value in tensors.items():
+            torch.testing.assert_close(second[model_id][name], value, atol=atol, rtol=0)
+
+
+def test_more_models_train_and_score_only_what_is_new(
+    shards: Path, ray_session: Any, tmp_path: Path
+) -> None:
+    del ray_session
+    grown = small_config(shards, tmp_path / "grown" / "out", "design.models=4")
+    audit(grown, quiet())
+    before = mtimes(Path(grown.output, "models"))
+    eight = small_config(shards, tmp_path / "grown" / "out", "design.models=8")
+    summary = audit(eight, quiet())
+    after = mtimes(Path(grown.output, "models"))
+    assert {path: after[path] for path in before} == before, "the four were left alone"
+    assert len(weights(eight)) == 8
+    assert [row["models"] for row in summary["reliability"]["growth"]] == [2, 4, 8, 16]
+
+    fresh = small_config(shards, tmp_path / "fresh" / "out", "design.models=8")
+    audit(fresh, quiet())
+    assert_same_models(eight, fresh, 1e-6)
+    assert_same_scores(eight.output, fresh.output)
+
+    # The other way there is no way: the scores of eight are not those of four.
+    with pytest.raises(ResumeError, match=r"design\.models: 8 → 4"):
+        audit(grown, quiet())
+
+
+def _trainers() -> list[psutil.Process]:
+    """Workers of Ray Train that this very process started."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def test_a_killed_trainer_goes_on_from_its_checkpoint(
+    shards: Path, ray_session: Any, tmp_path: Path
+) -> None:
+    del ray_session
+    sets = ("training.epochs=40",)
+    undisturbed = small_config(shards, tmp_path / "a" / "out", *sets)
+    train_only(undisturbed, quiet())
+    config = small_config(shards, tmp_path / "b" / "out", *sets)
+    folder = Path(config.output, "models", "001")
+    killed: list[int] = []
+
+    def kill() -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not killed:
+            if (folder / "checkpoint.safetensors").exists():
+                for process in _trainers():
+                    os.kill(process.pid, signal.SIGKILL)
+                    killed.append(process.pid)
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    train_only(config, quiet())
+    thread.join()
+    assert killed, "training was over before anything was killed"
+    assert_same_models(undisturbed, config, 1e-5)
+    lines = [json.loads(x) for x in (folder / "history.jsonl").read_text("utf-8").splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(40)), "every epoch is told once"
+    assert lines[0]["checkpoint_s"] > 0
+    assert set(lines[-1]["held_out_recall"]) == {"audio_image", "audio_text", "image_text"}
+
+
+def test_banks_of_any_size_make_the_same_models(
+    shards: Path, ray_session: Any, tmp_path: Path
+) -> None:
+    del ray_session
+    configs = [
+        small_config(
+            shards,
+            tmp_path / str(size) / "out",
+            "design.models=4",
+            f"resources.train.models_per_bank={size}",
+            f"resources.train.decode={decode}",
+        )
+        for size, decode in ((4, "worker"), (1, "worker"), (2, "ray"))
+    ]
+    for config in configs:
+        train_only(config, quiet())
+    for config in configs[1:]:
+        assert_same_models(configs[0], config, 1e-6)
