@@ -82,11 +82,31 @@ class HeldOutConfig(Section):
     )
 
 
+class GivenModel(Section):
+    """A model that was trained elsewhere, and on what."""
+
+    checkpoint: str = Field(
+        description="folder of a reference model or its model.safetensors, or an adapter's name "
+        "such as open_clip:ARCH/FILE"
+    )
+    members: str = Field(
+        "recorded",
+        description="what it trained on: all; none; recorded = the rule in the folder's "
+        "membership.json; or a file of keys (of groups): Parquet with a column 'key', or text "
+        "with one on each line",
+    )
+
+
 class DesignConfig(Section):
     """Which model trains on which sample."""
 
-    kind: Literal["complementary_halves", "leave_subset_out", "candidate"] = "complementary_halves"
+    kind: Literal["complementary_halves", "leave_subset_out", "candidate", "given"] = (
+        "complementary_halves"
+    )
     models: int = Field(4, ge=2, description="number of reference models")
+    given: list[GivenModel] = Field(
+        default_factory=list, description="given: the models to compare; none is trained"
+    )
     seed: int = Field(0, ge=0)
     group: str | None = Field(
         None, description="field that keeps samples together, such as json.source; default the key"
@@ -102,6 +122,18 @@ class DesignConfig(Section):
     pool_shards: int | None = Field(
         None, ge=1, description="train on this many shards only, drawn by hash; default all"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count(cls, raw: Any) -> Any:
+        if isinstance(raw, Mapping) and raw.get("kind") == "given":
+            given = raw.get("given") or []
+            if len(given) < 2:
+                raise ValueError("given: name at least two models in design.given")
+            return {**raw, "models": len(given)}
+        if isinstance(raw, Mapping) and raw.get("given"):
+            raise ValueError("design.given is for design.kind: given")
+        return raw
 
 
 class ModelConfig(Section):
@@ -286,7 +318,8 @@ class Config(Section):
             raise ValueError("held_out.fraction is 0 and held_out.shards is not set: H is empty")
         if self.design.kind == "candidate" and self.design.candidate_fraction > 0.5:
             raise ValueError("design.candidate_fraction > 0.5: S_C and S_I are disjoint")
-        if self.design.kind != "leave_subset_out" and self.design.models % 2:
+        paired = self.design.kind in {"complementary_halves", "candidate"}
+        if paired and self.design.models % 2:
             raise ValueError(
                 f"design.models = {self.design.models}: {self.design.kind} needs an even number"
             )

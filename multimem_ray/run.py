@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from multimem_ray.config import Config, difference, digest
 from multimem_ray.design import Design, HeldOutRule, make_design
+from multimem_ray.design.given import Given, UnseenHeldOut
 from multimem_ray.design.hashing import uniform
 from multimem_ray.design.membership import BoolMatrix
 from multimem_ray.errors import ConfigError, ResumeError, SampleError, StorageError
@@ -88,10 +89,12 @@ class Run:
 
     @cached_property
     def design(self) -> Design:
-        return make_design(self.config.design)
+        return make_design(self.config.design, self.storage)
 
     @cached_property
     def held_out_rule(self) -> HeldOutRule:
+        if isinstance(self.design, Given):
+            return UnseenHeldOut(self.config.held_out, self.design, sorted(self.held_out_urls))
         return HeldOutRule(
             self.config.held_out, seed=self.config.design.seed, shards=self.held_out_urls
         )
@@ -121,6 +124,10 @@ class Run:
     def label_of(self, sample: Sample) -> str | None:
         value = sample.field(self.label) if self.label else None
         return None if value is None else _as_text(value)
+
+    def is_trained(self, model_id: str) -> bool:
+        """Whether a model is finished, here or elsewhere."""
+        return model_id in self.design.checkpoints() or self.model_folder(model_id).is_done()
 
     def trains_on(self, shard: str) -> bool:
         """Whether samples of this shard may be trained on at all, as ``design.pool_shards`` has it.
@@ -282,7 +289,29 @@ def _absolute(config: Config, storage: Storage) -> Config:
             "init": config.model.init and _absolute_url(config.model.init, storage),
         }
     )
-    return config.model_copy(update={"output": output, "resources": resources, "model": model})
+    given = [
+        item.model_copy(
+            update={
+                "checkpoint": _absolute_checkpoint(item.checkpoint, storage),
+                "members": item.members
+                if item.members in {"all", "none", "recorded"}
+                else _absolute_url(item.members, storage),
+            }
+        )
+        for item in config.design.given
+    ]
+    design = config.design.model_copy(update={"given": given})
+    return config.model_copy(
+        update={"output": output, "resources": resources, "model": model, "design": design}
+    )
+
+
+def _absolute_checkpoint(checkpoint: str, storage: Storage) -> str:
+    from multimem_ray.models.adapters import absolute_adapter, is_adapter
+
+    if is_adapter(checkpoint):
+        return absolute_adapter(checkpoint)
+    return _absolute_url(checkpoint, storage)
 
 
 def _absolute_adapter(name: str) -> str:

@@ -62,7 +62,7 @@ def run_status(output: str, run_json: Mapping[str, Any], storage: Storage) -> Ru
     commits = [c for c in log.load() if c.run == run_json["fingerprint"]]
     ids = run.design.model_ids()
     with ThreadPoolExecutor(8) as pool:
-        done = sum(pool.map(lambda m: run.model_folder(m).is_done(), ids))
+        done = sum(pool.map(run.is_trained, ids))
         recent = sorted(
             float(d["finished_at"])
             for d in pool.map(lambda c: details(storage, c), commits[-_RECENT:])

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from multimem_ray.config import DesignConfig
 from multimem_ray.design.hashing import bits, uniform
 from multimem_ray.errors import DesignError
+from multimem_ray.storage import Storage
 
 BoolMatrix = NDArray[np.bool_]
 
@@ -72,6 +73,10 @@ class Design(ABC):
     def sides(self, groups: Sequence[str]) -> BoolMatrix:
         """(N, M) bool: which models train on these groups if they are in the pool."""
 
+    def checkpoints(self) -> dict[str, str]:
+        """Models that are not trained here, each with where its weights are."""
+        return {}
+
     def contrast(self, groups: Sequence[str]) -> tuple[BoolMatrix, BoolMatrix]:
         """The two sides (f, g) whose difference is the score, each (N, M) bool.
 
@@ -102,6 +107,7 @@ class Design(ABC):
             "seed": self.config.seed,
             "group": self.config.group,
             "pool": self.config.pool,
+            "pool_shards": self.config.pool_shards,
             "share": dict(zip(self.model_ids(), self.shares(), strict=True)),
         }
 
@@ -235,10 +241,27 @@ _KINDS: dict[str, type[Design]] = {
 }
 
 
-def make_design(config: DesignConfig) -> Design:
-    """The design that the configuration asks for.
+def make_rule(config: DesignConfig) -> Design:
+    """The design that is a rule.
 
     Raises:
         DesignError: The design cannot work with these settings.
     """
     return _KINDS[config.kind](config)
+
+
+def make_design(config: DesignConfig, storage: Storage | None = None) -> Design:
+    """The design that the configuration asks for.
+
+    Args:
+        config: The section ``design``.
+        storage: Where the lists of a given design lie.
+
+    Raises:
+        DesignError: The design cannot work with these settings.
+    """
+    if config.kind == "given":
+        from multimem_ray.design.given import Given
+
+        return Given(config, storage)
+    return make_rule(config)

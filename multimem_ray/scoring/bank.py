@@ -18,6 +18,8 @@ from torch import Tensor
 from multimem_ray.metric import Agreement, agreement
 from multimem_ray.modalities.base import Array
 from multimem_ray.modalities.batch import Batch
+from multimem_ray.models.adapters import is_adapter
+from multimem_ray.models.checkpoint import load_weights, read_weights
 from multimem_ray.models.contrastive import ContrastiveModel, build_model, channels_last
 from multimem_ray.run import Run
 
@@ -183,8 +185,16 @@ def _built(run: Run) -> ContrastiveModel:
 
 
 def _loaded(run: Run, model_id: str) -> ContrastiveModel:
+    given = run.design.checkpoints().get(model_id)
+    if given is not None and is_adapter(given):
+        config = run.config.model.model_copy(update={"adapter": given, "init": None})
+        model = build_model(config, run.decoder.modalities, seed=0)
+        return model.requires_grad_(requires_grad=False).eval()
     model = _built(run)
-    run.model_folder(model_id).load_into(model)
+    if given is None:
+        run.model_folder(model_id).load_into(model)
+    else:
+        load_weights(model, read_weights(run.storage, given), given)
     return model
 
 

@@ -230,7 +230,7 @@ def _retries() -> dict[str, Any]:
 
 
 def _require_models(run: Run) -> None:
-    absent = [m for m in run.design.model_ids() if not run.model_folder(m).is_done()]
+    absent = [m for m in run.design.model_ids() if not run.is_trained(m)]
     if absent:
         raise ModelError(
             f"{run.output}: reference models {', '.join(absent)} are not trained yet; run "

@@ -44,7 +44,7 @@ def train(run: Run, shards: Sequence[FileInfo], progress: Progress) -> list[str]
     Raises:
         TrainingError: A bank failed; names its models and the cause. What was finished stays.
     """
-    todo = [m for m in run.design.model_ids() if not run.model_folder(m).is_done()]
+    todo = [m for m in run.design.model_ids() if not run.is_trained(m)]
     if not todo:
         return []
     trained_on = [shard for shard in shards if run.trains_on(shard.url)]

@@ -21,7 +21,15 @@ from multimem_ray.config import nearest
 from multimem_ray.errors import ConfigError
 from multimem_ray.models.adapters.base import Adapted, Adapter, Description
 
-__all__ = ["Adapted", "Adapter", "Description", "absolute_adapter", "adapter", "adapter_defaults"]
+__all__ = [
+    "Adapted",
+    "Adapter",
+    "Description",
+    "absolute_adapter",
+    "adapter",
+    "adapter_defaults",
+    "is_adapter",
+]
 
 # Where each scheme is defined; imported when it is used, for the libraries behind them are large.
 _SCHEMES = {
@@ -49,6 +57,11 @@ def adapter(name: str) -> Adapter:
 def adapter_defaults(name: str) -> dict[str, Any]:
     """What an adapter gives for the configuration's sections; see :class:`Description`."""
     return adapter(name).describe().defaults()
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a name begins with the scheme of an adapter."""
+    return name.partition(":")[0] in _SCHEMES
 
 
 def absolute_adapter(name: str) -> str:
