@@ -32,8 +32,8 @@ format: $(STAMP) ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## Measure reading, decoding and scoring on this machine
-	$(BIN)/python jobs/bench.py
+bench: $(STAMP) ## Measure the parts and the whole of scoring against other ways; BENCH="SHARDS …"
+	$(BIN)/python jobs/benchmark.py $(BENCH)
 
 lock: $(STAMP) ## Resolve pyproject.toml into requirements.lock; UPGRADE=--upgrade takes the newest
 	$(BIN)/uv pip compile -q $(UPGRADE) --universal --python-version 3.11 --extra dev \

@@ -61,16 +61,19 @@ class ScoringBank:
     Args:
         run: The run; its models must be done.
         device: Where they compute.
+        models: Numbers of the models; default: all.
 
     Raises:
         ModelError: A model is missing or damaged.
     """
 
-    def __init__(self, run: Run, device: torch.device) -> None:
+    def __init__(self, run: Run, device: torch.device, models: Sequence[int] | None = None) -> None:
         self.run = run
         self.device = device
-        self.count = len(run.design.model_ids())
-        self._turns = _turns(run, device)
+        ids = run.design.model_ids()
+        chosen = ids if models is None else [ids[number] for number in models]
+        self.count = len(chosen)
+        self._turns = _turns(run, device, chosen)
 
     @torch.inference_mode()
     def embed(self, views: Views) -> Tensor:
@@ -163,8 +166,7 @@ class _TakingTurns:
         return torch.cuda.current_stream().record_event() if self._stream else None
 
 
-def _turns(run: Run, device: torch.device) -> _Resident | _TakingTurns:
-    ids = run.design.model_ids()
+def _turns(run: Run, device: torch.device, ids: Sequence[str]) -> _Resident | _TakingTurns:
     first = _loaded(run, ids[0])
     wanted = run.config.resources.score.models_on_device
     most = _that_fit(first, device) if wanted == "auto" else wanted

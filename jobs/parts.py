@@ -1,28 +1,19 @@
 """What the parts do on this machine, one process: reading, decoding, views, consistency.
 
-    python jobs/bench.py [SHARDS ...]
-
-Without shards, the demo's are made in a temporary folder. Each part runs on its own, several
-times, and the fastest counts: on a shared machine, everything else is somebody else's work.
+Each part runs on its own, several times, and the fastest counts: on a shared machine, everything
+else is somebody else's work.
 """
 
 from __future__ import annotations
 
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from multimem_ray.demo.dataset import make_demo_shards
-from multimem_ray.errors import MultiMemError
 from multimem_ray.metric import agreement, cmc
 from multimem_ray.modalities.decoder import Decoder
 from multimem_ray.modalities.fields import find_fields
@@ -31,7 +22,6 @@ from multimem_ray.shards.find import find_shards
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import Storage
 
-DEMO_SAMPLES = 200
 MOST_SAMPLES = 500
 REPEATS = 3
 
@@ -45,23 +35,8 @@ class Rate:
     unit: str
 
 
-def main(shards: list[str]) -> None:
-    """Measure, and write a table to the terminal."""
-    console = Console()
-    with tempfile.TemporaryDirectory() as folder:
-        rates = list(measure(shards, Path(folder)))
-    table = Table("part", "rate", "unit", title="multimem_ray, one process")
-    for rate in rates:
-        table.add_row(rate.part, f"{rate.value:,.0f}", rate.unit)
-    console.print(table)
-
-
-def measure(shards: list[str], folder: Path) -> Iterator[Rate]:
-    """Rates of all parts, on the shards given or on the demo's."""
-    if not shards:
-        seconds = fastest(lambda: make_demo_shards(folder, samples=DEMO_SAMPLES, shards=1), 1)
-        yield Rate("make the demo's shards", DEMO_SAMPLES / seconds, "samples/s")
-        shards = [str(folder)]
+def measure(shards: list[str]) -> Iterator[Rate]:
+    """Rates of all parts on these shards."""
     storage = Storage()
     files = find_shards(shards, storage).shards
     url, size = files[0].url, files[0].size
@@ -117,11 +92,3 @@ def fastest(work: Callable[[], object], repeats: int | None = None) -> float:
         work()
         seconds.append(time.perf_counter() - start)
     return min(seconds)
-
-
-if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except MultiMemError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}")
-        sys.exit(1)

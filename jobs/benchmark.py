@@ -1,0 +1,259 @@
+"""Scoring on this machine: its parts, and the whole of it against other ways to do the same.
+
+    python jobs/benchmark.py [SHARDS …] [--models 8] [--samples 4000] [--repeats 3]
+                             [--modalities audio,image,text] [--sides bare,ours,naive,chained]
+                             [--json benchmark.json]
+
+Without shards, the demo's are made; shards are repeated up to the wanted number of samples. The
+sides (see :mod:`jobs.sides`) run in turns, each in a process of its own, so that what else goes on
+on the machine meets all of them; medians count. On a busy machine look at the CPU time a sample
+takes, over all processes: it depends less on the others. Models are untrained: that costs the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+import yaml
+from rich.console import Console
+
+from jobs import parts, sides
+from multimem_ray.config import Config, resolve
+from multimem_ray.demo.dataset import make_demo_shards
+from multimem_ray.errors import MultiMemError
+from multimem_ray.models.contrastive import build_model
+from multimem_ray.run import Run, inspect
+from multimem_ray.sample import Sample
+from multimem_ray.shards.find import find_shards
+from multimem_ray.shards.reader import read_shard
+from multimem_ray.storage import FileInfo, Storage
+
+DEMO_SAMPLES = 250
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main(arguments: list[str]) -> None:
+    """Measure, write a table to the terminal and everything as JSON."""
+    options = _options(arguments)
+    console = Console(width=110)
+    with tempfile.TemporaryDirectory(prefix="multimem-bench-") as name:
+        folder = Path(name)
+        shards = options.shards or [
+            str(p) for p in make_demo_shards(folder / "demo", samples=DEMO_SAMPLES)
+        ]
+        found: dict[str, Any] = {"machine": machine(), "options": vars(options)}
+        if not options.no_parts:
+            found["parts"] = [vars(rate) for rate in parts.measure(shards)]
+            console.print(parts_table(found["parts"]), markup=False)
+        config = prepare(folder, shards, options)
+        found["sides"] = compare(folder, config, options, console)
+    console.print(sides_table(found["sides"]), markup=False)
+    if options.json:
+        Path(options.json).write_text(json.dumps(found, indent=1))
+        console.print(f"written: {options.json}", markup=False)
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Benchmark of scoring.")
+    parser.add_argument("shards", nargs="*", help="WebDataset shards; default: the demo's")
+    parser.add_argument("--models", type=int, default=8)
+    parser.add_argument("--samples", type=int, default=4000, help="shards are repeated up to this")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--modalities", default="", help="such as audio,image,text; default: all")
+    parser.add_argument("--sides", default=",".join(sides.SIDES))
+    parser.add_argument("--json", default="", help="where everything is written")
+    parser.add_argument("--no-parts", action="store_true", help="leave the parts out")
+    return parser.parse_args(arguments)
+
+
+def prepare(folder: Path, shards: list[str], options: argparse.Namespace) -> Path:
+    """A run of untrained models on shards that are repeated to size; its configuration."""
+    copies = _repeated(folder / "shards", shards, options)
+    config = _config(folder, options, None)
+    run, _ = inspect(config)
+    if options.modalities:
+        wanted = options.modalities.split(",")
+        config = _config(folder, options, {name: run.fields[name] for name in wanted})
+        run, _ = inspect(config)
+    finish_models(run)
+    path = folder / "benchmark.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    count = len(copies)
+    Console(stderr=True).print(f"{count} shards; {', '.join(run.modalities)}", markup=False)
+    return path
+
+
+def _config(folder: Path, options: argparse.Namespace, fields: dict[str, str] | None) -> Config:
+    data: dict[str, Any] = {"shards": str(folder / "shards" / "*.tar")}
+    return resolve(
+        {
+            "output": str(folder / "out"),
+            "data": data | ({"fields": fields} if fields else {}),
+            "design": {"models": options.models},
+            "resources": {"score": {"actors": options.workers}},
+        }
+    )
+
+
+def _repeated(folder: Path, shards: list[str], options: argparse.Namespace) -> list[Path]:
+    storage = Storage()
+    found = find_shards(shards, storage).shards
+    sizes = [_samples(shard, storage) for shard in found]
+    folder.mkdir()
+    made: list[Path] = []
+    while not made or sum(sizes[i % len(found)] for i in range(len(made))) < options.samples:
+        shard = found[len(made) % len(found)]
+        with storage.local_copy(shard.url) as source:
+            made.append(Path(shutil.copy(source, folder / f"{len(made):06d}.tar")))
+    return made
+
+
+def _samples(shard: FileInfo, storage: Storage) -> int:
+    return sum(isinstance(item, Sample) for item in read_shard(shard.url, storage))
+
+
+def finish_models(run: Run) -> None:
+    """All models of a run as if they were trained."""
+    for number, model_id in enumerate(run.design.model_ids()):
+        model = build_model(run.config.model, run.decoder.modalities, seed=number)
+        run.model_folder(model_id).finish(model, {}, {})
+
+
+def compare(
+    folder: Path, config: Path, options: argparse.Namespace, console: Console
+) -> list[dict[str, Any]]:
+    """Every run of every side, in turns."""
+    runs = []
+    for repeat in range(options.repeats):
+        for side in options.sides.split(","):
+            result = run_once(folder, config, side, options.workers, repeat)
+            console.print(f"{side:8} {result['samples_per_s']:8.1f} samples/s", markup=False)
+            runs.append(result)
+    return runs
+
+
+def run_once(folder: Path, config: Path, side: str, workers: int, repeat: int) -> dict[str, Any]:
+    """One run of one side in a process of its own, with the memory of all its processes."""
+    output = folder / f"out-{side}-{repeat}"
+    shutil.copytree(folder / "out", output)
+    result = folder / f"{side}-{repeat}.json"
+    load = os.getloadavg()[0]
+    command = [sys.executable, "-m", "jobs.sides", side, str(config), str(output), str(workers)]
+    process = subprocess.Popen([*command, str(result)], cwd=ROOT)  # noqa: S603 - ourselves
+    peak, used, cpu = 0, dict[int, float](), list[tuple[float, float]]()
+    while process.poll() is None:
+        peak = max(peak, _look(process.pid, used))
+        cpu.append((time.time(), sum(used.values())))
+        time.sleep(0.5)
+    if process.returncode:
+        raise RuntimeError(f"{side}: ended with status {process.returncode}")
+    shutil.rmtree(output)
+    found: dict[str, Any] = json.loads(result.read_text())
+    spent = _at(cpu, found["until"]) - _at(cpu, found["from"])
+    found["cpu_ms_per_sample"] = 1000 * spent / found["counted"]
+    return found | {"peak_uss": peak, "load_before": load}
+
+
+def _look(pid: int, used: dict[int, float]) -> int:
+    """Memory of a process and its children that would be free without them, bytes.
+
+    Args:
+        used: Process to the CPU seconds it has used; brought up to date.
+    """
+    total = 0
+    try:
+        main = psutil.Process(pid)
+        for process in (main, *main.children(recursive=True)):
+            times = process.cpu_times()
+            used[process.pid] = times.user + times.system
+            total += process.memory_full_info().uss
+    except psutil.Error:
+        return total
+    return total
+
+
+def _at(cpu: list[tuple[float, float]], when: float) -> float:
+    """CPU seconds used up to a time, between two looks."""
+    times, seconds = zip(*cpu, strict=True)
+    return float(np.interp(when, times, seconds))
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    import torch
+
+    names = ("ray", "torch", "numpy", "pyarrow", "av", "soundfile", "pillow")
+    return {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in names},
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "")
+
+
+def parts_table(rates: list[dict[str, Any]]) -> str:
+    """Markdown."""
+    lines = ["| part, one process | rate |", "|---|---:|"]
+    lines += [f"| {r['part']} | {r['value']:,.0f} {r['unit']} |" for r in rates]
+    return "\n".join([*lines, ""])
+
+
+def sides_table(runs: list[dict[str, Any]]) -> str:
+    """Markdown: medians, and the median of the ratios to the bare side of the same turn."""
+    by_side: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        by_side.setdefault(run["side"], []).append(run)
+    lines = [
+        "| side | samples/s | of bare | CPU a sample | of bare | first result | memory (USS) |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for side, own in by_side.items():
+        rate, cpu, first, memory = (
+            statistics.median(run[key] for run in own)
+            for key in ("samples_per_s", "cpu_ms_per_sample", "first_s", "peak_uss")
+        )
+        bare = by_side.get("bare", [])
+        lines.append(
+            f"| {side} | {rate:,.0f} | {_ratio(own, bare, 'samples_per_s')} | {cpu:.2f} ms "
+            f"| {_ratio(own, bare, 'cpu_ms_per_sample')} | {first:.1f} s | {memory / 1e9:.1f} GB |"
+        )
+    return "\n".join(lines)
+
+
+def _ratio(own: list[dict[str, Any]], bare: list[dict[str, Any]], key: str) -> str:
+    ratios = [a[key] / b[key] for a, b in zip(own, bare, strict=False)]
+    return f"{statistics.median(ratios):.2f}" if ratios else "–"
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except MultiMemError as error:
+        Console(stderr=True).print(f"error: {error}", markup=False)
+        sys.exit(1)

@@ -1,0 +1,221 @@
+"""The sides of the benchmark: four ways to put the same samples through the same models.
+
+    bare       plain processes with a queue of shards: what the machine can do; no Ray, no commits
+    ours       multimem_ray: one actor has all models, a shard is committed by one marker
+    naive      one pass over the data for each model
+    chained    Ray Data: decode tasks, then one pool of actors for each model, one behind the other
+
+All read, decode and embed with the same functions, on the same cores. A side tells when each shard
+(``chained``: each batch) was finished, so that the rate can leave out its start and its end.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from multimem_ray.config import load
+from multimem_ray.ray_session import data_context, ray_session
+from multimem_ray.run import Run, Shards, inspect
+from multimem_ray.scoring.commits import commit_log, details
+
+Finished = tuple[float, int]
+"""A time, and the number of samples that were finished then."""
+
+
+def bare(run: Run, shards: Shards, workers: int) -> list[Finished]:
+    """Plain processes; every sample decoded once and embedded by all models."""
+    context = get_context("spawn")
+    todo, done = context.Queue(), context.Queue()
+    for shard in shards.scored:
+        todo.put(shard.url)
+    for _ in range(workers):
+        todo.put(None)
+    processes = [
+        context.Process(target=_bare_worker, args=(run, todo, done)) for _ in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    found = [done.get() for _ in shards.scored]
+    for process in processes:
+        process.join()
+    return found
+
+
+def _bare_worker(run: Run, todo: Any, done: Any) -> None:
+    scorer = _Scorer(run)
+    while (url := todo.get()) is not None:
+        count = scorer.score(url)[1]
+        done.put((time.time(), count))
+
+
+class _Scorer:
+    """Decodes shards and takes the consistency of their samples under some of the models."""
+
+    def __init__(self, run: Run, models: Sequence[int] | None = None) -> None:
+        import torch
+
+        from multimem_ray.scoring.bank import ScoringBank, pick_device
+
+        score = run.config.resources.score
+        device = pick_device(score.gpus)
+        if device.type == "cpu":
+            torch.set_num_threads(score.cpus)
+        self.run, self.bank = run, ScoringBank(run, device, models)
+        shape = (self.bank.count, len(run.modalities), run.config.model.dim)
+        self.means = torch.zeros(shape, dtype=torch.float64)
+
+    def score(self, url: str) -> tuple[Any, int]:
+        """CMC of all samples under each model, and their number."""
+        from multimem_ray.metric import cmc
+        from multimem_ray.prefetch import ahead
+        from multimem_ray.scoring.chunks import decoded_chunks
+
+        scores, count = [], 0
+        for chunk in ahead(decoded_chunks(self.run, url), 2):
+            count += chunk.end - chunk.first
+            if chunk.views is not None:
+                found = self.bank.agreements(chunk.views, self.means)
+                scores.append([cmc(agreement, chunk.views.present) for agreement in found])
+        return scores, count
+
+
+def ours(run: Run, shards: Shards, workers: int) -> list[Finished]:
+    """The product: score, commit, account for."""
+    from rich.console import Console
+
+    from multimem_ray.progress import Progress
+    from multimem_ray.scoring.pipeline import score
+
+    with ray_session(run.config), Path("/dev/null").open("w") as nowhere:
+        score(run, shards, Progress(Console(file=nowhere)))
+    commits = commit_log(run).load()
+    return [(float(details(run.storage, c)["finished_at"]), c.samples) for c in commits]
+
+
+def naive(run: Run, shards: Shards, workers: int) -> list[Finished]:
+    """One pass for each model; a sample counts when all models have seen it."""
+    import ray.data
+    from ray.data import ActorPoolStrategy
+
+    models = len(run.design.model_ids())
+    rows = [{"model": m, "url": s.url} for m in range(models) for s in shards.scored]
+    with ray_session(run.config), data_context():
+        passes = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            _OneModel,  # type: ignore[arg-type]
+            fn_constructor_args=(run,),
+            compute=ActorPoolStrategy(size=workers),
+            num_cpus=1,
+        )
+        return [(row["time"], row["samples"] / models) for row in passes.iter_rows()]
+
+
+class _OneModel:
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._model: int | None = None
+        self._scorer: _Scorer | None = None
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        if self._scorer is None or row["model"] != self._model:
+            self._model, self._scorer = row["model"], _Scorer(self._run, [row["model"]])
+        count = self._scorer.score(row["url"])[1]
+        return {"time": time.time(), "samples": count}
+
+
+def chained(run: Run, shards: Shards, workers: int) -> list[Finished]:
+    """Decode tasks and one pool of actors for each model, as a pipeline of Ray Data."""
+    import ray.data
+    from ray.data import ActorPoolStrategy
+
+    models = len(run.design.model_ids())
+    rows = [{"url": shard.url} for shard in shards.scored]
+    with ray_session(run.config), data_context():
+        flow = ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
+            _Decode(run),
+            num_cpus=0.5,
+        )
+        for model in range(models):
+            flow = flow.map(
+                _Stage,  # type: ignore[arg-type]
+                fn_constructor_args=(run, model),
+                compute=ActorPoolStrategy(size=1),
+                num_cpus=workers / 2 / models,
+            )
+        flow = flow.select_columns(["samples"])
+        return [(time.time(), row["samples"]) for row in flow.iter_rows()]
+
+
+class _Decode:
+    """A shard to batches of views, as bytes."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        import pickle
+
+        from multimem_ray.scoring.chunks import decoded_chunks
+
+        for chunk in decoded_chunks(self._run, row["url"]):
+            yield {"samples": chunk.end - chunk.first, "views": pickle.dumps(chunk.views)}
+
+
+class _Stage:
+    """One model: adds its scores to the batch and hands it on."""
+
+    def __init__(self, run: Run, model: int) -> None:
+        self._scorer, self._name = _Scorer(run, [model]), f"cmc_{model}"
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        import pickle
+
+        from multimem_ray.metric import cmc
+
+        views = pickle.loads(row["views"])  # noqa: S301 - made by the stage before, in this run
+        (agreement,) = self._scorer.bank.agreements(views, self._scorer.means)
+        return {**row, self._name: cmc(agreement, views.present).numpy()}
+
+
+SIDES: dict[str, Callable[[Run, Shards, int], list[Finished]]] = {
+    "bare": bare,
+    "ours": ours,
+    "naive": naive,
+    "chained": chained,
+}
+
+
+def run_side(side: str, config: str, output: str, workers: int) -> dict[str, Any]:
+    """One run of a side: samples/s between the first and the last finished shard, and start-up."""
+    run, shards = inspect(load(config, [f"output={output}"]))
+    started = time.time()
+    finished = sorted(SIDES[side](run, shards, workers))
+    first = finished[workers - 1][0] if len(finished) > workers else started
+    counted = sum(count for when, count in finished if when > first)
+    seconds = finished[-1][0] - first
+    return {
+        "side": side,
+        "samples_per_s": counted / seconds,
+        "samples": sum(count for _, count in finished),
+        "counted": counted,
+        "from": first,
+        "until": finished[-1][0],
+        "first_s": finished[0][0] - started,
+        "wall_s": time.time() - started,
+    }
+
+
+def main(arguments: list[str]) -> None:
+    """``side config output workers``: run one side and write its figures as JSON."""
+    side, config, output, workers, result = arguments
+    Path(result).write_text(json.dumps(run_side(side, config, output, int(workers))))
+
+
+if __name__ == "__main__":
+    import sys
+
+    main(sys.argv[1:])

@@ -1,0 +1,80 @@
+"""The benchmark measures every part and every side, on the demo's shards or on those given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs import benchmark, parts, sides
+from multimem_ray.config import load
+from multimem_ray.demo.dataset import FIELDS, make_demo_shards
+from multimem_ray.errors import ShardNotFoundError
+from multimem_ray.run import inspect
+
+
+def test_every_part_has_a_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "REPEATS", 1)
+    shards = make_demo_shards(tmp_path, samples=6, shards=1)
+    rates = {rate.part: rate for rate in parts.measure([str(shards[0])])}
+    for name in FIELDS:
+        assert rates[f"decode {name}"].unit == "samples/s"
+        assert rates[f"view of {name}"].unit == "views/s"
+    assert rates["read a shard"].unit == "MB/s"
+    assert all(rate.value > 0 for rate in rates.values())
+    assert "| decode video |" in benchmark.parts_table([vars(rate) for rate in rates.values()])
+
+
+def test_no_shards_is_an_error_that_names_them(tmp_path: Path) -> None:
+    with pytest.raises(ShardNotFoundError, match="nowhere"):
+        list(parts.measure([str(tmp_path / "nowhere.tar")]))
+
+
+def prepared(folder: Path, *arguments: str) -> Path:
+    shards = make_demo_shards(folder / "demo", samples=8, shards=1)
+    options = benchmark._options([str(shards[0]), "--models", "2", "--samples", "24", *arguments])
+    return benchmark.prepare(folder, [str(shards[0])], options)
+
+
+def test_shards_are_repeated_to_size_and_modalities_chosen(tmp_path: Path) -> None:
+    config = prepared(tmp_path, "--modalities", "audio,text")
+    run, shards = inspect(load(config, []))
+    assert run.modalities == ("audio", "text")
+    assert len(shards.scored) == 3
+    assert all(run.model_folder(model).is_done() for model in run.design.model_ids())
+
+
+def test_the_bare_side_runs_all_samples(tmp_path: Path) -> None:
+    config = prepared(tmp_path, "--modalities", "image,text")
+    found = sides.run_side("bare", str(config), str(tmp_path / "out"), 1)
+    assert found["samples"] == 24
+    assert found["samples_per_s"] > 0
+    assert found["first_s"] <= found["wall_s"]
+
+
+@pytest.mark.slow
+def test_one_command_runs_every_side(tmp_path: Path) -> None:
+    shards = make_demo_shards(tmp_path / "demo", samples=8, shards=1)
+    result = tmp_path / "found.json"
+    few = ["--models", "2", "--samples", "32", "--repeats", "1", "--modalities", "image,text"]
+    benchmark.main([str(shards[0]), *few, "--no-parts", "--json", str(result)])
+    found = json.loads(result.read_text())
+    assert [run["side"] for run in found["sides"]] == list(sides.SIDES)
+    assert all(run["samples"] == 32 for run in found["sides"])
+    assert found["machine"]["cores"] >= 1
+
+
+def test_the_table_compares_runs_of_the_same_turn() -> None:
+    runs = [
+        {
+            "side": side,
+            "samples_per_s": rate,
+            "cpu_ms_per_sample": 1000 / rate,
+            "first_s": 1.0,
+            "peak_uss": 10**9,
+        }
+        for rate in (100.0, 50.0)
+        for side, rate in (("bare", rate), ("ours", 0.9 * rate))
+    ]
+    assert "| ours | 68 | 0.90 | 16.67 ms | 1.11 | 1.0 s | 1.0 GB |" in benchmark.sides_table(runs)
