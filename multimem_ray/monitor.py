@@ -97,3 +97,10 @@ class Monitor:
     def _add(self, counter: Any, amount: float, **tags: str) -> None:
         if amount > 0:  # Ray's counters refuse to stand still
             counter.inc(amount, {**tags, "output": self._output})
+
+
+def gpu_memory() -> int:
+    """Most bytes of GPU memory that this process used so far; 0 without a GPU."""
+    import torch
+
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0

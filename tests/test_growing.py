@@ -88,10 +88,11 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint(
     config = small_config(shards, tmp_path / "b" / "out", *sets)
     folder = Path(config.output, "models", "001")
     killed: list[int] = []
+    over = threading.Event()
 
     def kill() -> None:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not killed:
+        deadline = time.monotonic() + 600
+        while time.monotonic() < deadline and not killed and not over.is_set():
             if (folder / "checkpoint.safetensors").exists():
                 for process in _trainers():
                     os.kill(process.pid, signal.SIGKILL)
@@ -100,8 +101,11 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint(
 
     thread = threading.Thread(target=kill)
     thread.start()
-    train_only(config, quiet())
-    thread.join()
+    try:
+        train_only(config, quiet())
+    finally:
+        over.set()
+        thread.join()
     assert killed, "training was over before anything was killed"
     assert_same_models(undisturbed, config, 1e-5)
     lines = [json.loads(x) for x in (folder / "history.jsonl").read_text("utf-8").splitlines()]

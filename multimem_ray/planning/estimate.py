@@ -15,8 +15,9 @@ from multimem_ray.config import Config, PlanConfig
 from multimem_ray.planning.probe import Speed
 from multimem_ray.planning.work import Work
 
-# What a Ray Train run and a Ray Data pipeline take to start, on two cores, with nodes at hand.
-START_BANK_S, START_SCORING_S = 20.0, 20.0
+# A Ray Train run starts six processes and a scoring pipeline four, most of which load Ray and
+# torch; on two cores, with nodes at hand, that takes so many times what one process takes.
+STARTS_OF_BANK, STARTS_OF_SCORING = 3.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def _training(config: Config, work: Work, speed: Speed, cpus: int) -> tuple[floa
     else:
         busy = max(views, steps / layout.threads, (views + steps) / cores)
         core_s, gpu_s = decode + views + steps, 0.0
-    bank_s = START_BANK_S + decode / cores + busy
+    bank_s = STARTS_OF_BANK * speed.start + decode / cores + busy
     rounds = -(-work.banks // layout.at_once)
     return rounds * bank_s, work.banks * core_s, work.banks * gpu_s
 
@@ -95,11 +96,12 @@ def _scoring(
     embed = samples * work.models * speed.score_embed
     core_s = samples * (speed.read + speed.decode + speed.score_views + speed.score_rows)
     resources = config.resources.score
+    start = STARTS_OF_SCORING * speed.start
     if not speed.gpu:
         cores = min(cpus, _actors(config, cpus) * resources.cpus)
-        return START_SCORING_S + (core_s + embed) / cores, core_s + embed, 0.0
+        return start + (core_s + embed) / cores, core_s + embed, 0.0
     at_work = max(1.0, min(float(gpus), _actors(config, cpus) * resources.gpus))
-    return START_SCORING_S + max(core_s / cpus, embed / at_work), core_s, embed
+    return start + max(core_s / cpus, embed / at_work), core_s, embed
 
 
 def _actors(config: Config, cpus: int) -> int:

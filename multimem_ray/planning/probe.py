@@ -7,6 +7,8 @@ there is one), after a run that warms it up. What several parts do to each other
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -46,6 +48,7 @@ class Speed:
         score_rows: Scores out of the embeddings, all models.
         gpu: Name of the GPU that steps and embeds, or None on a CPU.
         step_peak_bytes: Most GPU memory in use during a step, None on a CPU.
+        start: To start a process that has loaded Ray and torch (not per sample).
         samples: How many were measured (no seconds).
     """
 
@@ -59,6 +62,7 @@ class Speed:
     score_rows: float
     gpu: str | None
     step_peak_bytes: int | None
+    start: float
     samples: int
 
 
@@ -90,8 +94,17 @@ def probe(run: Run, shards: Shards) -> Speed:
         score_rows=rows,
         gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         step_peak_bytes=peak,
+        start=start_seconds(),
         samples=len(decoded),
     )
+
+
+def start_seconds() -> float:
+    """Seconds that a process takes to load what every worker loads."""
+    started = time.perf_counter()
+    command = [sys.executable, "-c", "import ray.train, torch"]
+    subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - our own interpreter
+    return time.perf_counter() - started
 
 
 def _read(run: Run, shards: Shards) -> tuple[float, list[Sample]]:

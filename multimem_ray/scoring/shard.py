@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import pyarrow as pa
 from torch import Tensor
 
+from multimem_ray.monitor import Monitor
 from multimem_ray.prefetch import ahead
 from multimem_ray.run import Run
 from multimem_ray.sample import Failure
@@ -44,6 +46,7 @@ def score_shard(
     shard: FileInfo,
     folder: PartFolder | None = None,
     known: Sequence[Part] = (),
+    monitor: Monitor | None = None,
 ) -> ScoredShard:
     """Score every sample of a shard that is not held out.
 
@@ -51,6 +54,7 @@ def score_shard(
         means: (M, n, d), held-out mean vectors.
         folder: Where parts of a large shard are kept while it is scored; None = nowhere.
         known: Parts from an earlier attempt, ascending.
+        monitor: Counts the time of decoding and of embedding.
 
     Raises:
         RuntimeError: The sums don't agree; a defect, never the data.
@@ -58,7 +62,8 @@ def score_shard(
     started = time.monotonic()
     parts, fresh = list(known), list[Part]()
     done = [(part.first, part.end) for part in known]
-    for chunk in ahead(decoded_chunks(run, shard.url, done), 2):
+    chunks = decoded_chunks(run, shard.url, done)
+    for chunk in ahead(monitor.timed("decode", chunks) if monitor else chunks, 2):
         if fresh and fresh[-1].end != chunk.first:
             parts += fresh
             fresh = []
@@ -67,7 +72,8 @@ def score_shard(
             if folder is not None:
                 folder.write(whole)
             parts, fresh = [*parts, whole], []
-        fresh.append(score_chunk(run, bank, means, shard.url, chunk))
+        with monitor.timing("embed") if monitor else nullcontext():
+            fresh.append(score_chunk(run, bank, means, shard.url, chunk))
     return assembled(run, shard, [*parts, *fresh], time.monotonic() - started)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from multimem_ray.monitor import Monitor, gpu_memory
 from multimem_ray.run import Run
 from multimem_ray.scoring.attempts import careful_parts
 from multimem_ray.scoring.bank import ScoringBank, pick_device
@@ -45,6 +46,7 @@ class ShardScorer:
         if device.type == "cpu":
             torch.set_num_threads(resources.cpus)
         self._bank = ScoringBank(run, device)
+        self._monitor = Monitor(run.output)
         self._held_out = HeldOutMeans(run, self._bank)
         died = _was_restarted() if restarted is None else restarted
         self._careful = CAREFUL_SHARDS if died else 0
@@ -72,6 +74,9 @@ class ShardScorer:
         scored = self._scored(shard, folder, names)
         stale = json.loads(row["stale"])
         self._log.commit(shard, scored.receipt, scored.scores, scored.errors, stale)
+        self._monitor.samples("score", scored.receipt.rows)
+        self._monitor.commit(scored.receipt.errors)
+        self._monitor.memory("score", gpu_memory())
         if names or self._careful or scored.receipt.samples > PART_POSITIONS:
             folder.remove()
         self._careful = max(0, self._careful - 1)
@@ -84,7 +89,7 @@ class ShardScorer:
             parts = careful_parts(run, bank, means, shard, folder)
             return assembled(run, shard, parts, time.monotonic() - started)
         known = folder.read(names) if names else []
-        return score_shard(run, bank, means, shard, folder, known)
+        return score_shard(run, bank, means, shard, folder, known, self._monitor)
 
 
 def _was_restarted() -> bool:

@@ -15,7 +15,7 @@ import torch
 from multimem_ray.board import Board
 from multimem_ray.errors import TrainingError
 from multimem_ray.modalities.base import Array
-from multimem_ray.monitor import Monitor
+from multimem_ray.monitor import Monitor, gpu_memory
 from multimem_ray.prefetch import ahead
 from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo
@@ -74,7 +74,7 @@ def train_bank(task: BankTask, reference: ray.ObjectRef[Any]) -> None:
                 if model.id in lines:
                     lines[model.id]["held_out_recall"] = retrieval.measure(model.model)
         history.add(lines)
-        _tell(monitor, device, lines)
+        _tell(monitor, lines)
         task.board.advance("train", len(lines), loss=_mean([x["loss"] for x in lines.values()]))
         if epoch + 1 < training.epochs and history.age_s >= training.checkpoint_every_s:
             history.checkpoint()
@@ -132,12 +132,11 @@ def _require_samples(lines: Mapping[str, dict[str, Any]]) -> None:
             )
 
 
-def _tell(monitor: Monitor, device: torch.device, lines: Mapping[str, dict[str, Any]]) -> None:
+def _tell(monitor: Monitor, lines: Mapping[str, dict[str, Any]]) -> None:
     monitor.samples("train", sum(line["samples"] for line in lines.values()))
     for model_id, line in lines.items():
         monitor.loss(model_id, line["loss"])
-    used = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-    monitor.memory("train", used)
+    monitor.memory("train", gpu_memory())
 
 
 def cache_folder(run: Run) -> Path:

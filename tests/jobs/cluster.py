@@ -26,10 +26,12 @@ class Head:
 
     Args:
         dashboard: URL that jobs are submitted to.
+        metrics: URL that Prometheus would read.
         env: Environment of a client that has the token.
     """
 
     dashboard: str
+    metrics: str
     env: Mapping[str, str]
     ready_by: float = field(default_factory=lambda: time.monotonic() + START_S)
 
@@ -74,7 +76,7 @@ def own_head(folder: Path) -> Iterator[Head]:
     """
     token = folder / "token"
     token.write_text(secrets.token_hex(32), encoding="utf-8")
-    gcs, dashboard, agent = _free_ports(3)
+    gcs, dashboard, agent, metrics = _free_ports(4)
     env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
@@ -86,6 +88,7 @@ def own_head(folder: Path) -> Iterator[Head]:
         *(*RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={gcs}"),
         *("--include-dashboard=true", "--dashboard-host=127.0.0.1"),
         *(f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"),
+        f"--metrics-export-port={metrics}",
         *(f"--temp-dir={folder}", "--num-cpus=2"),
         *("--disable-usage-stats", "--object-store-memory=300000000"),
     ]
@@ -95,7 +98,8 @@ def own_head(folder: Path) -> Iterator[Head]:
         )
     try:
         url = f"http://127.0.0.1:{dashboard}"
-        head = Head(url, env | {"RAY_API_SERVER_ADDRESS": url})
+        read = f"http://127.0.0.1:{metrics}/metrics"
+        head = Head(url, read, env | {"RAY_API_SERVER_ADDRESS": url})
         _wait(head, process, folder / "start.log")
         yield head
     finally:

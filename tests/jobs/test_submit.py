@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import shutil
 import tempfile
+import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,8 +52,39 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def metrics_of(head: Head) -> Iterator[set[str]]:
+    """Names and tags of our metrics that a Prometheus sees while the block runs."""
+    seen: set[str] = set()
+    over = threading.Event()
+
+    def scrape() -> None:
+        while not over.wait(1.0):
+            with contextlib.suppress(OSError), urllib.request.urlopen(head.metrics) as answer:
+                lines = answer.read().decode().splitlines()
+                seen.update(line.split(" ")[0] for line in lines if "ray_multimem_" in line[:14])
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
 def test_succeeds_and_resumes(head: Head, config: Path) -> None:
-    first = head.submit("first", "python", "jobs/audit.py", str(config))
+    with metrics_of(head) as seen:
+        first = head.submit("first", "python", "jobs/audit.py", str(config))
+    names = {re.split(r"[{ ]", line)[0] for line in seen}
+    assert names >= {
+        "ray_multimem_samples_total",
+        "ray_multimem_seconds_total",
+        "ray_multimem_commits_total",
+        "ray_multimem_loss",
+    }
+    stages = {found for line in seen for found in re.findall(r'stage="(\w+)"', line)}
+    assert stages >= {"train", "score", "decode", "embed"}
     assert first.returncode == 0, first.stdout + first.stderr
     assert "Job 'first' succeeded" in head.status("first")
     log = head.log("first")
@@ -105,5 +140,5 @@ def test_fails_with_the_reason(head: Head, config: Path) -> None:
 def test_without_the_token_nobody_is_let_in(head: Head, tmp_path: Path) -> None:
     wrong = tmp_path / "token"
     wrong.write_text("0" * 64, encoding="utf-8")
-    stranger = Head(head.dashboard, {**head.env, "RAY_AUTH_TOKEN_PATH": str(wrong)})
+    stranger = Head(head.dashboard, head.metrics, {**head.env, "RAY_AUTH_TOKEN_PATH": str(wrong)})
     assert stranger.ray("job", "list").returncode != 0

@@ -10,7 +10,8 @@ import ray
 
 from multimem_ray.config import TrainResources
 from multimem_ray.errors import ConfigError
-from multimem_ray.planning.estimate import START_BANK_S, START_SCORING_S, estimate
+from multimem_ray.planning import probe
+from multimem_ray.planning.estimate import STARTS_OF_BANK, STARTS_OF_SCORING, estimate
 from multimem_ray.planning.plan import Plan, make_plan
 from multimem_ray.planning.probe import Speed
 from multimem_ray.planning.work import Work, survey
@@ -21,8 +22,19 @@ from tests.small import small_config, small_run, write_shards
 SPEED = Speed(
     read=0.001, decode=0.009, decoded_bytes=1e4, train_view=0.001, train_step=0.002,
     score_views=0.004, score_embed=0.001, score_rows=0.001, gpu=None, step_peak_bytes=None,
-    samples=100,
+    start=5.0, samples=100,
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _started_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time that a process takes to start is measured in one test only."""
+    monkeypatch.setattr(probe, "start_seconds", lambda: 5.0)
+
+
+def test_a_process_takes_its_time_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert 0.5 < probe.start_seconds() < 120
 
 
 def planned(tmp_path: Path, *sets: str, probing: bool = False, save: bool = False) -> Plan:
@@ -73,7 +85,7 @@ def test_nothing_is_started_or_written(tmp_path: Path) -> None:
     assert made.estimate is not None
     parts = {k: v for k, v in made.as_json()["speed"].items() if isinstance(v, float)}
     assert all(value > 0 for value in parts.values()), parts
-    assert made.estimate.wall_s > START_BANK_S + START_SCORING_S
+    assert made.estimate.wall_s > (STARTS_OF_BANK + STARTS_OF_SCORING) * 5
     assert made.estimate.cost is None
     names = dict(made.lines())
     assert {"shards", "banks", "wall time", "core-hours"} <= set(names)
@@ -113,10 +125,10 @@ def test_estimate_by_hand(tmp_path: Path) -> None:
     made = estimate(config, work(1000, 4, Layout(4, 1, 2, 2)), SPEED, cpus=2, gpus=0)
     # decode 1000 × 10 ms on two cores; views 10 s and steps 10 × 1000 × ½ × 4 × 2 ms = 40 s,
     # in two threads beside the views: (10 + 40) / 2.
-    assert made.train_s == pytest.approx(START_BANK_S + 5 + 25)
+    assert made.train_s == pytest.approx(STARTS_OF_BANK * 5 + 5 + 25)
     assert made.train_cpu_hours == pytest.approx((10 + 10 + 40) / 3600)
     # 1000 × (10 + 4 + 1 + 4 × 1) ms on two cores
-    assert made.score_s == pytest.approx(START_SCORING_S + 9.5)
+    assert made.score_s == pytest.approx(STARTS_OF_SCORING * 5 + 9.5)
 
 
 def test_banks_share_the_decoding_and_the_start(tmp_path: Path) -> None:
