@@ -7,7 +7,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.util.annotations import RayDeprecationWarning
@@ -31,6 +31,7 @@ _QUIET = {
 # exceptions.
 _QUIET_DRIVER = {"RAY_DATA_LOG_LEVEL": "ERROR", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 _OBJECT_STORE_BYTES = 1 << 30
+_STARTS = 3
 
 
 @contextlib.contextmanager
@@ -49,13 +50,7 @@ def ray_session(config: Config) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.ERROR)
     address = config.resources.ray_address
     if address is None and "RAY_ADDRESS" not in os.environ:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-        )
+        start_local(object_store_memory=_OBJECT_STORE_BYTES)
     else:
         ray.init(
             address=address,
@@ -67,6 +62,30 @@ def ray_session(config: Config) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def start_local(**settings: Any) -> None:
+    """Start a private Ray on this machine; the caller ends it with ``ray.shutdown``.
+
+    Ray gives its processes 30 seconds to start, which a busy machine can exceed: so it gets
+    three chances.
+    """
+    for chance in range(_STARTS):
+        try:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+                **settings,
+            )
+        except Exception as error:
+            ray.shutdown()
+            if "timed out during startup" not in str(error) or chance + 1 == _STARTS:
+                raise
+            logger.warning("Ray did not start in time; trying again")
+        else:
+            return
 
 
 @contextlib.contextmanager

@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+# A machine that is busy with something else is no defect.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 pytest_plugins = ["tests.s3"]
 
@@ -34,13 +39,8 @@ def ray_session() -> Iterator[Any]:
     """A private Ray of two cores on this machine."""
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-        object_store_memory=300 * 10**6,
-    )
+    from multimem_ray.ray_session import start_local
+
+    start_local(num_cpus=2, object_store_memory=300 * 10**6)
     yield ray
     ray.shutdown()
