@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -72,13 +74,14 @@ def start_local(**settings: Any) -> None:
     """
     for chance in range(_STARTS):
         try:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                configure_logging=False,
-                **settings,
-            )
+            with _native_output_kept_back():
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    configure_logging=False,
+                    **settings,
+                )
         except Exception as error:
             ray.shutdown()
             if "timed out during startup" not in str(error) or chance + 1 == _STARTS:
@@ -86,6 +89,27 @@ def start_local(**settings: Any) -> None:
             logger.warning("Ray did not start in time; trying again")
         else:
             return
+
+
+@contextlib.contextmanager
+def _native_output_kept_back() -> Iterator[None]:
+    """Keep what Ray's native code writes to standard error, and show it only if the block fails.
+
+    It announces there that it was told to be quiet.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as kept:
+        before = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(before, kept.read())
+            raise
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
 
 
 @contextlib.contextmanager
