@@ -81,6 +81,11 @@ class Attempt:
         self.stage, self.first, self.end = stage, first, end
         self.save(folder)
 
+    def done(self, folder: PartFolder) -> None:
+        """Note that what was begun last did no harm."""
+        self.stage = ""
+        self.save(folder)
+
     def save(self, folder: PartFolder) -> None:
         """Write the notes."""
         data = json.dumps(asdict(self)).encode()

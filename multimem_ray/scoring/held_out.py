@@ -16,25 +16,32 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, TypeAlias
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
 from multimem_ray import metric
-from multimem_ray.errors import SampleError
+from multimem_ray.errors import HeldOutError, SampleError
 from multimem_ray.metric import Agreement, MeanAccumulator
+from multimem_ray.modalities.base import Array
 from multimem_ray.run import Run, shard_id
 from multimem_ray.sample import Sample
+from multimem_ray.scoring.attempts import Attempt
 from multimem_ray.scoring.bank import ScoringBank, make_views
 from multimem_ray.scoring.held_out_plan import Chosen, is_summarized, load_plan
+from multimem_ray.scoring.parts import PartFolder
 from multimem_ray.shards.reader import read_shard
 
 LOOK_EVERY_S = 0.1
 PATIENCE_S = 30.0
+
+_Decoded: TypeAlias = tuple[str, Mapping[str, Array]]
 
 
 @dataclass(frozen=True)
@@ -63,12 +70,18 @@ class HeldOutMeans:
         self._run, self._bank, self._patience_s = run, bank, patience_s
         self._means: Tensor | None = None
 
-    def embed(self, chosen: Chosen) -> None:
-        """Embed the held-out samples of one shard; sum up if it was the last."""
+    def embed(self, chosen: Chosen, careful: bool = False) -> None:
+        """Embed the held-out samples of one shard; sum up if it was the last.
+
+        Args:
+            careful: Note down each sample, and leave out one that killed its process; for after
+                a death.
+        """
         url = self._part_url(chosen)
         if is_summarized(self._run) or self._run.storage.exists(url):
             return
-        self._run.storage.write_atomic(url, save(_tensors(self._embedded(chosen))))
+        decoded = self._carefully(chosen) if careful else self._decoded(self._samples(chosen))
+        self._run.storage.write_atomic(url, save(_tensors(self._embedded(decoded))))
         if not self._missing():
             self._summarize()
 
@@ -110,22 +123,40 @@ class HeldOutMeans:
     def _part_url(self, chosen: Chosen) -> str:
         return self._run.storage.join(self._parts_folder(), shard_id(chosen.shard))
 
-    def _embedded(self, chosen: Chosen) -> _Embedded:
-        run, wanted = self._run, set(chosen.keys)
-        keys, decoded, parts = [], [], []
-        for item in read_shard(chosen.shard, run.storage):
-            if not isinstance(item, Sample) or item.key not in wanted:
-                continue
-            try:
-                decoded.append(run.decoder.decode(item))
-            except SampleError:
-                # Scoring meets it again and lists it in errors/, where it is counted.
-                continue
-            keys.append(item.key)
-            if len(keys) == run.config.scoring.batch_size:
-                parts.append(self._chunk(keys, decoded))
-                keys, decoded = [], []
-        if keys:
+    def _samples(self, chosen: Chosen) -> Iterator[Sample]:
+        wanted = set(chosen.keys)
+        for item in read_shard(chosen.shard, self._run.storage):
+            if isinstance(item, Sample) and item.key in wanted:
+                yield item
+
+    def _decoded(self, samples: Iterable[Sample]) -> Iterator[_Decoded]:
+        for sample in samples:
+            # A held-out sample that cannot be decoded is left out of the means.
+            with suppress(SampleError):
+                yield sample.key, self._run.decoder.decode(sample)
+
+    def _carefully(self, chosen: Chosen) -> Iterator[_Decoded]:
+        storage = self._run.storage
+        place = storage.join(self._parts_folder(), "notes", shard_id(chosen.shard))
+        folder = PartFolder(storage, place)
+        notes = Attempt.load(folder)
+        notes.save(folder)
+        if notes.hopeless:
+            raise HeldOutError(
+                f"{chosen.shard}: embedding its held-out samples killed {notes.deaths} processes; "
+                "remove the shard from data.shards"
+            )
+        for sample in self._samples(chosen):
+            if sample.index not in notes.killers:
+                notes.begin(folder, "decode", sample.index, sample.index + 1)
+                yield from self._decoded([sample])
+        notes.done(folder)
+
+    def _embedded(self, samples: Iterable[_Decoded]) -> _Embedded:
+        parts = []
+        remaining = iter(samples)
+        while batch := list(islice(remaining, self._run.config.scoring.batch_size)):
+            keys, decoded = (list(column) for column in zip(*batch, strict=True))
             parts.append(self._chunk(keys, decoded))
         if not parts:
             return self._nothing()

@@ -55,7 +55,7 @@ class ShardScorer:
         """Do one row of work; see :mod:`multimem_ray.scoring.pipeline` for the columns."""
         if row["kind"] == "held_out":
             keys = tuple(json.loads(row["names"]))
-            self._held_out.embed(Chosen(row["url"], keys))
+            self._held_out.embed(Chosen(row["url"], keys), careful=self._careful > 0)
             return {"kind": "held_out", **asdict(Receipt(row["url"], 0, len(keys), 0, 0.0))}
         shard = FileInfo(row["url"], row["size"], row["version"])
         receipt = self._log.receipt(shard) if self._careful else None
