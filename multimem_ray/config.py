@@ -240,6 +240,11 @@ class ScoreResources(Section):
         "auto",
         description="reference models on the GPU at a time, the rest take turns; auto = what fits",
     )
+    layout: Literal["auto", "fused", "split"] = Field(
+        "auto",
+        description="fused: an actor decodes and embeds; split: tasks decode on any node for the "
+        "actors; auto = split where GPU nodes have few cores and others have some",
+    )
 
 
 class ResourcesConfig(Section):

@@ -72,8 +72,8 @@ class PartFolder:
     def __init__(self, storage: Storage, url: str) -> None:
         self.storage, self.url = storage, url
 
-    def write(self, part: Part) -> None:
-        """Keep a part."""
+    def write(self, part: Part) -> str:
+        """Keep a part; returns the name of its file."""
         about = {"held_out": part.held_out, "failures": [asdict(f) for f in part.failures]}
         table = part.rows.replace_schema_metadata({_KEY: json.dumps(about).encode()})
         sink = pa.BufferOutputStream()
@@ -81,6 +81,7 @@ class PartFolder:
             writer.write_table(table)
         name = _name(part.first, part.end)
         self.storage.write_atomic(self.storage.join(self.url, name), sink.getvalue().to_pybytes())
+        return name
 
     def read(self, names: Iterable[str] | None = None) -> list[Part]:
         """Parts that do not overlap, ascending; of an overlap the first, longest is taken.
@@ -88,14 +89,17 @@ class PartFolder:
         Args:
             names: File names, where they are known; otherwise the folder is listed.
         """
+        return [self._read(*span) for span in self.ranges(names)]
+
+    def ranges(self, names: Iterable[str] | None = None) -> list[tuple[int, int]]:
+        """The positions that :meth:`read` would give."""
         there = self.names() if names is None else names
-        found = (_range(name) for name in there if name.endswith(_SUFFIX))
-        ranges = sorted(found, key=lambda r: (r[0], -r[1]))
-        parts: list[Part] = []
-        for first, end in ranges:
-            if not parts or first >= parts[-1].end:
-                parts.append(self._read(first, end))
-        return parts
+        found = {_range(name) for name in there if name.endswith(_SUFFIX)}
+        kept: list[tuple[int, int]] = []
+        for first, end in sorted(found, key=lambda span: (span[0], -span[1])):
+            if not kept or first >= kept[-1][1]:
+                kept.append((first, end))
+        return kept
 
     def names(self) -> list[str]:
         """Names of the files that are there; one listing."""

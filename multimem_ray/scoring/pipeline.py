@@ -15,11 +15,12 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.exceptions import RayError, RayTaskError
 
 from multimem_ray.errors import ModelError, MultiMemError
 from multimem_ray.progress import Progress
@@ -29,6 +30,7 @@ from multimem_ray.sample import Failure
 from multimem_ray.scoring.commits import Commit, CommitLog, commit_log
 from multimem_ray.scoring.failures import error_rows
 from multimem_ray.scoring.held_out_plan import Chosen, plan_held_out
+from multimem_ray.scoring.split import split_receipts, wants_split
 from multimem_ray.storage import FileInfo
 
 logger = logging.getLogger(__name__)
@@ -146,27 +148,14 @@ def _run_pipeline(
     progress: Progress,
     before: Totals,
 ) -> None:
-    import ray.data
-    from ray.data import ActorPoolStrategy
-
-    score_resources = run.config.resources.score
-    least, most = pool
-    with data_context():
-        receipts = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS)).map(
-            _Scorer,  # type: ignore[arg-type]
-            fn_constructor_args=(run,),
-            # At full size from the start: a pool that grows step by step wastes minutes.
-            compute=ActorPoolStrategy(
-                min_size=least, max_size=most, initial_size=min(most, max(least, len(rows)))
-            ),
-            num_cpus=0 if score_resources.gpus else score_resources.cpus,
-            num_gpus=score_resources.gpus or None,
-            ray_remote_args_fn=_retries,
-        )
     shards = sum(row["kind"] == "shard" for row in rows)
-    with progress.task("score", shards + before.shards, unit="shards", done=before.shards) as shown:
+    total = shards + before.shards
+    # What is tried again needs the whole shard, and whatever failed before may fail harder now.
+    split = wants_split(run, ray.nodes()) and not any(row["retry"] for row in rows)  # type: ignore[no-untyped-call]
+    receipts = _split(run, rows, pool) if split else _fused(run, rows, pool)
+    with progress.task("score", total, unit="shards", done=before.shards) as shown:
         finished, samples, held_out = before.shards, before.rows, len(rows) - shards
-        for receipt in _unwrapped(receipts.iter_rows()):
+        for receipt in _unwrapped(receipts):
             if receipt["kind"] == "held_out":
                 held_out -= 1
                 shown.update(finished, f"held-out set: {held_out} shards left")
@@ -174,6 +163,48 @@ def _run_pipeline(
             finished += 1
             samples += receipt["rows"]
             shown.update(finished, f"{samples} samples")
+
+
+def _fused(run: Run, rows: list[dict[str, Any]], pool: tuple[int, int]) -> Iterator[Any]:
+    import ray.data
+
+    resources = run.config.resources.score
+    with data_context():
+        flow = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS)).map(
+            _Scorer,  # type: ignore[arg-type]
+            fn_constructor_args=(run,),
+            compute=_strategy(pool, len(rows)),
+            num_cpus=0 if resources.gpus else resources.cpus,
+            num_gpus=resources.gpus or None,
+            ray_remote_args_fn=_retries,
+        )
+    return iter(flow.iter_rows())
+
+
+def _split(run: Run, rows: list[dict[str, Any]], pool: tuple[int, int]) -> Iterator[Any]:
+    """Two fleets; should decoding kill more than retries can bear, one actor at a time does it."""
+    done: set[str] = set()
+    try:
+        for receipt in split_receipts(run, rows, _strategy(pool, len(rows)), _retries):
+            if receipt["kind"] == "shard":
+                done.add(receipt["shard"])
+            yield receipt
+    except RayError as error:
+        if _own_error(error) is not None or isinstance(error, RayTaskError):
+            raise
+        logger.warning("decoding apart from embedding failed, going on in one: %s", error)
+        left = [row for row in rows if row["kind"] == "held_out" or row["url"] not in done]
+        yield from (r for r in _fused(run, left, pool) if r["kind"] == "shard")
+
+
+def _strategy(pool: tuple[int, int], rows: int) -> Any:
+    from ray.data import ActorPoolStrategy
+
+    least, most = pool
+    # At full size from the start: a pool that grows step by step wastes minutes.
+    return ActorPoolStrategy(
+        min_size=least, max_size=most, initial_size=min(most, max(least, rows))
+    )
 
 
 class _Scorer:

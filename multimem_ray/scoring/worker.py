@@ -24,7 +24,8 @@ from multimem_ray.scoring.held_out import HeldOutMeans
 from multimem_ray.scoring.held_out_plan import Chosen
 from multimem_ray.scoring.parts import PartFolder
 from multimem_ray.scoring.retry import parts_of_commit
-from multimem_ray.scoring.shard import ScoredShard, assembled, score_shard
+from multimem_ray.scoring.shard import ScoredShard, assembled, score_chunk, score_shard
+from multimem_ray.scoring.wire import unpack
 from multimem_ray.storage import FileInfo
 
 CAREFUL_SHARDS = 3
@@ -41,11 +42,7 @@ class ShardScorer:
 
     def __init__(self, run: Run, restarted: bool | None = None) -> None:
         self._run, self._log = run, commit_log(run)
-        resources = run.config.resources.score
-        device = pick_device(resources.gpus)
-        if device.type == "cpu":
-            torch.set_num_threads(resources.cpus)
-        self._bank = ScoringBank(run, device)
+        self._bank = _bank(run)
         self._monitor = Monitor(run.output)
         self._held_out = HeldOutMeans(run, self._bank)
         died = _was_restarted() if restarted is None else restarted
@@ -54,9 +51,7 @@ class ShardScorer:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Do one row of work; see :mod:`multimem_ray.scoring.pipeline` for the columns."""
         if row["kind"] == "held_out":
-            keys = tuple(json.loads(row["names"]))
-            self._held_out.embed(Chosen(row["url"], keys), careful=self._careful > 0)
-            return {"kind": "held_out", **asdict(Receipt(row["url"], 0, len(keys), 0, 0.0))}
+            return _embed_held_out(self._held_out, row, self._careful > 0)
         shard = FileInfo(row["url"], row["size"], row["version"])
         receipt = self._log.receipt(shard) if self._careful else None
         if receipt is None:
@@ -90,6 +85,45 @@ class ShardScorer:
             return assembled(run, shard, parts, time.monotonic() - started)
         known = folder.read(names) if names else []
         return score_shard(run, bank, means, shard, folder, known, self._monitor)
+
+
+class ChunkScorer:
+    """Scores chunks that were decoded elsewhere, and keeps each as a part of its shard.
+
+    Args:
+        run: The run; its models must be done.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run, self._log = run, commit_log(run)
+        self._bank = _bank(run)
+        self._held_out = HeldOutMeans(run, self._bank)
+        self._careful = _was_restarted()
+
+    def held_out(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Embed held-out samples, which this actor decodes itself."""
+        return _embed_held_out(self._held_out, row, self._careful)
+
+    def chunk(self, row: dict[str, Any]) -> tuple[str, int]:
+        """Name of the part that came of a chunk, and how many positions it covers."""
+        shard = FileInfo(row["url"], row["size"], row["version"])
+        means = self._held_out.means()
+        part = score_chunk(self._run, self._bank, means, shard.url, unpack(row))
+        return self._log.parts(shard).write(part), part.end - part.first
+
+
+def _bank(run: Run) -> ScoringBank:
+    resources = run.config.resources.score
+    device = pick_device(resources.gpus)
+    if device.type == "cpu":
+        torch.set_num_threads(resources.cpus)
+    return ScoringBank(run, device)
+
+
+def _embed_held_out(held_out: HeldOutMeans, row: dict[str, Any], careful: bool) -> dict[str, Any]:
+    keys = tuple(json.loads(row["names"]))
+    held_out.embed(Chosen(row["url"], keys), careful)
+    return {"kind": "held_out", **asdict(Receipt(row["url"], 0, len(keys), 0, 0.0))}
 
 
 def _was_restarted() -> bool:
