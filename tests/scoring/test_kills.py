@@ -58,10 +58,12 @@ def scored_keys(run: Run, shards: Shards) -> tuple[list[str], list[dict[str, Any
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("layout", ["fused", "split"])
 def test_samples_that_kill_are_recorded_and_the_rest_is_scored(
-    tmp_path: Path, ray_session: object
+    tmp_path: Path, ray_session: object, layout: str
 ) -> None:
-    run, shards = open_run(deadly_config(tmp_path, {3, 17}, actors=2))
+    actors = {"fused": 2, "split": 1}[layout]
+    run, shards = open_run(deadly_config(tmp_path, {3, 17}, actors=actors, layout=layout))
     groups = [f"s{number:03d}" for number in range(SAMPLES)]
     held_out = {
         key
