@@ -83,6 +83,8 @@ def own_head(folder: Path) -> Iterator[Head]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_TRAIN_V2_ENABLED": "1",
         "PYTHONPATH": str(ROOT),
+        # A job's entry point says `python`: it must be the one that has the project.
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     command = [
         *(*RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={gcs}"),
