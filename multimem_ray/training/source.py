@@ -1,8 +1,8 @@
 """Shards to decoded training samples, as a Ray Data source.
 
-Membership is decided from the key (or group) before anything is decoded: what no model of the
-bank trains on costs a look at its header. Samples that cannot be used are left out here and
-counted; scoring meets them again and writes them to ``errors/``.
+Membership is decided from the key (or group) before anything is decoded: a sample that no model
+trains on is read and dropped. Samples that cannot be used are left out here; scoring meets them
+again and writes them to ``errors/``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BLOCK_SAMPLES = 256
 def decoded_tables(run: Run, shard: FileInfo, number: int) -> Iterator[pa.Table]:
     """Decoded training samples of a shard, in its order, 256 to a table.
 
-    The last table, marked by the metadata ``end``, may be empty: it tells that the shard is over.
+    The last table may be empty, so that a shard without training samples still gives one.
     """
     pending: list[DecodedSample] = []
     for sample in training_samples(run, shard):
