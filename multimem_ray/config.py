@@ -107,6 +107,11 @@ class DesignConfig(Section):
     given: list[GivenModel] = Field(
         default_factory=list, description="given: the models to compare; none is trained"
     )
+    target: GivenModel | None = Field(
+        None,
+        description="your own trained model, scored against the reference models that did not see "
+        "a sample; their gap on samples that neither saw is measured and subtracted",
+    )
     seed: int = Field(0, ge=0)
     group: str | None = Field(
         None, description="field that keeps samples together, such as json.source; default the key"
@@ -323,6 +328,12 @@ class Config(Section):
             raise ValueError("held_out.fraction is 0 and held_out.shards is not set: H is empty")
         if self.design.kind == "candidate" and self.design.candidate_fraction > 0.5:
             raise ValueError("design.candidate_fraction > 0.5: S_C and S_I are disjoint")
+        target = self.design.target
+        if target is not None and target.members == "all" and self.held_out.shards is None:
+            raise ValueError(
+                "design.target trained on all of data.shards, so nothing is left that neither it "
+                "nor the references saw: name other shards in held_out.shards"
+            )
         paired = self.design.kind in {"complementary_halves", "candidate"}
         if paired and self.design.models % 2:
             raise ValueError(
@@ -427,7 +438,29 @@ def _expanded(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _defaults(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """What preset and adapter give for the sections."""
+    """What preset, adapter and target give for the sections."""
+    return _merge(_of_references(raw), _of_target(raw))
+
+
+def _of_target(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs that a target with an architecture of its own needs: references take the same."""
+    design = raw.get("design")
+    target = design.get("target") if isinstance(design, Mapping) else None
+    checkpoint = target.get("checkpoint") if isinstance(target, Mapping) else None
+    if not isinstance(checkpoint, str):
+        return {}
+    from multimem_ray.models.adapters import adapter_defaults, is_adapter
+
+    if not is_adapter(checkpoint):
+        return {}
+    defaults = adapter_defaults(checkpoint)
+    return {
+        "modalities": defaults.get("modalities", {}),
+        "model": {"modalities": defaults["model"]["modalities"]},
+    }
+
+
+def _of_references(raw: Mapping[str, Any]) -> dict[str, Any]:
     from multimem_ray.models.presets import preset_defaults
 
     model = raw.get("model")

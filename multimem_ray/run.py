@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multimem_ray.config import Config, difference, digest
+from multimem_ray.config import Config, GivenModel, difference, digest
 from multimem_ray.design import Design, HeldOutRule, make_design
-from multimem_ray.design.given import Given, UnseenHeldOut
+from multimem_ray.design.given import UnseenHeldOut
 from multimem_ray.design.hashing import uniform
 from multimem_ray.design.membership import BoolMatrix
 from multimem_ray.errors import ConfigError, ResumeError, SampleError, StorageError
@@ -93,7 +93,7 @@ class Run:
 
     @cached_property
     def held_out_rule(self) -> HeldOutRule:
-        if isinstance(self.design, Given):
+        if self.design.checkpoints():
             return UnseenHeldOut(self.config.held_out, self.design, sorted(self.held_out_urls))
         return HeldOutRule(
             self.config.held_out, seed=self.config.design.seed, shards=self.held_out_urls
@@ -142,15 +142,12 @@ class Run:
     def sides(self, groups: Sequence[str], shard: str) -> tuple[BoolMatrix, BoolMatrix, BoolMatrix]:
         """(members, f, g), each (N, M): who trained on samples of one shard, and what is compared.
 
-        See :meth:`Design.members` and :meth:`Design.contrast`; nobody trained on a shard outside
-        the pool, and nothing is compared there.
+        See :meth:`Design.members` and :meth:`Design.contrast_of`; no reference model trained on a
+        shard outside the pool.
         """
-        f, g = self.design.contrast(groups)
-        members = self.design.members(groups)
-        if self.trains_on(shard):
-            return members, f, g
-        nobody = np.zeros_like(members)
-        return nobody, nobody, nobody
+        design = self.design
+        members = design.members(groups) if self.trains_on(shard) else design.outside(groups)
+        return members, *design.contrast_of(groups, members)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -289,21 +286,20 @@ def _absolute(config: Config, storage: Storage) -> Config:
             "init": config.model.init and _absolute_url(config.model.init, storage),
         }
     )
-    given = [
-        item.model_copy(
-            update={
-                "checkpoint": _absolute_checkpoint(item.checkpoint, storage),
-                "members": item.members
-                if item.members in {"all", "none", "recorded"}
-                else _absolute_url(item.members, storage),
-            }
-        )
-        for item in config.design.given
-    ]
-    design = config.design.model_copy(update={"given": given})
+    given = [_absolute_given(item, storage) for item in config.design.given]
+    target = config.design.target and _absolute_given(config.design.target, storage)
+    design = config.design.model_copy(update={"given": given, "target": target})
     return config.model_copy(
         update={"output": output, "resources": resources, "model": model, "design": design}
     )
+
+
+def _absolute_given(given: GivenModel, storage: Storage) -> GivenModel:
+    members = given.members
+    if members not in {"all", "none", "recorded"}:
+        members = _absolute_url(members, storage)
+    checkpoint = _absolute_checkpoint(given.checkpoint, storage)
+    return given.model_copy(update={"checkpoint": checkpoint, "members": members})
 
 
 def _absolute_checkpoint(checkpoint: str, storage: Storage) -> str:

@@ -17,6 +17,7 @@ from multimem_ray.run import open_run
 from multimem_ray.scoring.bank import ScoringBank
 from multimem_ray.scoring.commits import CommitLog
 from multimem_ray.scoring.shard import score_shard
+from multimem_ray.scoring.statistics import HeldOutStatistics
 from multimem_ray.training.bank import Bank
 from multimem_ray.training.source import training_samples
 from tests.s3 import S3Server
@@ -51,9 +52,9 @@ def test_an_audit_whose_shards_and_output_are_on_s3(
 
     log = CommitLog(run.storage, run.output, run.fingerprint, config.scoring.partitions)
     scorer = ScoringBank(run, torch.device("cpu"))
-    means = torch.zeros(2, 3, config.model.dim, dtype=torch.float64)
+    held_out = HeldOutStatistics(torch.zeros(2, 3, config.model.dim, dtype=torch.float64))
     for shard in shards.scored:
-        found = score_shard(run, scorer, means, shard)
+        found = score_shard(run, scorer, held_out, shard)
         log.commit(shard, found.receipt, found.scores, found.errors)
     done, todo = log.split(shards.scored)
     assert (len(done), len(todo)) == (2, 0)

@@ -18,6 +18,7 @@ from multimem_ray.run import Run, Shards, inspect
 from multimem_ray.sample import Sample
 from multimem_ray.scoring.bank import ScoringBank, make_views
 from multimem_ray.scoring.shard import ScoredShard, score_shard
+from multimem_ray.scoring.statistics import HeldOutStatistics
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.training.bank import Bank
 from multimem_ray.training.source import training_samples
@@ -60,7 +61,8 @@ def train(run: Run, shards: Shards, most: int | None = None) -> dict[str, dict[s
 def score(run: Run, shards: Shards, which: int = 0) -> ScoredShard:
     """Scores of one shard, against its own held-out samples."""
     bank, shard = ScoringBank(run, CPU), shards.scored[which]
-    return score_shard(run, bank, means(run, bank, shard.url), shard)
+    held_out = HeldOutStatistics(means(run, bank, shard.url))
+    return score_shard(run, bank, held_out, shard)
 
 
 def means(run: Run, bank: ScoringBank, url: str) -> Tensor:

@@ -26,7 +26,8 @@ from multimem_ray.design.membership import BoolMatrix, Design, make_rule
 from multimem_ray.errors import DesignError, StorageError
 from multimem_ray.storage import Storage
 
-_Members = Callable[[Sequence[str]], NDArray[np.bool_]]
+Members = Callable[[Sequence[str]], NDArray[np.bool_]]
+"""Groups to (N,) bool."""
 
 
 class Given(Design):
@@ -77,71 +78,79 @@ class Given(Design):
         if len(self.config.given) < 2:
             raise DesignError("design.given: name at least two models")
 
+    def foreign(self, groups: Sequence[str]) -> BoolMatrix:
+        """See :meth:`Design.foreign`."""
+        return self.sides(groups)
+
     @cached_property
-    def _members(self) -> list[_Members]:
-        return [self._members_of(model) for model in self.config.given]
+    def _members(self) -> list[Members]:
+        return [members_of(model, self._storage) for model in self.config.given]
 
-    def _members_of(self, given: GivenModel) -> _Members:
-        if given.members in {"all", "none"}:
-            answer = given.members == "all"
-            return lambda groups: np.full(len(groups), answer)
-        if given.members == "recorded":
-            return self._recorded(given.checkpoint)
-        known = np.unique(_hashes(self._listed(given.members)))
-        return lambda groups: _isin(_hashes(groups), known)
 
-    def _recorded(self, checkpoint: str) -> _Members:
-        folder = checkpoint.removeprefix("local:").removesuffix("model.safetensors").rstrip("/")
-        url = self._storage.join(folder, "membership.json")
-        try:
-            content = json.loads(self._storage.read_bytes(url))
-            described = {k: content["design"].get(k) for k in DesignConfig.model_fields}
-            rule = make_rule(
-                DesignConfig.model_validate({k: v for k, v in described.items() if v is not None})
-            )
-            number, config = (
-                int(content["number"]),
-                HeldOutConfig.model_validate(content["held_out"]),
-            )
-        except (StorageError, ValueError, KeyError, TypeError) as error:
-            raise DesignError(
-                f"design.given: {checkpoint} does not say what it trained on ({error}); set "
-                "members: all, none, or a file of keys"
-            ) from error
-        if content["design"].get("pool_shards") is not None:
-            raise DesignError(
-                f"design.given: {checkpoint} was trained on some of its shards only, which no rule "
-                "of keys tells; set members to a file of keys"
-            )
-        if config.shards is not None:
-            return lambda groups: rule.members(groups)[:, number]
-        held_out = HeldOutRule(config, rule.config.seed)
-        return lambda groups: rule.members(groups)[:, number] & ~held_out.is_held_out(groups, "")
+def members_of(given: GivenModel, storage: Storage) -> Members:
+    """Tells of groups whether a given model trained on them.
 
-    def _listed(self, url: str) -> Iterator[str]:
-        try:
-            data = self._storage.read_bytes(url)
-            if url.endswith(".parquet"):
-                import pyarrow as pa
-                import pyarrow.parquet as pq
+    Raises:
+        DesignError: A list of keys or a recorded rule cannot be read.
+    """
+    if given.members in {"all", "none"}:
+        answer = given.members == "all"
+        return lambda groups: np.full(len(groups), answer)
+    if given.members == "recorded":
+        return _recorded(given.checkpoint, storage)
+    known = np.unique(_hashes(_listed(given.members, storage)))
+    return lambda groups: _isin(_hashes(groups), known)
 
-                try:
-                    return iter(pq.read_table(io.BytesIO(data), columns=["key"])["key"].to_pylist())
-                except (pa.ArrowException, KeyError) as error:
-                    raise DesignError(f"{url}: no Parquet with a column 'key': {error}") from error
-            lines = data.decode("utf-8").splitlines()
-        except (StorageError, UnicodeDecodeError) as error:
-            raise DesignError(
-                f"design.given: members '{url}' is none of all, none, recorded, and no file that "
-                f"can be read: {error}"
-            ) from error
-        return (line.strip() for line in lines if line.strip())
+
+def _recorded(checkpoint: str, storage: Storage) -> Members:
+    folder = checkpoint.removeprefix("local:").removesuffix("model.safetensors").rstrip("/")
+    url = storage.join(folder, "membership.json")
+    try:
+        content = json.loads(storage.read_bytes(url))
+        described = {k: content["design"].get(k) for k in DesignConfig.model_fields}
+        rule = make_rule(
+            DesignConfig.model_validate({k: v for k, v in described.items() if v is not None})
+        )
+        number, config = int(content["number"]), HeldOutConfig.model_validate(content["held_out"])
+    except (StorageError, ValueError, KeyError, TypeError) as error:
+        raise DesignError(
+            f"{checkpoint} does not say what it trained on ({error}); set members: all, none, or a "
+            "file of keys"
+        ) from error
+    if content["design"].get("pool_shards") is not None:
+        raise DesignError(
+            f"{checkpoint} was trained on some of its shards only, which no rule of keys tells; "
+            "set members to a file of keys"
+        )
+    if config.shards is not None:
+        return lambda groups: rule.members(groups)[:, number]
+    held_out = HeldOutRule(config, rule.config.seed)
+    return lambda groups: rule.members(groups)[:, number] & ~held_out.is_held_out(groups, "")
+
+
+def _listed(url: str, storage: Storage) -> Iterator[str]:
+    try:
+        data = storage.read_bytes(url)
+        if url.endswith(".parquet"):
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            try:
+                return iter(pq.read_table(io.BytesIO(data), columns=["key"])["key"].to_pylist())
+            except (pa.ArrowException, KeyError) as error:
+                raise DesignError(f"{url}: no Parquet with a column 'key': {error}") from error
+        lines = data.decode("utf-8").splitlines()
+    except (StorageError, UnicodeDecodeError) as error:
+        raise DesignError(
+            f"members '{url}' is none of all, none, recorded, and no file that can be read: {error}"
+        ) from error
+    return (line.strip() for line in lines if line.strip())
 
 
 class UnseenHeldOut(HeldOutRule):
     """A hashed fraction of what no given model trained on; or the shards that were listed."""
 
-    def __init__(self, config: HeldOutConfig, design: Given, shards: Sequence[str]) -> None:
+    def __init__(self, config: HeldOutConfig, design: Design, shards: Sequence[str]) -> None:
         super().__init__(config, design.config.seed, shards)
         self._design = design
 
@@ -150,7 +159,7 @@ class UnseenHeldOut(HeldOutRule):
         chosen = super().is_held_out(groups, shard)
         if self.config.shards is not None or not chosen.any():
             return chosen
-        return chosen & ~self._design.members(groups).any(axis=1)
+        return chosen & ~self._design.foreign(groups).any(axis=1)
 
 
 def _hashes(keys: Iterator[str] | Sequence[str]) -> NDArray[np.uint64]:

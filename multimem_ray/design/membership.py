@@ -77,14 +77,31 @@ class Design(ABC):
         """Models that are not trained here, each with where its weights are."""
         return {}
 
+    def foreign(self, groups: Sequence[str]) -> BoolMatrix:
+        """(N, K) bool: which models that are not trained here saw these groups.
+
+        What is held out is chosen among samples that none of them saw.
+        """
+        return np.zeros((len(groups), 0), bool)
+
+    def outside(self, groups: Sequence[str]) -> BoolMatrix:
+        """(N, M) bool: members among samples of a shard that no model may train on here."""
+        return np.zeros((len(groups), len(self.model_ids())), bool)
+
     def contrast(self, groups: Sequence[str]) -> tuple[BoolMatrix, BoolMatrix]:
-        """The two sides (f, g) whose difference is the score, each (N, M) bool.
+        """The two sides (f, g) whose difference is the score, each (N, M) bool."""
+        return self.contrast_of(groups, self.members(groups))
+
+    def contrast_of(
+        self, groups: Sequence[str], members: BoolMatrix
+    ) -> tuple[BoolMatrix, BoolMatrix]:
+        """The two sides (f, g), each (N, M) bool, where it is known who saw what.
 
         f: the models that trained on the sample, g: those that did not, unless the design says
-        otherwise.
+        otherwise. A sample that no model trained on has nothing to be compared.
         """
-        members = self.members(groups)
-        return members, ~members
+        del groups
+        return members, ~members & members.any(axis=1, keepdims=True)
 
     def splits(self, groups: Sequence[str]) -> list[str | None] | None:
         """The papers' split of each sample: "S_S", "S_C" or "S_I"; None without such splits.
@@ -194,14 +211,16 @@ class Candidate(Design):
         pair = np.stack([~independent, ~candidate], axis=1)
         return np.tile(pair, (1, self.config.models // 2))
 
-    def contrast(self, groups: Sequence[str]) -> tuple[BoolMatrix, BoolMatrix]:
+    def contrast_of(
+        self, groups: Sequence[str], members: BoolMatrix
+    ) -> tuple[BoolMatrix, BoolMatrix]:
         """All models f against all models g, for every sample, whatever saw it.
 
         So S_C scores above 0, S_I is its mirror image below, and S_S, which both saw, is the
         noise floor around 0, as in the papers.
         """
-        f = np.broadcast_to(np.arange(self.config.models) % 2 == 0, self._shape(groups))
-        inside = self.in_pool(groups)[:, None]
+        f = np.broadcast_to(np.arange(self.config.models) % 2 == 0, members.shape)
+        inside = members.any(axis=1, keepdims=True)
         return f & inside, ~f & inside
 
     def splits(self, groups: Sequence[str]) -> list[str | None]:
@@ -222,9 +241,6 @@ class Candidate(Design):
 
     def _draw(self, groups: Sequence[str]) -> NDArray[np.float64]:
         return uniform(self.config.seed, "candidate", groups)
-
-    def _shape(self, groups: Sequence[str]) -> tuple[int, int]:
-        return len(groups), self.config.models
 
     def _check(self) -> None:
         self._require_pairs()
@@ -260,8 +276,15 @@ def make_design(config: DesignConfig, storage: Storage | None = None) -> Design:
     Raises:
         DesignError: The design cannot work with these settings.
     """
-    if config.kind == "given":
-        from multimem_ray.design.given import Given
+    design = make_rule(config) if config.kind != "given" else _given(config, storage)
+    if config.target is None:
+        return design
+    from multimem_ray.design.target import Targeted
 
-        return Given(config, storage)
-    return make_rule(config)
+    return Targeted(config, design, storage)
+
+
+def _given(config: DesignConfig, storage: Storage | None) -> Design:
+    from multimem_ray.design.given import Given
+
+    return Given(config, storage)

@@ -24,19 +24,24 @@ from multimem_ray.metric.consistency import (
     terms,
 )
 from multimem_ray.metric.held_out import MeanAccumulator
+from multimem_ray.metric.levels import Levels, LevelsAccumulator, bits_of, target_contrast
 from multimem_ray.metric.multimem import Contrast, contrast, normalized
 
 __all__ = [
     "Agreement",
     "Contrast",
+    "Levels",
+    "LevelsAccumulator",
     "MeanAccumulator",
     "Terms",
     "agreement",
     "attribution",
+    "bits_of",
     "clipmem_alignment",
     "cmc",
     "contrast",
     "normalized",
     "pair_cmc",
+    "target_contrast",
     "terms",
 ]

@@ -16,8 +16,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 
-from torch import Tensor
-
 from multimem_ray.run import Run
 from multimem_ray.sample import Failure, Sample
 from multimem_ray.scoring.bank import ScoringBank
@@ -25,6 +23,7 @@ from multimem_ray.scoring.chunks import ChunkBuilder, undone
 from multimem_ray.scoring.parts import Part, PartFolder
 from multimem_ray.scoring.rows import score_schema
 from multimem_ray.scoring.shard import score_chunk
+from multimem_ray.scoring.statistics import HeldOutStatistics
 from multimem_ray.storage import FileInfo
 
 NAME = "attempt.json"
@@ -108,12 +107,12 @@ class Attempt:
 
 
 def careful_parts(
-    run: Run, bank: ScoringBank, means: Tensor, shard: FileInfo, folder: PartFolder
+    run: Run, bank: ScoringBank, held_out: HeldOutStatistics, shard: FileInfo, folder: PartFolder
 ) -> list[Part]:
     """All parts of a shard on which a process died, ascending; each is kept as soon as it is there.
 
     Args:
-        means: (M, n, d), held-out mean vectors.
+        held_out: Mean vectors of the held-out set, and with a target its levels.
         folder: Where parts and notes lie.
     """
     notes = Attempt.load(folder)
@@ -133,7 +132,7 @@ def careful_parts(
         if notes.hopeless or position in notes.killers:
             part = _given_up(run, position, taken, notes)
         else:
-            part = _scored(run, bank, means, shard, folder, notes, position, taken)
+            part = _scored(run, bank, held_out, shard, folder, notes, position, taken)
         folder.write(part)
         parts.append(part)
         position = _next(part.end, parts)
@@ -158,7 +157,7 @@ def _adjacent(
 def _scored(
     run: Run,
     bank: ScoringBank,
-    means: Tensor,
+    held_out: HeldOutStatistics,
     shard: FileInfo,
     folder: PartFolder,
     notes: Attempt,
@@ -171,7 +170,7 @@ def _scored(
         builder.add(item)
     chunk = builder.build()
     notes.begin(folder, "score", position, position + len(taken))
-    return score_chunk(run, bank, means, shard.url, chunk)
+    return score_chunk(run, bank, held_out, shard.url, chunk)
 
 
 def _given_up(run: Run, position: int, taken: list[Sample | Failure], notes: Attempt) -> Part:

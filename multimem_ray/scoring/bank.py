@@ -18,7 +18,7 @@ from torch import Tensor
 from multimem_ray.metric import Agreement, agreement
 from multimem_ray.modalities.base import Array
 from multimem_ray.modalities.batch import Batch
-from multimem_ray.models.adapters import is_adapter
+from multimem_ray.models.adapters import adapter, is_adapter
 from multimem_ray.models.checkpoint import load_weights, read_weights
 from multimem_ray.models.contrastive import ContrastiveModel, build_model, channels_last
 from multimem_ray.run import Run
@@ -73,23 +73,43 @@ class ScoringBank:
         ids = run.design.model_ids()
         chosen = ids if models is None else [ids[number] for number in models]
         self.count = len(chosen)
-        self._turns = _turns(run, device, chosen)
+        self._of_others = {
+            number: _on(_adapted(run, model_id), device)
+            for number, model_id in enumerate(chosen)
+            if _is_of_others(run, model_id)
+        }
+        self._own = [number for number in range(self.count) if number not in self._of_others]
+        self._turns = _turns(run, device, [chosen[n] for n in self._own]) if self._own else None
+        dims = [model.dim for model in self._of_others.values()]
+        self.dim = max([*dims, run.config.model.dim] if self._own else dims)
 
     @torch.inference_mode()
     def embed(self, views: Views) -> Tensor:
-        """Embeddings of all models: (M, V, B, n, d) float32; zero where a modality is absent."""
+        """Embeddings of all models: (M, V, B, n, d) float32; zero where a modality is absent.
+
+        d is the most that a model has; those with fewer dimensions are zero in the others, which
+        changes no product of two embeddings.
+        """
         names = self.run.modalities
-        shape = (self.count, len(views.batches), len(views.present), len(names))
-        out = torch.zeros(*shape, self.run.config.model.dim, device=self.device)
+        shape = (self.count, len(views.batches), len(views.present), len(names), self.dim)
+        out = torch.zeros(*shape, device=self.device)
         moved = [_moved(batch, self.device) for batch in views.batches]
-        for numbers, models in self._turns.turns():
+        for numbers, models in self._parties():
             for view, batch in enumerate(moved):
                 for name, rows, raw in _pieces(batch, self.device):
                     features = models[0].prepare({name: raw})
                     for number, model in zip(numbers, models, strict=True):
                         embedded = model.embed(features)[name]
-                        out[number, view, rows, names.index(name)] = embedded
+                        out[number, view, rows, names.index(name), : model.dim] = embedded
         return out
+
+    def _parties(self) -> Iterator[tuple[Sequence[int], Sequence[ContrastiveModel]]]:
+        """Models that prepare their inputs alike, with their numbers."""
+        if self._turns is not None:
+            for places, models in self._turns.turns():
+                yield [self._own[place] for place in places], models
+        for number, model in self._of_others.items():
+            yield [number], [model]
 
     def agreements(self, views: Views, means: Tensor) -> list[Agreement]:
         """Agreement matrices of B samples under each model, on the CPU.
@@ -186,12 +206,26 @@ def _built(run: Run) -> ContrastiveModel:
     return model.requires_grad_(requires_grad=False).eval()
 
 
+def _is_of_others(run: Run, model_id: str) -> bool:
+    """Whether a model brings its own architecture, and so its own way to prepare inputs."""
+    return is_adapter(run.design.checkpoints().get(model_id, ""))
+
+
+def _adapted(run: Run, model_id: str) -> ContrastiveModel:
+    name = run.design.checkpoints()[model_id]
+    own: dict[str, Any] = {
+        "adapter": name,
+        "init": None,
+        "freeze": [],
+        "dim": adapter(name).describe().dim,
+    }
+    config = run.config.model.model_copy(update=own)
+    model = build_model(config, run.decoder.modalities, seed=0)
+    return model.requires_grad_(requires_grad=False).eval()
+
+
 def _loaded(run: Run, model_id: str) -> ContrastiveModel:
     given = run.design.checkpoints().get(model_id)
-    if given is not None and is_adapter(given):
-        config = run.config.model.model_copy(update={"adapter": given, "init": None})
-        model = build_model(config, run.decoder.modalities, seed=0)
-        return model.requires_grad_(requires_grad=False).eval()
     model = _built(run)
     if given is None:
         run.model_folder(model_id).load_into(model)

@@ -4,7 +4,8 @@ The scoring actors do it before they score, shard by shard of H, and tell each o
 
     held_out/keys.parquet           the plan: shard and key of each sample of H
     held_out/parts/<run>/<shard>    held-out samples of one shard under all models, while it lasts
-    held_out/means.safetensors      (M, n, d) float64: all that scoring needs of H
+    held_out/means.safetensors      (M, n, d) float64: all that scoring needs of H; with a target,
+                                    also the levels of the models on H
     held_out/held_out.json          counts, and the consistency of H under each model; written last
 
 Whoever finishes the last part sums up; whoever waits too long does what is missing. So no actor
@@ -28,7 +29,7 @@ from torch import Tensor
 
 from multimem_ray import metric
 from multimem_ray.errors import HeldOutError, SampleError
-from multimem_ray.metric import Agreement, MeanAccumulator
+from multimem_ray.metric import Agreement, Levels, LevelsAccumulator, MeanAccumulator
 from multimem_ray.modalities.base import Array
 from multimem_ray.run import Run, shard_id
 from multimem_ray.sample import Sample
@@ -36,6 +37,7 @@ from multimem_ray.scoring.attempts import Attempt
 from multimem_ray.scoring.bank import ScoringBank, make_views
 from multimem_ray.scoring.held_out_plan import Chosen, is_summarized, load_plan
 from multimem_ray.scoring.parts import PartFolder
+from multimem_ray.scoring.statistics import HeldOutStatistics
 from multimem_ray.shards.reader import read_shard
 
 LOOK_EVERY_S = 0.1
@@ -68,7 +70,7 @@ class HeldOutMeans:
 
     def __init__(self, run: Run, bank: ScoringBank, patience_s: float = PATIENCE_S) -> None:
         self._run, self._bank, self._patience_s = run, bank, patience_s
-        self._means: Tensor | None = None
+        self._stored: HeldOutStatistics | None = None
 
     def embed(self, chosen: Chosen, careful: bool = False) -> None:
         """Embed the held-out samples of one shard; sum up if it was the last.
@@ -85,17 +87,17 @@ class HeldOutMeans:
         if not self._missing():
             self._summarize()
 
-    def means(self) -> Tensor:
-        """(M, n, d) float64; waits until H is embedded.
+    def statistics(self) -> HeldOutStatistics:
+        """All that scoring needs of H; waits until H is embedded.
 
         Raises:
             HeldOutError: H lacks a modality, or an embedding is not finite.
         """
-        if self._means is None:
+        if self._stored is None:
             self._wait()
-            data = self._run.storage.read_bytes(self._run.path("held_out", "means.safetensors"))
-            self._means = load(data)["means"]
-        return self._means
+            url = self._run.path("held_out", "means.safetensors")
+            self._stored = HeldOutStatistics.from_bytes(self._run.storage.read_bytes(url))
+        return self._stored
 
     def _wait(self) -> None:
         missing: list[Chosen] | None = None
@@ -176,7 +178,7 @@ class HeldOutMeans:
     def _nothing(self) -> _Embedded:
         models, n = len(self._run.design.model_ids()), len(self._run.modalities)
         return _Embedded(
-            torch.zeros(models, 0, n, self._run.config.model.dim),
+            torch.zeros(models, 0, n, self._bank.dim),
             torch.zeros(models, 0, n, n, dtype=torch.float64),
             torch.zeros(0, n, dtype=torch.bool),
         )
@@ -188,27 +190,28 @@ class HeldOutMeans:
 
     def _summarize(self) -> None:
         run, ids = self._run, self._run.design.model_ids()
-        names, dim = run.modalities, run.config.model.dim
-        sums = [MeanAccumulator(names, dim) for _ in ids]
+        sums = [MeanAccumulator(run.modalities, self._bank.dim) for _ in ids]
         try:
             for part in self._parts():
                 for accumulator, mean in zip(sums, part.mean, strict=True):
                     accumulator.add(mean[None], part.present)
             means = torch.stack([accumulator.means() for accumulator in sums])
-            levels = _levels(sums, self._parts())
+            found = _levels(run, sums, self._parts())
         except Exception:
             # Another one may have been faster, and have cleared the parts away.
             if is_summarized(run):
                 return
             raise
         plan = load_plan(run)
-        run.storage.write_atomic(run.path("held_out", "means.safetensors"), save({"means": means}))
+        stored = HeldOutStatistics(means, found.levels).to_bytes()
+        run.storage.write_atomic(run.path("held_out", "means.safetensors"), stored)
         content = {
             "fingerprint": run.fingerprint,
             "keys_seen": sum(len(item.keys) for item in plan),
-            "samples": levels.pop("samples"),
-            "modalities": dict(zip(names, sums[0].counts.tolist(), strict=True)),
-            "models": dict(zip(ids, levels["models"], strict=True)),
+            "samples": found.samples,
+            "modalities": dict(zip(run.modalities, sums[0].counts.tolist(), strict=True)),
+            "models": dict(zip(ids, found.models, strict=True)),
+            "target": found.target,
         }
         text = json.dumps(content, indent=1)
         run.storage.write_atomic(run.path("held_out", "held_out.json"), text.encode())
@@ -220,25 +223,47 @@ def _tensors(part: _Embedded) -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in named.items()}
 
 
-def _levels(sums: Sequence[MeanAccumulator], parts: Iterator[_Embedded]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Found:
+    """The held-out set under each model: for people, and for the scores of a target."""
+
+    samples: int
+    models: list[dict[str, float | None]]
+    target: dict[str, Any] | None
+    levels: Levels | None
+
+
+def _levels(run: Run, sums: Sequence[MeanAccumulator], parts: Iterator[_Embedded]) -> _Found:
     """Consistency of H's own samples under each model, each against the rest of H."""
-    values: list[list[Tensor]] = [[] for _ in sums]
+    values: list[Tensor] = []
+    gathered = LevelsAccumulator(len(sums), len(run.modalities))
+    targeted = run.config.design.target is not None
     for part in parts:
-        for number, accumulator in enumerate(sums):
-            values[number].append(_own_cmc(accumulator, part, number))
-    levels = []
-    for own in map(torch.cat, values):
-        count = len(own)
-        se = float(own.std(unbiased=True)) / count**0.5 if count > 1 else None
-        levels.append({"cmc_mean": float(own.mean()), "cmc_se": se})
-    return {"samples": len(torch.cat(values[0])), "models": levels}
+        own = [_own_agreement(a, part, number) for number, a in enumerate(sums)]
+        values.append(torch.stack([metric.cmc(one, part.present) for one in own]))
+        if targeted:
+            gathered.add(own, part.present)
+    every = torch.cat(values, dim=1)
+    # The target is the last of the models.
+    gap = _mean_and_se(every[-1] - every[:-1].mean(dim=0)) if targeted else None
+    return _Found(
+        samples=every.shape[1],
+        models=[dict(zip(("cmc_mean", "cmc_se"), _mean_and_se(own), strict=True)) for own in every],
+        target=gap and {"gap": gap[0], "gap_se": gap[1]},
+        levels=gathered.levels() if targeted else None,
+    )
 
 
-def _own_cmc(accumulator: MeanAccumulator, part: _Embedded, number: int) -> Tensor:
-    """CMC of held-out samples under one model, leaving each out of its own reference."""
+def _mean_and_se(values: Tensor) -> tuple[float, float | None]:
+    count = len(values)
+    se = float(values.std(unbiased=True)) / count**0.5 if count > 1 else None
+    return float(values.mean()), se
+
+
+def _own_agreement(accumulator: MeanAccumulator, part: _Embedded, number: int) -> Agreement:
+    """Agreement of held-out samples under one model, leaving each out of its own reference."""
     mean = part.mean[number]
     others = accumulator.leave_one_out(mean[None], part.present)
     uniformity = mean.double() @ others.transpose(-1, -2)
     both = part.present[:, :, None] & part.present[:, None, :]
-    own = Agreement(part.alignment[number].double(), torch.where(both, uniformity, 0.0))
-    return metric.cmc(own, part.present)
+    return Agreement(part.alignment[number].double(), torch.where(both, uniformity, 0.0))

@@ -6,7 +6,7 @@ fewer than two models on a side, MultiMem of a sample that every model saw.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from multimem_ray import metric
-from multimem_ray.metric import Agreement
+from multimem_ray.metric import Agreement, Levels
 from multimem_ray.models.loss import pairs_of
 from multimem_ray.run import Run
 
@@ -55,6 +55,7 @@ def score_schema(run: Run) -> pa.Schema:
         ("n_out", pa.int32()),
         ("cmc_in", number),
         ("cmc_out", number),
+        *((name, number) for name in ("gap", "gap_se") if run.config.design.target),
         *((f"pair_{pair}", number) for pair in pairs),
         *((f"attribution_{name}", number) for name in run.modalities),
         *((f"clipmem_{pair}", number) for pair in pairs),
@@ -65,7 +66,12 @@ def score_schema(run: Run) -> pa.Schema:
 
 
 def score_rows(
-    run: Run, shard: str, who: Identity, present: Tensor, found: Sequence[Agreement]
+    run: Run,
+    shard: str,
+    who: Identity,
+    present: Tensor,
+    found: Sequence[Agreement],
+    levels: Levels | None = None,
 ) -> pa.Table:
     """Score B samples of one shard.
 
@@ -73,17 +79,26 @@ def score_rows(
         who: The samples.
         present: (B, n) bool, the modalities of each.
         found: Agreement matrices, one per model.
+        levels: With a target: what is taken away from each model before it is compared.
     """
     names = run.modalities
     members, f, g = (torch.from_numpy(side) for side in run.sides(who.groups, shard))
     cmc = torch.stack([metric.cmc(a, present) for a in found])
-    score = metric.contrast(cmc, f, g)
-    seen = metric.contrast(cmc, members, ~members)
-    pair = metric.contrast(torch.stack([metric.pair_cmc(a, present) for a in found]), f, g)
-    clipmem = metric.contrast(
-        torch.stack([metric.clipmem_alignment(a, present) for a in found]), f, g
-    )
-    attributed = metric.contrast(torch.stack([metric.attribution(a, present) for a in found]), f, g)
+    if levels is None:
+        compared, extra = found, {}
+        score, seen = metric.contrast(cmc, f, g), metric.contrast(cmc, members, ~members)
+    else:
+        compared = [levels.centred(a, model) for model, a in enumerate(found)]
+        gap, gap_se = levels.gap(present, f, g)
+        extra = {"gap": _nullable(gap), "gap_se": _nullable(gap_se)}
+        centred = torch.stack([metric.cmc(a, present) for a in compared])
+        score, seen = metric.target_contrast(centred, gap_se, f, g), metric.contrast(cmc, f, g)
+
+    def contrasted(of: Callable[[Agreement, Tensor], Tensor]) -> Tensor:
+        return metric.contrast(torch.stack([of(a, present) for a in compared]), f, g).score
+
+    pair, clipmem = contrasted(metric.pair_cmc), contrasted(metric.clipmem_alignment)
+    attributed = contrasted(metric.attribution)
     columns: dict[str, object] = {
         "key": who.keys,
         "shard": [shard] * len(who.keys),
@@ -99,12 +114,13 @@ def score_rows(
         "n_out": seen.n_g.to(torch.int32).numpy(),
         "cmc_in": _nullable(seen.mean_f),
         "cmc_out": _nullable(seen.mean_g),
+        **extra,
     }
     for j, k in _pair_positions(len(names)):
-        columns[f"pair_{names[j]}_{names[k]}"] = _nullable(pair.score[:, j, k])
-        columns[f"clipmem_{names[j]}_{names[k]}"] = _nullable(clipmem.score[:, j, k])
+        columns[f"pair_{names[j]}_{names[k]}"] = _nullable(pair[:, j, k])
+        columns[f"clipmem_{names[j]}_{names[k]}"] = _nullable(clipmem[:, j, k])
     for j, name in enumerate(names):
-        here = torch.where(present[:, j], attributed.score[:, j], torch.nan)
+        here = torch.where(present[:, j], attributed[:, j], torch.nan)
         columns[f"attribution_{name}"] = _nullable(here)
     columns["cmc"] = _lists(cmc.t().to(torch.float32))
     columns["member"] = _lists(members)

@@ -13,7 +13,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import pyarrow as pa
-from torch import Tensor
 
 from multimem_ray.monitor import Monitor
 from multimem_ray.prefetch import ahead
@@ -25,6 +24,7 @@ from multimem_ray.scoring.commits import Receipt
 from multimem_ray.scoring.failures import error_rows
 from multimem_ray.scoring.parts import Part, PartFolder, joined
 from multimem_ray.scoring.rows import Identity, score_rows, score_schema
+from multimem_ray.scoring.statistics import HeldOutStatistics
 from multimem_ray.storage import FileInfo
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class ScoredShard:
 def score_shard(
     run: Run,
     bank: ScoringBank,
-    means: Tensor,
+    held_out: HeldOutStatistics,
     shard: FileInfo,
     folder: PartFolder | None = None,
     known: Sequence[Part] = (),
@@ -51,7 +51,7 @@ def score_shard(
     """Score every sample of a shard that is not held out.
 
     Args:
-        means: (M, n, d), held-out mean vectors.
+        held_out: Mean vectors of the held-out set, and with a target its levels.
         folder: Where parts of a large shard are kept while it is scored; None = nowhere.
         known: Parts from an earlier attempt, ascending.
         monitor: Counts the time of decoding and of embedding.
@@ -73,11 +73,13 @@ def score_shard(
                 folder.write(whole)
             parts, fresh = [*parts, whole], []
         with monitor.timing("embed") if monitor else nullcontext():
-            fresh.append(score_chunk(run, bank, means, shard.url, chunk))
+            fresh.append(score_chunk(run, bank, held_out, shard.url, chunk))
     return assembled(run, shard, [*parts, *fresh], time.monotonic() - started)
 
 
-def score_chunk(run: Run, bank: ScoringBank, means: Tensor, shard: str, chunk: Chunk) -> Part:
+def score_chunk(
+    run: Run, bank: ScoringBank, held_out: HeldOutStatistics, shard: str, chunk: Chunk
+) -> Part:
     """What became of a chunk's samples.
 
     A sample on which the models raise an error becomes a failure; one on which all samples of the
@@ -86,10 +88,10 @@ def score_chunk(run: Run, bank: ScoringBank, means: Tensor, shard: str, chunk: C
     rows, failures = score_schema(run).empty_table(), chunk.failures
     if chunk.views is not None:
         try:
-            rows = _rows(run, bank, means, shard, chunk.who, chunk.views)
+            rows = _rows(run, bank, held_out, shard, chunk.who, chunk.views)
         except Exception as error:
             logger.warning("%s: a batch failed, trying its samples one by one: %s", shard, error)
-            rows, failed = _one_by_one(run, bank, means, shard, chunk.who, chunk.views)
+            rows, failed = _one_by_one(run, bank, held_out, shard, chunk.who, chunk.views)
             if len(failed) == len(chunk.who.keys):
                 raise
             failures = [*failures, *failed]
@@ -97,18 +99,29 @@ def score_chunk(run: Run, bank: ScoringBank, means: Tensor, shard: str, chunk: C
 
 
 def _rows(
-    run: Run, bank: ScoringBank, means: Tensor, shard: str, who: Identity, views: Views
+    run: Run,
+    bank: ScoringBank,
+    held_out: HeldOutStatistics,
+    shard: str,
+    who: Identity,
+    views: Views,
 ) -> pa.Table:
-    return score_rows(run, shard, who, views.present, bank.agreements(views, means))
+    found = bank.agreements(views, held_out.means)
+    return score_rows(run, shard, who, views.present, found, held_out.levels)
 
 
 def _one_by_one(
-    run: Run, bank: ScoringBank, means: Tensor, shard: str, who: Identity, views: Views
+    run: Run,
+    bank: ScoringBank,
+    held_out: HeldOutStatistics,
+    shard: str,
+    who: Identity,
+    views: Views,
 ) -> tuple[pa.Table, list[Failure]]:
     tables, failed = [score_schema(run).empty_table()], []
     for at, (key, index) in enumerate(zip(who.keys, who.indices, strict=True)):
         try:
-            tables.append(_rows(run, bank, means, shard, who.at(at), views.at(at)))
+            tables.append(_rows(run, bank, held_out, shard, who.at(at), views.at(at)))
         except Exception as error:  # noqa: BLE001 - towers may raise anything; it is recorded
             said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             detail = f"the models fail on it: {said}"

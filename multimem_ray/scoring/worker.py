@@ -78,13 +78,13 @@ class ShardScorer:
         return scored.receipt
 
     def _scored(self, shard: FileInfo, folder: PartFolder, names: Sequence[str]) -> ScoredShard:
-        run, bank, means = self._run, self._bank, self._held_out.means()
+        run, bank, held_out = self._run, self._bank, self._held_out.statistics()
         if self._careful:
             started = time.monotonic()
-            parts = careful_parts(run, bank, means, shard, folder)
+            parts = careful_parts(run, bank, held_out, shard, folder)
             return assembled(run, shard, parts, time.monotonic() - started)
         known = folder.read(names) if names else []
-        return score_shard(run, bank, means, shard, folder, known, self._monitor)
+        return score_shard(run, bank, held_out, shard, folder, known, self._monitor)
 
 
 class ChunkScorer:
@@ -107,8 +107,8 @@ class ChunkScorer:
     def chunk(self, row: dict[str, Any]) -> tuple[str, int]:
         """Name of the part that came of a chunk, and how many positions it covers."""
         shard = FileInfo(row["url"], row["size"], row["version"])
-        means = self._held_out.means()
-        part = score_chunk(self._run, self._bank, means, shard.url, unpack(row))
+        held_out = self._held_out.statistics()
+        part = score_chunk(self._run, self._bank, held_out, shard.url, unpack(row))
         return self._log.parts(shard).write(part), part.end - part.first
 
 

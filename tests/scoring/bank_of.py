@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from multimem_ray.models.contrastive import build_model
 from multimem_ray.run import Run
 from multimem_ray.scoring.bank import ScoringBank
+from multimem_ray.scoring.statistics import HeldOutStatistics
 
 CPU = torch.device("cpu")
 
@@ -25,8 +25,8 @@ def bank_of(run: Run) -> ScoringBank:
     return ScoringBank(run, CPU)
 
 
-def some_means(run: Run) -> Tensor:
-    """Held-out means (M, n, d) that are no constants."""
+def some_statistics(run: Run) -> HeldOutStatistics:
+    """Held-out means that are no constants."""
     generator = torch.Generator().manual_seed(0)
     shape = (len(run.design.model_ids()), len(run.modalities), run.config.model.dim)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64) / 5
+    return HeldOutStatistics(torch.randn(*shape, generator=generator, dtype=torch.float64) / 5)

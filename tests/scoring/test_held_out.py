@@ -53,7 +53,7 @@ def test_parts_sum_up_to_the_means_of_all(tmp_path: Path) -> None:
     for item in load_plan(run):
         assert not is_summarized(run)
         HeldOutMeans(run, bank).embed(item)
-    found = HeldOutMeans(run, bank).means()
+    found = HeldOutMeans(run, bank).statistics().means
     counts = [len(item.keys) for item in load_plan(run)]
     each = [expected_of(run, bank, item.shard) for item in load_plan(run)]
     # Text is there in every sample, so its mean is the mean of means weighted by counts.
@@ -70,7 +70,7 @@ def test_whoever_waits_too_long_does_it(tmp_path: Path) -> None:
     run, _ = planned(tmp_path)
     bank = bank_of(run)
     HeldOutMeans(run, bank).embed(load_plan(run)[0])
-    alone = HeldOutMeans(run, bank, patience_s=0.0).means()
+    alone = HeldOutMeans(run, bank, patience_s=0.0).statistics().means
     assert alone.shape == (2, 3, 16)
     assert plan_held_out(run, _, Progress()) == []
 
@@ -81,4 +81,4 @@ def test_a_modality_that_is_missing_in_h_is_named(tmp_path: Path) -> None:
     held = HeldOutMeans(run, bank, patience_s=0.0)
     bank.embed = lambda views: torch.full((2, 2, len(views.present), 3, 16), torch.nan)  # type: ignore[method-assign]
     with pytest.raises(HeldOutError, match="finite"):
-        held.means()
+        held.statistics()

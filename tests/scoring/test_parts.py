@@ -22,7 +22,7 @@ from multimem_ray.scoring.rows import score_schema
 from multimem_ray.scoring.shard import ScoredShard, assembled, score_shard
 from multimem_ray.scoring.worker import ShardScorer
 from multimem_ray.storage import Storage
-from tests.scoring.bank_of import bank_of, finish_models, some_means
+from tests.scoring.bank_of import bank_of, finish_models, some_statistics
 from tests.small import small_run, write_shards
 
 
@@ -37,7 +37,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def whole(run: Run, shards: Shards, bank: ScoringBank) -> ScoredShard:
-    return score_shard(run, bank, some_means(run), shards.scored[0])
+    return score_shard(run, bank, some_statistics(run), shards.scored[0])
 
 
 def same(a: ScoredShard, b: ScoredShard) -> bool:
@@ -78,7 +78,7 @@ def test_a_shard_goes_on_from_its_parts(tmp_path: Path) -> None:
     run, shards = small_run(tmp_path, "scoring.batch_size=4")
     bank = bank_of(run)
     folder = commit_log(run).parts(shards.scored[0])
-    first = score_shard(run, bank, some_means(run), shards.scored[0], folder)
+    first = score_shard(run, bank, some_statistics(run), shards.scored[0], folder)
     assert folder.names() == [f"{a:09d}-{b:09d}.arrow" for a, b in ((0, 6), (6, 12), (12, 18))]
     listed = commit_log(run).known_parts()
     assert listed == {folder.url: folder.names()}
@@ -91,7 +91,7 @@ def test_a_shard_goes_on_from_its_parts(tmp_path: Path) -> None:
     again = score_shard(
         run,
         NoBank(),
-        some_means(run),
+        some_statistics(run),
         shards.scored[0],
         folder,
         folder.read(),  # type: ignore[arg-type]
@@ -149,7 +149,7 @@ def test_a_sample_that_kills_is_found_and_left_out(
         monkeypatch.setattr(attempts, "score_chunk", deadly_score)
     for died in itertools.count():
         try:
-            parts = careful_parts(run, bank, some_means(run), source, folder)
+            parts = careful_parts(run, bank, some_statistics(run), source, folder)
             break
         except KilledError:
             assert died < 10
@@ -177,7 +177,7 @@ def test_deaths_by_chance_blame_no_sample(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(attempts, "score_chunk", unlucky)
     for _ in range(30):
         try:
-            parts = careful_parts(run, bank, some_means(run), source, folder)
+            parts = careful_parts(run, bank, some_statistics(run), source, folder)
             break
         except KilledError:
             pass
@@ -193,7 +193,7 @@ def test_a_shard_that_kills_without_end_is_given_up(
     monkeypatch.setattr(attempts, "score_chunk", raising(KilledError()))
     for died in itertools.count():
         try:
-            parts = careful_parts(run, bank, some_means(run), source, folder)
+            parts = careful_parts(run, bank, some_statistics(run), source, folder)
             break
         except KilledError:
             assert died < 50
@@ -215,7 +215,9 @@ def test_a_reader_that_kills_ends_the_shard(tmp_path: Path) -> None:
     bank, source = bank_of(run), shards.scored[0]
     folder = commit_log(run).parts(source)
     Attempt(stage="read", first=5, end=6, repeated=1, suspects=[(5, 8)]).save(folder)
-    found = assembled(run, source, careful_parts(run, bank, some_means(run), source, folder), 0.0)
+    found = assembled(
+        run, source, careful_parts(run, bank, some_statistics(run), source, folder), 0.0
+    )
     (failure,) = found.errors.to_pylist()
     assert (failure["stage"], failure["error"], failure["key"]) == ("read", "killed_worker", None)
     assert found.receipt.rows + found.receipt.held_out == 5
@@ -223,7 +225,7 @@ def test_a_reader_that_kills_ends_the_shard(tmp_path: Path) -> None:
 
 def test_a_sample_the_models_cannot_take_is_a_failure(tmp_path: Path) -> None:
     run, shards = small_run(tmp_path, "held_out.fraction=0.000001")
-    bank, means = bank_of(run), some_means(run)
+    bank, held_out = bank_of(run), some_statistics(run)
     good = whole(run, shards, bank)
 
     class Picky:
@@ -232,7 +234,7 @@ def test_a_sample_the_models_cannot_take_is_a_failure(tmp_path: Path) -> None:
                 raise ValueError("no picture")
             return bank.agreements(views, means)
 
-    found = score_shard(run, Picky(), means, shards.scored[0])  # type: ignore[arg-type]
+    found = score_shard(run, Picky(), held_out, shards.scored[0])  # type: ignore[arg-type]
     failed = {row["key"] for row in found.errors.to_pylist()}
     assert failed == {
         row["key"] for row in good.scores.to_pylist() if "image" not in row["modalities"]
@@ -244,7 +246,7 @@ def test_a_sample_the_models_cannot_take_is_a_failure(tmp_path: Path) -> None:
         agreements = staticmethod(raising(ValueError("always")))
 
     with pytest.raises(ValueError, match="always"):
-        score_shard(run, Broken(), means, shards.scored[0])  # type: ignore[arg-type]
+        score_shard(run, Broken(), held_out, shards.scored[0])  # type: ignore[arg-type]
 
 
 def row_of(run: Run, shards: Shards, **changes: Any) -> dict[str, Any]:
@@ -261,7 +263,7 @@ def test_a_retry_goes_to_what_failed_only(tmp_path: Path, monkeypatch: pytest.Mo
     run, shards = small_run(tmp_path, "held_out.fraction=0.1")
     finish_models(run)
     monkeypatch.setattr(
-        "multimem_ray.scoring.held_out.HeldOutMeans.means", lambda self: some_means(run)
+        "multimem_ray.scoring.held_out.HeldOutMeans.statistics", lambda self: some_statistics(run)
     )
     scorer = ShardScorer(run, restarted=False)
     good = scorer._score(shards.scored[0], row_of(run, shards))
@@ -311,7 +313,7 @@ def test_a_restarted_worker_knows_what_it_had_committed(
     run, shards = small_run(tmp_path)
     finish_models(run)
     monkeypatch.setattr(
-        "multimem_ray.scoring.held_out.HeldOutMeans.means", lambda self: some_means(run)
+        "multimem_ray.scoring.held_out.HeldOutMeans.statistics", lambda self: some_statistics(run)
     )
     first = ShardScorer(run, restarted=True)(row_of(run, shards))
     monkeypatch.setattr(ShardScorer, "_score", raising(AssertionError("scored twice")))

@@ -20,6 +20,7 @@ from multimem_ray.sample import Sample
 from multimem_ray.scoring.bank import ScoringBank, make_views
 from multimem_ray.scoring.rows import score_schema
 from multimem_ray.scoring.shard import ScoredShard, score_shard
+from multimem_ray.scoring.statistics import HeldOutStatistics
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.shards.writer import ShardWriter
 from multimem_ray.storage import FileInfo
@@ -44,7 +45,7 @@ def with_models(run: Run) -> tuple[ScoringBank, torch.Tensor]:
 
 def scored(run: Run, shard: FileInfo) -> ScoredShard:
     bank, means = with_models(run)
-    return score_shard(run, bank, means, shard)
+    return score_shard(run, bank, HeldOutStatistics(means), shard)
 
 
 def numbers(table: pa.Table, column: str) -> np.ndarray[Any, Any]:
@@ -75,7 +76,7 @@ def test_scores_do_not_depend_on_the_batch_size(tmp_path: Path, batch_size: int)
 def test_scores_are_those_of_the_metric_sample_by_sample(tmp_path: Path) -> None:
     run, shards = small_run(tmp_path, "design.models=4")
     bank, means = with_models(run)
-    table = score_shard(run, bank, means, shards.scored[0]).scores
+    table = score_shard(run, bank, HeldOutStatistics(means), shards.scored[0]).scores
     samples = {
         s.key: s for s in read_shard(shards.scored[0].url, run.storage) if isinstance(s, Sample)
     }
