@@ -8,6 +8,7 @@ the difference shown.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -34,6 +35,7 @@ from multimem_ray.modalities import registry
 from multimem_ray.modalities.decoder import Decoder
 from multimem_ray.modalities.fields import Fields, find_fields
 from multimem_ray.models.checkpoint import ModelFolder
+from multimem_ray.models.provenance import weights_digest
 from multimem_ray.sample import Sample
 from multimem_ray.shards.find import find_shards
 from multimem_ray.shards.reader import read_shard
@@ -58,6 +60,7 @@ class Run:
             is part of what they are.
         pool_below: Models train on the shards whose hash is not above this; see
             ``design.pool_shards``.
+        weights: Digest of the weights that the run was given; empty if it was given none.
     """
 
     config: Config
@@ -66,17 +69,18 @@ class Run:
     held_out_urls: frozenset[str] = frozenset()
     shard_set: str = ""
     pool_below: float = 1.0
+    weights: str = ""
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Run:
         """The run that ``run.json`` tells of; its held-out shards are not listed there."""
         config = Config.model_validate(content["config"])
-        known = {"shard_set": content["shard_set"], "pool_below": content.get("pool_below", 1.0)}
+        known = {name: content[name] for name in ("shard_set", "pool_below", "weights")}
         return cls(config, content["fields"], content["label"], **known)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("config", "fields", "label", "held_out_urls", "shard_set", "pool_below")
-        return {name: getattr(self, name) for name in own}
+        # Without what was computed from them, which is cheaper to compute again than to send.
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @property
     def storage(self) -> Storage:
@@ -152,7 +156,9 @@ class Run:
     @cached_property
     def fingerprint(self) -> str:
         """Changes with whatever could change a score; see :meth:`Config.fingerprint`."""
-        return digest([self.config.score_relevant(), dict(self.fields), self.shard_set])
+        return digest(
+            [self.config.score_relevant(), dict(self.fields), self.shard_set, self.weights]
+        )
 
     @cached_property
     def training_fingerprint(self) -> str:
@@ -165,7 +171,7 @@ class Run:
         del kept["data"]["label"]
         if self.config.design.kind != "leave_subset_out":
             del kept["design"]["models"]
-        return digest([kept, dict(self.fields), self.shard_set])
+        return digest([kept, dict(self.fields), self.shard_set, self.weights])
 
     def model_folder(self, model_id: str) -> ModelFolder:
         return ModelFolder(self.storage, self.path("models", model_id), self.training_fingerprint)
@@ -237,7 +243,8 @@ def inspect(config: Config) -> tuple[Run, Shards]:
     urls = sorted(shard.url for shard in (*scored, *held_out))
     held_out_urls = frozenset(s.url for s in held_out)
     below = _pool_below(config, [shard.url for shard in scored])
-    run = Run(config, fields, label, held_out_urls, digest(urls), below)
+    weights = weights_digest(config, storage)
+    run = Run(config, fields, label, held_out_urls, digest(urls), below, weights)
     unknown = set(config.modalities) - set(registry.names())
     if unknown:
         raise ConfigError(
@@ -287,11 +294,19 @@ def _absolute(config: Config, storage: Storage) -> Config:
         }
     )
     given = [_absolute_given(item, storage) for item in config.design.given]
-    target = config.design.target and _absolute_given(config.design.target, storage)
+    target = config.design.target and _absolute_target(config.design.target, storage)
     design = config.design.model_copy(update={"given": given, "target": target})
     return config.model_copy(
         update={"output": output, "resources": resources, "model": model, "design": design}
     )
+
+
+def _absolute_target(target: GivenModel, storage: Storage) -> GivenModel:
+    """A folder is taken with the architecture that is written down in it, not with the run's."""
+    folder = _absolute_url(target.checkpoint, storage)
+    if (Path(folder) / "config.json").exists():
+        target = target.model_copy(update={"checkpoint": f"local:{folder}"})
+    return _absolute_given(target, storage)
 
 
 def _absolute_given(given: GivenModel, storage: Storage) -> GivenModel:
@@ -396,6 +411,7 @@ def _claim(run: Run, shards: Shards) -> None:
         "fields": dict(run.fields),
         "shard_set": run.shard_set,
         "pool_below": run.pool_below,
+        "weights": run.weights,
         "modalities": list(run.modalities),
         "label": run.label,
         "design": run.design.describe(),
@@ -431,6 +447,8 @@ def _refusal(run: Run, shards: Shards, old: Mapping[str, Any]) -> str:
             f"the set of shards: {old['shards']} then, {len(shards.scored)} now; the reference "
             "models know only those they were trained on"
         )
+    if old["weights"] != run.weights:
+        lines.append("the weights that it was given: a checkpoint has other content now")
     changes = "\n  ".join(lines) or "the version of the tool"
     return (
         f"{run.output} holds a run with another configuration:\n  {changes}\n"

@@ -273,6 +273,7 @@ def _settings(view: RunView) -> list[tuple[str, str]]:
         ("Shards", ", ".join(shards) if isinstance(shards, list) else shards),
         ("Modalities", ", ".join(f"{name} ({fields[name]})" for name in sorted(fields))),
         ("Design", _design(design)),
+        ("Target", _target(design)),
         ("Held-out set", _held_out(view.summary.get("held_out") or {})),
         ("Reference model", _joined(model, ("preset", "dim"))),
         ("Training", _joined(training, ("epochs", "batch_size", "lr"))),
@@ -289,6 +290,11 @@ def _design(design: Mapping[str, Any]) -> str:
     kind = str(design.get("kind") or "").replace("_", " ")
     group = f", kept together by {design['group']}" if design.get("group") else ""
     return f"{kind}, {words.count(design.get('models'))} models{group}" if kind else ""
+
+
+def _target(design: Mapping[str, Any]) -> str:
+    target = design.get("target")
+    return f"{target['checkpoint']}, trained on: {target['members']}" if target else ""
 
 
 def _held_out(held: Mapping[str, Any]) -> str:

@@ -68,6 +68,9 @@ def visible(text: str, most: int = CHARACTERS) -> str:
     return shown[:most] + "…" if len(shown) > most else shown
 
 
+_OUTSIDE = "lie outside the pool that models trained on: "
+
+
 def headline(summary: dict[str, Any]) -> str:
     """The finding in one or two sentences."""
     cover, noise = summary["coverage"], summary["noise"]
@@ -75,6 +78,9 @@ def headline(summary: dict[str, Any]) -> str:
     if not cover["scored"]:
         return "No sample has been scored yet."
     start = f"{plural(cover['scored'], 'sample')} scored with {count(models)} reference models."
+    if summary.get("target"):
+        models_and = f"against {count(models)} reference models"
+        start = f"{plural(cover['scored'], 'sample')} scored: the target {models_and}."
     if not noise["count"]:
         return start
     out = round(noise["above"] * noise["count"])
@@ -88,6 +94,7 @@ def cautions(summary: dict[str, Any]) -> list[str]:
     """What a reader must know before trusting single numbers, most important first."""
     return [
         *_about_completeness(summary["coverage"]),
+        *_about_target(summary),
         *_about_models(summary),
         *_about_losses(summary["coverage"]),
         *_about_levels(summary),
@@ -122,6 +129,20 @@ def _about_losses(cover: dict[str, Any]) -> list[str]:
     return found
 
 
+def _about_target(summary: dict[str, Any]) -> list[str]:
+    target = summary.get("target")
+    if not target or target["gap"] is None:
+        return []
+    error = "" if target["gap_se"] is None else f" ± {number(target['gap_se'])}"
+    said = (
+        f"On {plural(target['held_out'], 'held-out sample')} that neither saw, the target is "
+        f"{number(target['gap'])}{error} more consistent than the references. This gap says how "
+        "they differ and nothing of memorization: it is subtracted from every score, and its error "
+        "is part of theirs. A gap that depends on the kind of sample remains."
+    )
+    return [said]
+
+
 def _about_models(summary: dict[str, Any]) -> list[str]:
     models, noise = summary["design"].get("models"), summary["noise"]
     reliability = (summary["reliability"] or {}).get("multimem")
@@ -151,6 +172,8 @@ def _about_models(summary: dict[str, Any]) -> list[str]:
 
 
 def _about_levels(summary: dict[str, Any]) -> list[str]:
+    if summary.get("target"):
+        return []
     gaps = [m["level_gap"] for m in summary["models"] if m["level_gap"] is not None]
     mean = (summary["scores"].get("multimem") or {}).get("mean")
     if len(gaps) < 2 or mean is None:
@@ -178,8 +201,9 @@ def _about_design(summary: dict[str, Any]) -> list[str]:
     scored = summary["coverage"]["scored"]
     if scored and defined is not None and defined < scored:
         found.append(
-            f"{plural(scored - defined, 'sample')} lie outside the pool that models trained on: "
-            "they have an out-of-sample consistency and no MultiMem."
+            f"{plural(scored - defined, 'sample')} "
+            + ("were not seen by the target: " if summary.get("target") else _OUTSIDE)
+            + "they have an out-of-sample consistency and no MultiMem."
         )
     if scored and not design.get("group"):
         found.append(

@@ -122,9 +122,9 @@ class ModelLevels:
         levels = {name: value.get("cmc_mean") for name, value in seen.items()}
         known = [level for level in levels.values() if level is not None]
         middle = sum(known) / len(known) if known else None
+        names = list(seen) if len(seen) == self.size else [f"{n:03d}" for n in range(self.size)]
         rows = []
-        for place in range(self.size):
-            name = f"{place:03d}"
+        for place, name in enumerate(names):
             level = levels.get(name)
             rows.append(
                 {

@@ -153,11 +153,15 @@ def _suspicions(table: ScoreTable, truth: Truth) -> tuple[dict[str, Floats], npt
     """Suspicion of every scored sample by each method, and its row in the truth."""
     parts: dict[str, list[Floats]] = {method: [np.empty(0)] for method in METHODS}
     rows: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
-    for batch in table.batches(["shard", "key", "multimem", "cmc_out", "cmc", "member"]):
+    columns = ["shard", "key", "multimem", "cmc_in", "cmc_out", "cmc", "member"]
+    for batch in table.batches(columns):
         rows.append(truth.find(sample_ids(table.storage, batch)))
         parts["multimem"].append(floats(batch["multimem"]))
         parts["cmc_out"].append(-floats(batch["cmc_out"]))
-        parts["one_model"].append(-first_seen(lists(batch["cmc"]), lists(batch["member"])))
+        if "gap" in table.columns:  # the one model that people would filter by is the target
+            parts["one_model"].append(-floats(batch["cmc_in"]))
+        else:
+            parts["one_model"].append(-first_seen(lists(batch["cmc"]), lists(batch["member"])))
     return {name: np.concatenate(part) for name, part in parts.items()}, np.concatenate(rows)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from multimem_ray.results.accumulate import Correlation, Floats
 
 TOO_FEW = "needs at least 4 reference models, that is two independent pairs"
+ONE_TARGET = "there is one target: its training was not repeated"
 NO_PAIRS = "this design has no independent pairs of models to compare"
 
 
@@ -27,10 +28,11 @@ class Reliability:
     Args:
         kind: Kind of the membership design.
         models: Number of reference models.
+        targeted: Whether MultiMem is that of a target, which stands beside them.
     """
 
-    def __init__(self, kind: str, models: int) -> None:
-        self._kind = kind
+    def __init__(self, kind: str, models: int, *, targeted: bool = False) -> None:
+        self._kind, self._targeted = kind, targeted
         self._pairs = models // 2 if kind in {"complementary_halves", "candidate"} else 0
         self._multimem = Correlation(self._pairs)
         self._cmc_out = Correlation(self._pairs)
@@ -68,8 +70,10 @@ class Reliability:
             reason = NO_PAIRS
         elif self._pairs < 2:
             reason = TOO_FEW
+        elif self._targeted:
+            reason = ONE_TARGET
         return {
-            "multimem": stepped_up(self._multimem.mean_correlation(), self._pairs),
+            "multimem": stepped_up(self._of_multimem(), self._pairs),
             "cmc_out": stepped_up(self._cmc_out.mean_correlation(), self._pairs),
             "growth": self._growth(),
             "pairs": self._pairs,
@@ -78,7 +82,7 @@ class Reliability:
 
     def _growth(self) -> list[dict[str, Any]]:
         means = {
-            "multimem": self._multimem.mean_correlation(),
+            "multimem": self._of_multimem(),
             "cmc_out": self._cmc_out.mean_correlation(),
         }
         if all(mean is None for mean in means.values()):
@@ -91,6 +95,9 @@ class Reliability:
             }
             for pairs in _steps(self._pairs)
         ]
+
+    def _of_multimem(self) -> float | None:
+        return None if self._targeted else self._multimem.mean_correlation()
 
 
 def stepped_up(mean: float | None, pairs: int) -> float | None:

@@ -48,7 +48,8 @@ def summarize(
         ``scores`` (count, mean, std, min, max, quantiles per column), ``histograms``, ``plane``
         (x: cmc_out, y: cmc_in), ``attribution`` (modalities ranked by mean share of MultiMem),
         ``pairs``, ``labels``, ``splits``, ``models`` (mean consistency on members, others and
-        the held-out set), ``noise``, ``reliability``, ``planted``. Undefined values are None.
+        the held-out set), ``target`` (its gap to the references on the held-out set, with the
+        standard error), ``noise``, ``reliability``, ``planted``. Undefined values are None.
 
     Raises:
         StorageError: A file of the run cannot be read.
@@ -57,13 +58,16 @@ def summarize(
     table = output if isinstance(output, ScoreTable) else ScoreTable(output, storage or Storage())
     run = table.document("run.json")
     design = dict((run.get("config") or {}).get("design") or {})
-    part = _Pass(table, str(design.get("kind", "complementary_halves")))
+    kind = str(design.get("kind", "complementary_halves"))
+    part = _Pass(table, kind, targeted=bool(design.get("target")))
     for batch in table.batches(part.columns, progress=progress):
         part.update(batch)
+    held_out = table.document("held_out", "held_out.json")
     result = {
         "coverage": coverage(table, run, part.rows),
-        "design": design | {"models": part.levels.size or design.get("models")},
-        **part.result(table.document("held_out", "held_out.json")),
+        "design": design | {"models": part.references or design.get("models")},
+        **part.result(held_out),
+        "target": _target(design, held_out),
         "planted": evaluate_planted(table, planted) if planted else None,
     }
     plain: dict[str, Any] = _plain(result)
@@ -73,7 +77,7 @@ def summarize(
 class _Pass:
     """All accumulators of the streaming pass, fed batch by batch."""
 
-    def __init__(self, table: ScoreTable, kind: str) -> None:
+    def __init__(self, table: ScoreTable, kind: str, *, targeted: bool) -> None:
         known = set(table.columns)
         self.rows = 0
         self.modalities, self.pairs = table.modalities, table.pairs
@@ -92,8 +96,13 @@ class _Pass:
         self.sets = ModalitySets()
         self.levels = ModelLevels()
         self.reliability: Reliability | None = None
-        self.kind = kind
+        self.kind, self.targeted = kind, targeted
         self.noise = _Noise()
+
+    @property
+    def references(self) -> int:
+        """Number of reference models; 0 before the first row."""
+        return max(0, self.levels.size - self.targeted)
 
     def update(self, batch: pa.RecordBatch) -> None:
         """Add one batch."""
@@ -120,7 +129,8 @@ class _Pass:
         if not cmc.shape[1]:
             return
         if self.reliability is None:
-            self.reliability = Reliability(self.kind, cmc.shape[1])
+            references = cmc.shape[1] - self.targeted
+            self.reliability = Reliability(self.kind, references, targeted=self.targeted)
         self.levels.update(cmc, member)
         splits = batch["split"].to_pylist() if "split" in batch.schema.names else None
         self.reliability.update(cmc, member, splits)
@@ -157,7 +167,7 @@ class _Pass:
             "labels": self.labels.result(),
             "splits": self.splits.result()["groups"],
             "models": self.levels.result(held_out),
-            "held_out": {k: v for k, v in held_out.items() if k != "models"},
+            "held_out": {k: v for k, v in held_out.items() if k not in {"models", "target"}},
             "noise": self.noise.result(),
             "reliability": self.reliability.result() if self.reliability else None,
         }
@@ -234,6 +244,15 @@ class _Noise:
             "below": self._below / self._count,
             "by_chance": self._expected / self._count,
         }
+
+
+def _target(design: dict[str, Any], held_out: dict[str, Any]) -> dict[str, Any] | None:
+    """What was audited against the references, and the gap that was subtracted."""
+    target = design.get("target")
+    if not target:
+        return None
+    known = held_out.get("target") or {"gap": None, "gap_se": None}
+    return {**target, **known, "held_out": held_out.get("samples")}
 
 
 def _counts(batch: pa.RecordBatch, column: str) -> Floats:
