@@ -12,7 +12,6 @@ The driver hands out rows of work and gets receipts; it holds no sample, score o
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -37,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 Todo = tuple[FileInfo, list[str]]
 _MOST_BLOCKS = 10_000
-_MOST_WARMED = 64
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,6 @@ def score(run: Run, shards: Shards, progress: Progress, *, retry_errors: bool = 
     if fresh:
         _require_models(run)
         pool = actor_pool(run, fresh)
-        warmed = _warm(run, pool[1])
         chosen = plan_held_out(run, shards, progress)
         if failed:
             progress.say(f"trying {sum(c.errors for c in failed)} failures again")
@@ -90,7 +87,6 @@ def score(run: Run, shards: Shards, progress: Progress, *, retry_errors: bool = 
         again = {commit.url for commit in failed}
         rest = Totals.of([commit for commit in done if commit.url not in again])
         _run_pipeline(run, rows, pool, progress, rest)
-        del warmed
         done, todo = log.split(shards.scored)
         if todo:
             raise RuntimeError(f"{len(todo)} shards were scored and are not committed: {todo[0]}")
@@ -238,21 +234,6 @@ def _own_error(error: BaseException | None) -> MultiMemError | None:
                 return found
         error = cause if isinstance(cause, BaseException) else error.__cause__
     return None
-
-
-def _warm(run: Run, actors: int) -> list[Any]:
-    """Let idle workers import what scoring needs, while the driver is still busy itself.
-
-    The actors are started in these processes a little later; if not, nothing is lost.
-    """
-    cpus = 0 if run.config.resources.score.gpus else run.config.resources.score.cpus
-    task = ray.remote(num_cpus=cpus, max_retries=0)(_import_all)
-    return [task.remote() for _ in range(min(actors, _MOST_WARMED))]
-
-
-def _import_all() -> None:
-    importlib.import_module("ray.data")
-    importlib.import_module("multimem_ray.scoring.worker")
 
 
 def _retries() -> dict[str, Any]:
