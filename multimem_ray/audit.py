@@ -1,12 +1,14 @@
 """The stages of an audit, one after the other: train, score, summarize, report.
 
-Every stage does what is missing and nothing else, so running it again resumes it.
+Every stage does what is missing and nothing else, so running it again resumes it. Ray is started
+when there is something for it to do.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from contextlib import ExitStack
 from typing import Any
 
 from multimem_ray.config import Config
@@ -30,24 +32,24 @@ def audit(config: Config, progress: Progress, *, retry_errors: bool = False) -> 
         MultiMemError: See the stages; what was done stays done.
     """
     run, shards = announce(config, progress)
-    with ray_session(config):
-        _train(run, shards, progress)
-        _score(run, shards, progress, retry_errors)
+    with ExitStack() as stack:
+        _train(run, shards, progress, stack)
+        _score(run, shards, progress, stack, retry_errors)
     return write_results(config, progress)
 
 
 def train_only(config: Config, progress: Progress) -> None:
     """Train what is not trained yet."""
     run, shards = announce(config, progress)
-    with ray_session(config):
-        _train(run, shards, progress)
+    with ExitStack() as stack:
+        _train(run, shards, progress, stack)
 
 
 def score_only(config: Config, progress: Progress, *, retry_errors: bool = False) -> dict[str, Any]:
     """Score what is not scored yet, or failed before; the models must be there."""
     run, shards = announce(config, progress)
-    with ray_session(config):
-        _score(run, shards, progress, retry_errors)
+    with ExitStack() as stack:
+        _score(run, shards, progress, stack, retry_errors)
     return write_summary(config, progress)
 
 
@@ -111,25 +113,33 @@ def in_bytes(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def _train(run: Run, shards: Shards, progress: Progress) -> None:
+def _train(run: Run, shards: Shards, progress: Progress, stack: ExitStack) -> None:
+    if all(run.is_trained(model_id) for model_id in run.design.model_ids()):
+        progress.say("reference models: all trained before")
+        return
     from multimem_ray.scoring.held_out_plan import plan_held_out
     from multimem_ray.training.trainer import train
 
+    stack.enter_context(ray_session(run.config))
     # A held-out set that cannot serve must be told before hours of training, not after.
     plan_held_out(run, shards, progress)
     started = time.monotonic()
     trained = train(run, shards.scored, progress)
     _record(run, "train", started, len(trained))
-    if not trained:
-        progress.say("reference models: all trained before")
 
 
-def _score(run: Run, shards: Shards, progress: Progress, retry_errors: bool = False) -> None:
-    from multimem_ray.scoring.pipeline import score
+def _score(
+    run: Run, shards: Shards, progress: Progress, stack: ExitStack, retry_errors: bool
+) -> None:
+    from multimem_ray.scoring.pipeline import pending, score
 
+    left = pending(run, shards, retry_errors=retry_errors)
+    if left.shards:
+        stack.enter_context(ray_session(run.config))
     started = time.monotonic()
-    totals = score(run, shards, progress, retry_errors=retry_errors)
-    _record(run, "score", started, totals.fresh)
+    totals = score(run, shards, progress, left)
+    if left.shards:
+        _record(run, "score", started, totals.fresh)
     progress.say(
         f"{totals.shards} shards: {totals.rows} samples scored, {totals.held_out} held out, "
         f"{totals.errors} in errors/"

@@ -59,21 +59,49 @@ class Totals:
         )
 
 
-def score(run: Run, shards: Shards, progress: Progress, *, retry_errors: bool = False) -> Totals:
-    """Score every shard that is not committed yet; Ray must be running.
+@dataclass(frozen=True)
+class Pending:
+    """What is committed of a run, and what is left to do.
+
+    Args:
+        done: Commits that stand.
+        todo: Shards without one, each with what is stored of it by mistake.
+        failed: Commits of which the failures are to be tried again.
+    """
+
+    done: list[Commit]
+    todo: list[Todo]
+    failed: list[Commit]
+
+    @property
+    def shards(self) -> int:
+        """Number of shards that are to be scored now."""
+        return len(self.todo) + len(self.failed)
+
+
+def pending(run: Run, shards: Shards, *, retry_errors: bool = False) -> Pending:
+    """What is left to do, from one listing of the commits; needs no Ray.
 
     Args:
         retry_errors: Also try again what failed in committed shards.
+    """
+    done, todo = commit_log(run).split(shards.scored)
+    return Pending(done, todo, [commit for commit in done if commit.errors and retry_errors])
+
+
+def score(run: Run, shards: Shards, progress: Progress, left: Pending | None = None) -> Totals:
+    """Score every shard that is not committed yet; Ray must be running if there is one.
+
+    Args:
+        left: What :func:`pending` found.
 
     Raises:
         ModelError: A reference model is not trained yet.
         HeldOutError: The held-out set cannot serve.
     """
-    log = commit_log(run)
+    log, left = commit_log(run), left or pending(run, shards)
     _record_missing(log, shards.missing)
-    done, todo = log.split(shards.scored)
-    failed = [commit for commit in done if commit.errors] if retry_errors else []
-    fresh = len(todo) + len(failed)
+    done, todo, failed, fresh = left.done, left.todo, left.failed, left.shards
     if fresh:
         _require_models(run)
         pool = actor_pool(run, fresh)
