@@ -69,7 +69,7 @@ class Decoder:
                 "too_few_modalities",
                 "select",
             )
-        return {modality.name: _decode(modality, value) for modality, value in present}
+        return {modality.name: decode_one(modality, value) for modality, value in present}
 
     def views(
         self,
@@ -115,7 +115,8 @@ class Decoder:
         return Batch(values, rows, len(views))
 
 
-def _decode(modality: Modality, value: Any) -> Array:
+def decode_one(modality: Modality, value: Any) -> Array:
+    """One modality's canonical array; whatever goes wrong is a DecodeError."""
     try:
         return modality.decode(value)
     except DecodeError:
