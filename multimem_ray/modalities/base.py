@@ -75,6 +75,9 @@ class Modality(ABC):
     """Member extensions by preference, lower-case, without the leading dot."""
     json_fields: ClassVar[tuple[str, ...]] = ()
     """Fields of a sample's JSON that are looked for when no member has such an extension."""
+    carriers: ClassVar[tuple[str, ...]] = ()
+    """Extensions of other modalities' members that may hold this one too, as a video its sound;
+    looked into, with :meth:`carried`, when no sample has a member or field of its own."""
     Settings: ClassVar[type[ModalitySettings]] = ModalitySettings
 
     settings: ModalitySettings
@@ -96,7 +99,13 @@ class Modality(ABC):
 
         Raises:
             DecodeError: ``undecodable``, ``empty`` or ``too_large``; names the limit.
+            AbsentError: The member is another modality's, and holds nothing of this one.
         """
+
+    def carried(self, data: bytes) -> bool:
+        """Whether a member with one of the extensions ``carriers`` holds this modality."""
+        del data
+        return False
 
     @abstractmethod
     def view(self, decoded: Array, rng: np.random.Generator | None) -> Array:

@@ -1,14 +1,12 @@
-"""Video: MP4 and MOV, WebM and Matroska, as uint8 RGB frames evenly spaced over the clip.
+"""Video: MP4 and MOV, WebM and Matroska, AVI, as uint8 RGB frames evenly spaced over the clip.
 
 The clip is first taken apart into packets, which costs next to nothing and tells how many frames
 there are whatever the header says; only groups of pictures that hold a wanted frame are decoded,
-and only wanted frames are converted. The container is told by its first bytes and given to FFmpeg
-by name: left to guess, FFmpeg also opens playlists, which may name files and addresses.
+and only wanted frames are converted.
 """
 
 from __future__ import annotations
 
-import io
 from collections import deque
 from typing import Any
 
@@ -27,12 +25,10 @@ from multimem_ray.modalities.base import (
     too_large,
     undecodable,
 )
+from multimem_ray.modalities.containers import container_of, cut_short, opened
 from multimem_ray.modalities.registry import register
 
-_BUFFER = 1 << 18
-_EBML = b"\x1a\x45\xdf\xa3"
-_SEGMENT = b"\x18\x53\x80\x67"
-_MOV_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
+_CONTAINERS = ("mov", "matroska", "avi")
 
 
 class VideoSettings(ModalitySettings):
@@ -56,7 +52,7 @@ class Video(Modality):
     """Frames of a clip; decoded (frames, choices, 3, D, D), views (frames, 3, size, size)."""
 
     name = "video"
-    extensions = ("mp4", "webm", "mkv", "mov", "m4v")
+    extensions = ("mp4", "webm", "mkv", "mov", "m4v", "avi")
     Settings = VideoSettings
     settings: VideoSettings
 
@@ -76,16 +72,14 @@ class Video(Modality):
             DecodeError: Broken, cut short, without a picture, another format, or above a limit.
         """
         raw = as_bytes(data, self.name)
-        container = _container(raw)
-        if container is None:
-            raise undecodable(self.name, "neither MP4 or MOV nor WebM or Matroska")
-        if container == "matroska" and _cut_short(raw):
+        container = container_of(raw)
+        if container not in _CONTAINERS:
+            raise undecodable(self.name, "neither MP4 or MOV nor WebM or Matroska nor AVI")
+        if container == "matroska" and cut_short(raw):
             raise undecodable(self.name, "cut short: the file is smaller than it says")
         try:
-            with av.open(
-                io.BytesIO(raw), format=container, buffer_size=_BUFFER, metadata_errors="replace"
-            ) as opened:
-                return self._clip(opened)
+            with opened(raw, container) as file:
+                return self._clip(file)
         except DecodeError:
             raise
         except (av.FFmpegError, ValueError, TypeError, EOFError) as error:
@@ -224,30 +218,3 @@ def _starts(packets: list[Any], wanted: list[int]) -> list[int]:
 
 def _time(packet: Any) -> int:
     return int(packet.dts if packet.pts is None else packet.pts)
-
-
-def _container(raw: bytes) -> str | None:
-    """FFmpeg's name of the container; None if it is none of ours."""
-    if raw[4:8] in _MOV_BOXES:
-        return "mov"
-    return "matroska" if raw.startswith(_EBML) else None
-
-
-def _cut_short(raw: bytes) -> bool:
-    """Whether a Matroska file ends before its segment does (RFC 8794, 4 and 6.2).
-
-    FFmpeg takes such an end as the end of the clip. MP4 needs no such check: it lists its frames.
-    """
-    header, at = _vint(raw, len(_EBML))
-    at += header or 0
-    if raw[at : at + 4] != _SEGMENT:
-        return False
-    segment, at = _vint(raw, at + 4)
-    return segment is not None and at + segment > len(raw)
-
-
-def _vint(raw: bytes, at: int) -> tuple[int | None, int]:
-    """A size of variable length at ``at``, None if it is unknown; and where it ends."""
-    length = 9 - raw[at].bit_length() if at < len(raw) else 1
-    value = int.from_bytes(raw[at : at + length], "big") & ((1 << 7 * length) - 1)
-    return (None if value == (1 << 7 * length) - 1 else value), at + length

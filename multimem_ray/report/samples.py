@@ -21,7 +21,7 @@ import soundfile
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
-from multimem_ray.errors import MultiMemError
+from multimem_ray.errors import AbsentError, MultiMemError
 from multimem_ray.modalities import registry
 from multimem_ray.modalities.decoder import decode_one
 from multimem_ray.modalities.image import FORMATS
@@ -162,6 +162,8 @@ def _content(
         if value is None:
             return None
         content = list(_shown(name, value, settings))
+    except AbsentError:
+        return None
     except (MultiMemError, OSError, ValueError, TypeError, RuntimeError, SyntaxError) as error:
         return _note(name, f"{name} cannot be shown: {visible(str(error), 160)}")
     except MemoryError:

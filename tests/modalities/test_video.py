@@ -39,6 +39,12 @@ def test_every_container_gives_evenly_spaced_frames(kind: str, codec: str) -> No
     np.testing.assert_allclose(levels(decoded), 20 + 200 * shown.astype(int) / 48, atol=4)
 
 
+def test_avi_says_less_of_time_and_has_coarser_pictures() -> None:
+    shown = levels(video(frames=8).decode(video_bytes(ramp(48), "avi", "mpeg4")))
+    expected = 20 + 200 * ((np.arange(16) + 0.5) * 3).astype(int) / 48
+    np.testing.assert_allclose(shown, expected, atol=8)
+
+
 @pytest.mark.parametrize("gop", [1, 4, 12, 250])
 def test_groups_of_pictures_that_are_not_needed_change_nothing(gop: int) -> None:
     clip = ramp(90)
