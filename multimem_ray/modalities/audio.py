@@ -13,7 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import soundfile
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from multimem_ray.errors import DecodeError
 from multimem_ray.modalities.base import (
@@ -26,6 +26,7 @@ from multimem_ray.modalities.base import (
     undecodable,
 )
 from multimem_ray.modalities.containers import container_of
+from multimem_ray.modalities.masking import masked
 from multimem_ray.modalities.registry import register
 from multimem_ray.modalities.resampling import resample
 from multimem_ray.modalities.track import has_track, middle_of_track
@@ -45,10 +46,27 @@ class AudioSettings(ModalitySettings):
         0.1, ge=0, le=10, description="a view starts up to this share of its length off the middle"
     )
     gain_db: float = Field(6.0, ge=0, le=60, description="largest change of loudness; 0 = none")
-    noise: bool = Field(True, description="add white noise, 20 to 60 dB below the signal")
+    noise: bool = Field(True, description="add white noise")
+    snr_db: tuple[float, float] = Field(
+        (20.0, 60.0), description="range of the signal-to-noise ratio, dB"
+    )
+    masks: int = Field(2, ge=1, le=20, description="masks of each kind, as in SpecAugment")
+    mask_time: float = Field(
+        0.0, ge=0, le=1, description="largest share of the time that one mask silences; 0 = none"
+    )
+    mask_frequency: float = Field(
+        0.0, ge=0, le=1, description="largest share of the mel scale that one mask takes; 0 = none"
+    )
     max_seconds: float = Field(3600.0, gt=0, description="longest recording that is opened")
     max_channels: int = Field(32, ge=1, le=1024, description="most channels that are decoded")
     max_sample_rate: int = Field(384_000, ge=1000, description="highest rate that is decoded")
+
+    @field_validator("snr_db")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not value[0] <= value[1]:
+            raise ValueError("write the lower bound first, such as [20, 60]")
+        return value
 
 
 @register
@@ -109,7 +127,7 @@ class Audio(Modality):
         return container is not None and has_track(data, container)
 
     def view(self, decoded: Array, rng: np.random.Generator | None) -> Array:
-        """Shifted window, other loudness, a little noise; clean: the middle."""
+        """Shifted window, other loudness, a little noise, masks; clean: the middle."""
         settings = self.settings
         if rng is None or settings.strength == 0:
             return self._window(decoded, 0)
@@ -119,11 +137,18 @@ class Audio(Modality):
         decibels = (2 * gain - 1) * settings.gain_db * settings.strength
         loud = window * np.float32(10 ** (decibels / 20))
         if settings.noise:
+            low, high = settings.snr_db
             level = float(np.sqrt(np.dot(loud, loud) / len(loud)))
-            level *= 10 ** (-(20 + 40 * snr) / 20) * settings.strength
+            level *= 10 ** (-(low + (high - low) * snr) / 20) * settings.strength
             # Bytes are the cheapest noise: uniform on -128..127, standard deviation 73.9.
             white = np.frombuffer(rng.bytes(len(loud)), dtype=np.int8)
             loud += white * np.float32(level / 73.9)
+        if settings.mask_time or settings.mask_frequency:
+            longest, widest = (
+                min(1.0, share * settings.strength)
+                for share in (settings.mask_time, settings.mask_frequency)
+            )
+            loud = masked(loud, settings.sample_rate, settings.masks, longest, widest, rng)
         return _to_int16(loud)
 
     @property

@@ -40,6 +40,9 @@ class VideoSettings(ModalitySettings):
         1.125, ge=1, le=4, description="side of the decoded frames over that of a view; 1 = no crop"
     )
     jitter: bool = Field(True, description="a view may show a frame half a step later")
+    crop_time: float = Field(
+        1.0, gt=0, le=1, description="smallest share of the clip that a view shows; 1 = all of it"
+    )
     max_frames: int = Field(50_000, ge=1, description="longest clip that is decoded, frames")
     max_seconds: float = Field(3600.0, gt=0, description="longest clip that is decoded")
     max_pixels: int = Field(
@@ -86,7 +89,7 @@ class Video(Modality):
             raise undecodable(self.name, getattr(error, "strerror", None) or error) from error
 
     def view(self, decoded: Array, rng: np.random.Generator | None) -> Array:
-        """Frames jittered in time, one crop for all; clean: first choice, centre crop."""
+        """Part of the clip, frames jittered in time, one crop for all; clean: all, the centre."""
         size, strength = self.settings.size, min(1.0, self.settings.strength)
         frames, choices = decoded.shape[:2]
         margin = decoded.shape[-1] - size
@@ -96,9 +99,20 @@ class Video(Modality):
             x, y, *late = rng.random(2 + frames).tolist()
             top = int(margin * (0.5 + (y - 0.5) * strength) + 0.5)
             left = int(margin * (0.5 + (x - 0.5) * strength) + 0.5)
-            if choices > 1:
-                chosen = decoded[np.arange(frames), [int(d < strength / 2) for d in late]]
+            later = np.array(late) < strength / 2 if choices > 1 else np.zeros(frames, bool)
+            at = np.arange(frames) * choices + later
+            if self.settings.crop_time < 1:
+                at = self._cropped(at / choices, rng.random(2).tolist(), choices)
+            chosen = decoded.reshape(-1, *decoded.shape[2:])[at]
         return np.ascontiguousarray(chosen[:, :, top : top + size, left : left + size])
+
+    def _cropped(self, times: Array, draws: list[float], choices: int) -> Array:
+        """Which of the decoded pictures stand nearest to these times of a part of the clip."""
+        lost = (1 - self.settings.crop_time) * min(1.0, self.settings.strength)
+        share = 1 - lost * draws[0]
+        start = draws[1] * (1 - share) * len(times)
+        at: Array = ((start + times * share) * choices).astype(int)
+        return at
 
     def _clip(self, container: Any) -> Array:
         settings = self.settings

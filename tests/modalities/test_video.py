@@ -281,3 +281,19 @@ def test_views_depend_on_the_seed_alone() -> None:
     one, two, other = (modality.view(decoded, np.random.default_rng(seed)) for seed in (5, 5, 6))
     assert np.array_equal(one, two)
     assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("jitter", [False, True])
+def test_a_view_may_show_a_part_of_the_clip(jitter: bool) -> None:
+    modality = video(frames=16, crop_time=0.3, jitter=jitter, oversize=1)
+    decoded = modality.decode(video_bytes(ramp(64)))
+    whole = np.ptp(levels(modality.view(decoded, None)[:, None]))
+    spans, starts = [], []
+    for seed in range(60):
+        shown = levels(modality.view(decoded, np.random.default_rng(seed))[:, None])
+        assert (np.diff(shown) > -6).all()
+        spans.append(np.ptp(shown) / whole)
+        starts.append(shown.min())
+    assert 0.2 < min(spans) < 0.5
+    assert 0.8 < max(spans) <= 1.05
+    assert np.std(starts) > 10
