@@ -8,7 +8,6 @@ rest is checked before. Shorter recordings are laid into silence by the view.
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import av
 import numpy as np
@@ -175,7 +174,8 @@ class Audio(Modality):
             rate = int(sound.samplerate)
             self.check_format(sound.channels, rate)
             if sound.frames >= _UNKNOWN_LENGTH:
-                return self._middle_of_stream(raw, rate), rate
+                # A FLAC that was written to a pipe: libsndfile seeks after each block, and fails.
+                return middle_of_track(raw, "flac", self._wanted_seconds, self)
             self.check_seconds(sound.frames / rate)
             return self._middle(sound), rate
 
@@ -202,25 +202,6 @@ class Audio(Modality):
                 self.name, f"cut short: {len(part)} of {expected} values from {start} on are there"
             )
         return part
-
-    def _middle_of_stream(self, raw: bytes, rate: int) -> Array:
-        """The same of a FLAC that was written to a pipe and does not say how long it is.
-
-        soundfile cannot read one, since it seeks after each block.
-        """
-        blocks: list[Array] = []
-        read = 0
-        opened: Any = av.open(io.BytesIO(raw), format="flac", metadata_errors="replace")
-        with opened as container:
-            to_float = av.AudioResampler(format="fltp")
-            for frame in container.decode(audio=0):
-                blocks += [part.to_ndarray() for part in to_float.resample(frame)]
-                read += frame.samples
-                self.check_seconds(read / rate)
-        wanted = self._wanted(rate)
-        start = max(0, (read - wanted) // 2)
-        everything = np.concatenate(blocks, axis=1) if blocks else np.zeros((1, 0), np.float32)
-        return everything[:, start : start + wanted].T
 
     def _window(self, decoded: Array, shift: int) -> Array:
         """The middle moved by ``shift`` values; silence where the recording has none."""

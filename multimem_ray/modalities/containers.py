@@ -7,6 +7,8 @@ addresses.
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import av
@@ -18,6 +20,7 @@ _SEGMENT = b"\x18\x53\x80\x67"
 _ADTS = frozenset({b"\xff\xf0", b"\xff\xf1", b"\xff\xf8", b"\xff\xf9"})
 # Twelve bits of ones, then layer 0, which MP3 does not have (ISO 14496-3, 1.A.2.2).
 _ADTS = frozenset({b"\xff\xf0", b"\xff\xf1", b"\xff\xf8", b"\xff\xf9"})
+_TABLES = re.compile(rb"stsz|trun")
 _MOV_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
 
 
@@ -43,7 +46,26 @@ def opened(raw: bytes, container: str) -> Any:
     )
 
 
-def cut_short(raw: bytes) -> bool:
+def defect(raw: bytes, container: str) -> str | None:
+    """What is wrong with a file that FFmpeg would not notice, or only at a price."""
+    if container == "matroska" and _cut_short(raw):
+        return "cut short: the file is smaller than it says"
+    if container == "mov" and any(count > len(raw) for count in _counts(raw)):
+        return "it promises more frames than it has bytes"
+    return None
+
+
+def _counts(raw: bytes) -> Iterator[int]:
+    """How many frames an MP4's tables announce (ISO 14496-12, 8.7.3.2 and 8.8.8).
+
+    FFmpeg makes an entry for each, gigabytes of them, before it looks for the first.
+    """
+    for found in _TABLES.finditer(raw):
+        at = found.end() + (8 if found[0] == b"stsz" else 4)
+        yield int.from_bytes(raw[at : at + 4], "big")
+
+
+def _cut_short(raw: bytes) -> bool:
     """Whether a Matroska file ends before its segment does (RFC 8794, 4 and 6.2).
 
     FFmpeg takes such an end as the end of the clip. MP4 needs no such check: it lists its frames.

@@ -13,10 +13,11 @@ import numpy as np
 
 from multimem_ray.errors import AbsentError, DecodeError
 from multimem_ray.modalities.base import Array, undecodable
-from multimem_ray.modalities.containers import cut_short, opened
+from multimem_ray.modalities.containers import defect, opened
 
 # Codecs need what came before: Opus 80 ms (RFC 7845, 4.6), AAC one or two frames.
 _PREROLL = 0.25
+_PLANES = 8
 
 
 class Limits(Protocol):
@@ -31,6 +32,8 @@ class Limits(Protocol):
 
 def has_track(raw: bytes, container: str) -> bool:
     """Whether there is a sound track that a decoder knows; False for what cannot be opened."""
+    if defect(raw, container) is not None:
+        return False
     try:
         with opened(raw, container) as file:
             return any(s.codec_context is not None for s in file.streams.audio)
@@ -48,8 +51,9 @@ def middle_of_track(
         DecodeError: Broken, cut short, or above a limit.
         av.FFmpegError: Broken, as FFmpeg says it.
     """
-    if container == "matroska" and cut_short(raw):
-        raise undecodable("audio", "cut short: the file is smaller than it says")
+    wrong = defect(raw, container)
+    if wrong is not None:
+        raise undecodable("audio", wrong)
     with opened(raw, container) as file:
         if not file.streams.audio:
             if file.streams.video:
@@ -96,6 +100,7 @@ def _decoded(
     begin = packets[0].pts * base + max(0.0, (length - seconds) / 2)
     blocks: list[Array] = []
     first, rate, missing = 0.0, 0, 0
+    floats = _Floats()
     for packet in [*packets[_start(packets, begin - _PREROLL, base) :], None]:
         for frame in context.decode(packet):
             if not blocks:
@@ -104,7 +109,7 @@ def _decoded(
                 missing = round((begin - first + seconds) * rate)
             if frame.sample_rate != rate:
                 raise undecodable("audio", "its sample rate changes")
-            blocks.append(_floats(frame))
+            blocks.append(floats(frame))
             missing -= frame.samples
         if rate and missing <= 0:
             break
@@ -126,9 +131,20 @@ def _start(packets: list[Any], time: float, base: float) -> int:
     return found
 
 
-def _floats(frame: Any) -> Array:
-    """A frame as float32 (channels, values)."""
-    if frame.format.name != "fltp":
-        (frame,) = av.AudioResampler(format="fltp").resample(frame)
-    block: Array = frame.to_ndarray()
-    return block
+class _Floats:
+    """Frames as float32 (channels, values), whatever a codec makes."""
+
+    def __init__(self) -> None:
+        self._to_packed = av.AudioResampler(format="flt")
+
+    def __call__(self, frame: Any) -> Array:
+        channels = frame.layout.nb_channels
+        # PyAV counts planes up to an empty one, which it does not find behind the eighth: reading
+        # them all would end the process.
+        if frame.format.name == "fltp" and channels < _PLANES:
+            planes: Array = frame.to_ndarray()
+            return planes
+        packed = [
+            part.to_ndarray().reshape(-1, channels).T for part in self._to_packed.resample(frame)
+        ]
+        return np.concatenate(packed, axis=1)

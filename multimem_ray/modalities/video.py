@@ -25,7 +25,7 @@ from multimem_ray.modalities.base import (
     too_large,
     undecodable,
 )
-from multimem_ray.modalities.containers import container_of, cut_short, opened
+from multimem_ray.modalities.containers import container_of, defect, opened
 from multimem_ray.modalities.registry import register
 
 _CONTAINERS = ("mov", "matroska", "avi")
@@ -47,6 +47,9 @@ class VideoSettings(ModalitySettings):
     max_seconds: float = Field(3600.0, gt=0, description="longest clip that is decoded")
     max_pixels: int = Field(
         16_777_216, ge=1, le=178_000_000, description="largest frame that is decoded, pixels"
+    )
+    max_decoded_pixels: int = Field(
+        40_000_000_000, ge=1, description="most that is decoded to get at the frames, pixels"
     )
 
 
@@ -76,10 +79,11 @@ class Video(Modality):
         """
         raw = as_bytes(data, self.name)
         container = container_of(raw)
-        if container not in _CONTAINERS:
+        if container is None or container not in _CONTAINERS:
             raise undecodable(self.name, "neither MP4 or MOV nor WebM or Matroska nor AVI")
-        if container == "matroska" and cut_short(raw):
-            raise undecodable(self.name, "cut short: the file is smaller than it says")
+        wrong = defect(raw, container)
+        if wrong is not None:
+            raise undecodable(self.name, wrong)
         try:
             with opened(raw, container) as file:
                 return self._clip(file)
@@ -132,7 +136,9 @@ class Video(Modality):
         at = (np.arange(settings.frames * choices) + 0.5) * len(shown) / settings.frames / choices
         wanted = [shown[int(position)] for position in at]
         square = _Square(int(np.ceil(settings.size * settings.oversize)))
-        frames = _decode_at(context, packets, wanted, square)
+        starts = _starts(packets, wanted)
+        self._check_work(context.width * context.height, packets, wanted, starts)
+        frames = _decode_at(context, packets, wanted, starts, square)
         if not frames:
             raise undecodable(self.name, "no frame can be decoded")
         clip = np.stack(frames).transpose(0, 3, 1, 2)
@@ -159,6 +165,20 @@ class Video(Modality):
         if seconds > settings.max_seconds:
             raise too_large(self.name, f"{seconds:.1f} s", "max_seconds", settings.max_seconds)
         return packets
+
+    def _check_work(
+        self, pixels: int, packets: list[Any], wanted: list[int], starts: list[int]
+    ) -> None:
+        """Groups of pictures may be as long as the clip, and are decoded from their beginning."""
+        place = {_time(packet): number for number, packet in enumerate(packets)}
+        decoded, last = 0, -1
+        for time, start in zip(wanted, starts, strict=True):
+            decoded += max(0, place[time] - max(start, last + 1) + 1)
+            last = max(last, place[time])
+        limit = self.settings.max_decoded_pixels
+        if decoded * pixels > limit:
+            what = f"{decoded} frames of {pixels:,} pixels to decode"
+            raise too_large(self.name, what, "max_decoded_pixels", limit)
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self.settings.max_pixels:
@@ -188,10 +208,9 @@ class _Square:
 
 
 def _decode_at(
-    context: Any, packets: list[Any], wanted: list[int], convert: _Square
+    context: Any, packets: list[Any], wanted: list[int], starts: list[int], convert: _Square
 ) -> list[Array]:
     """The frames shown at these ascending times, of one shape; empty if there is none at all."""
-    starts = _starts(packets, wanted)
     queue = deque(wanted)
     frames: list[Array] = []
     last: Any = None

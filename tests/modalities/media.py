@@ -95,16 +95,15 @@ def track_bytes(
                 pictures = container.add_stream("libvpx" if vp8 else "libx264", rate=fps)
                 pictures.height, pictures.width = clip.shape[1:3]
                 pictures.pix_fmt = "yuv420p"
-            layout = {1: "mono", 2: "stereo", 6: "5.1"}[wave.shape[1]]
+            layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[wave.shape[1]]
             sound: Any = container.add_stream(codec, rate=rate, layout=layout)
             for picture in clip if clip is not None else ():
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
                 container.mux(pictures.encode(frame))
             if pictures is not None:
                 container.mux(pictures.encode())
-            whole = av.AudioFrame.from_ndarray(
-                np.ascontiguousarray(wave.T, dtype=np.float32), format="fltp", layout=layout
-            )
+            packed = np.ascontiguousarray(wave, dtype=np.float32).reshape(1, -1)
+            whole = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
             whole.sample_rate, whole.pts = rate, 0
             fifo = av.AudioFifo()
             to_codec = av.AudioResampler(format=sound.format.name, layout=layout, rate=rate)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -81,6 +83,13 @@ def test_six_channels_are_mixed() -> None:
     assert np.abs(decoded).max() == pytest.approx(0.3 * 32768, rel=0.05)
 
 
+def test_eight_channels_do_not_end_the_process() -> None:
+    wave = np.repeat(tone(300, 1.0, RATE, 0.5)[:, None], 8, 1)
+    for kind, codec in (("mp4", "aac"), ("matroska", "flac")):
+        decoded = audio(seconds=0.5).decode(track_bytes(wave, RATE, kind, codec))
+        assert np.abs(decoded).max() == pytest.approx(0.5 * 32768, rel=0.15)
+
+
 @pytest.mark.parametrize("kind", ["mp4", "webm"])
 def test_a_silent_film_has_no_audio(kind: str) -> None:
     film = video_bytes(ramp(10), kind, "libvpx" if kind == "webm" else "libx264")
@@ -150,8 +159,13 @@ def test_only_the_middle_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     from multimem_ray.modalities import track
 
     seen = []
-    floats = track._floats
-    monkeypatch.setattr(track, "_floats", lambda frame: seen.append(frame) or floats(frame))
+
+    class Floats(track._Floats):
+        def __call__(self, frame: Any) -> np.ndarray:
+            seen.append(frame)
+            return super().__call__(frame)
+
+    monkeypatch.setattr(track, "_Floats", Floats)
     audio(seconds=0.5).decode(track_bytes(chirp(30.0), RATE, "mp4", "aac"))
     assert sum(frame.samples for frame in seen) < 1.2 * RATE
 
