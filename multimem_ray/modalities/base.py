@@ -12,7 +12,7 @@ are settings. It is deterministic: the same bytes give the same array, whoever d
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
@@ -84,6 +84,15 @@ class Modality(ABC):
 
     def __init__(self, settings: ModalitySettings | None = None) -> None:
         self.settings = self.Settings.model_validate({}) if settings is None else settings
+
+    @classmethod
+    def settled(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings without what depends on the machine, once for a whole run.
+
+        A run is opened with what this gives, so that its other machines and its resumption have
+        the same.
+        """
+        return dict(settings)
 
     @property
     @abstractmethod

@@ -7,8 +7,10 @@ and only wanted frames are converted.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -16,6 +18,7 @@ from av.video.reformatter import VideoReformatter
 from pydantic import Field
 
 from multimem_ray.errors import DecodeError
+from multimem_ray.modalities import second_decoder
 from multimem_ray.modalities.base import (
     Array,
     Modality,
@@ -27,6 +30,8 @@ from multimem_ray.modalities.base import (
 )
 from multimem_ray.modalities.containers import container_of, defect, opened
 from multimem_ray.modalities.registry import register
+
+logger = logging.getLogger(__name__)
 
 _CONTAINERS = ("mov", "matroska", "avi")
 
@@ -42,6 +47,11 @@ class VideoSettings(ModalitySettings):
     jitter: bool = Field(True, description="a view may show a frame half a step later")
     crop_time: float = Field(
         1.0, gt=0, le=1, description="smallest share of the clip that a view shows; 1 = all of it"
+    )
+    backend: Literal["pyav", "torchcodec", "auto"] = Field(
+        "pyav",
+        description="what decodes; pixels differ slightly. auto = torchcodec if the machine that "
+        "opens the run can load it, settled there for the whole run",
     )
     max_frames: int = Field(50_000, ge=1, description="longest clip that is decoded, frames")
     max_seconds: float = Field(3600.0, gt=0, description="longest clip that is decoded")
@@ -61,6 +71,21 @@ class Video(Modality):
     extensions = ("mp4", "webm", "mkv", "mov", "m4v", "avi")
     Settings = VideoSettings
     settings: VideoSettings
+
+    def __init__(self, settings: VideoSettings | None = None) -> None:
+        super().__init__(settings)
+        if self.settings.backend == "torchcodec":
+            second_decoder.require()
+
+    @classmethod
+    def settled(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """With ``backend: auto`` replaced by what can be loaded here."""
+        if settings.get("backend") != "auto":
+            return dict(settings)
+        reason = second_decoder.unavailable()
+        backend = "torchcodec" if reason is None else "pyav"
+        logger.info("video is decoded by %s%s", backend, f": {reason}" if reason else "")
+        return {**settings, "backend": backend}
 
     @property
     def spec(self) -> Spec:
@@ -86,10 +111,10 @@ class Video(Modality):
             raise undecodable(self.name, wrong)
         try:
             with opened(raw, container) as file:
-                return self._clip(file)
+                return self._clip(file, raw)
         except DecodeError:
             raise
-        except (av.FFmpegError, ValueError, TypeError, EOFError) as error:
+        except (av.FFmpegError, ValueError, TypeError, EOFError, RuntimeError) as error:
             raise undecodable(self.name, getattr(error, "strerror", None) or error) from error
 
     def view(self, decoded: Array, rng: np.random.Generator | None) -> Array:
@@ -118,7 +143,7 @@ class Video(Modality):
         at: Array = ((start + times * share) * choices).astype(int)
         return at
 
-    def _clip(self, container: Any) -> Array:
+    def _clip(self, container: Any, raw: bytes) -> Array:
         settings = self.settings
         if not container.streams.video:
             raise undecodable(self.name, "the file holds no video stream")
@@ -134,11 +159,14 @@ class Video(Modality):
         choices = 2 if settings.jitter else 1
         shown = sorted(_time(packet) for packet in packets if not packet.is_discard)
         at = (np.arange(settings.frames * choices) + 0.5) * len(shown) / settings.frames / choices
+        side = int(np.ceil(settings.size * settings.oversize))
         wanted = [shown[int(position)] for position in at]
-        square = _Square(int(np.ceil(settings.size * settings.oversize)))
         starts = _starts(packets, wanted)
         self._check_work(context.width * context.height, packets, wanted, starts)
-        frames = _decode_at(context, packets, wanted, starts, square)
+        if settings.backend == "torchcodec":
+            frames = second_decoder.squares(raw, at.astype(int).tolist(), side)
+        else:
+            frames = _decode_at(context, packets, wanted, starts, _Square(side))
         if not frames:
             raise undecodable(self.name, "no frame can be decoded")
         clip = np.stack(frames).transpose(0, 3, 1, 2)
