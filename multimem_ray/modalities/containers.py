@@ -7,7 +7,6 @@ addresses.
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +19,6 @@ _SEGMENT = b"\x18\x53\x80\x67"
 _ADTS = frozenset({b"\xff\xf0", b"\xff\xf1", b"\xff\xf8", b"\xff\xf9"})
 # Twelve bits of ones, then layer 0, which MP3 does not have (ISO 14496-3, 1.A.2.2).
 _ADTS = frozenset({b"\xff\xf0", b"\xff\xf1", b"\xff\xf8", b"\xff\xf9"})
-_TABLES = re.compile(rb"stsz|trun")
 _MOV_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
 
 
@@ -60,9 +58,11 @@ def _counts(raw: bytes) -> Iterator[int]:
 
     FFmpeg makes an entry for each, gigabytes of them, before it looks for the first.
     """
-    for found in _TABLES.finditer(raw):
-        at = found.end() + (8 if found[0] == b"stsz" else 4)
-        yield int.from_bytes(raw[at : at + 4], "big")
+    for name, offset in ((b"stsz", 12), (b"trun", 8)):
+        at = raw.find(name)
+        while at >= 0:
+            yield int.from_bytes(raw[at + offset : at + offset + 4], "big")
+            at = raw.find(name, at + 1)
 
 
 def _cut_short(raw: bytes) -> bool:

@@ -239,10 +239,10 @@ def _decode_at(
     context: Any, packets: list[Any], wanted: list[int], starts: list[int], convert: _Square
 ) -> list[Array]:
     """The frames shown at these ascending times, of one shape; empty if there is none at all."""
-    queue = deque(wanted)
+    queue, shown = deque(wanted), frozenset(wanted)
     frames: list[Array] = []
     last: Any = None
-    position = 0
+    position, passing = 0, False
     while queue:
         start = starts[len(frames)]
         if start > position:
@@ -250,6 +250,11 @@ def _decode_at(
             position = start
         packet = packets[position] if position < len(packets) else None
         position += 1
+        # What no other frame is built on is passed over; the decoder changes none for it.
+        passed = packet is not None and _time(packet) not in shown
+        if passed != passing:
+            context.skip_frame = "NONREF" if passed else "DEFAULT"
+            passing = passed
         for frame in context.decode(packet):
             last = frame
             picture: Array | None = None
