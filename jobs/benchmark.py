@@ -6,9 +6,10 @@
 
 The parts come first, and decoding beside the bare decoders (:mod:`jobs.decoding`); with
 ``--sides ''`` that is all. Without shards, the demo's are made; shards are repeated up to the
-wanted number of samples. The sides (see :mod:`jobs.sides`) run in turns, each in a process of its own, so that what else goes on
-on the machine meets all of them; medians count. On a busy machine look at the CPU time a sample
-takes, over all processes: it depends less on the others. Models are untrained: that costs the same.
+wanted number of samples. The sides (see :mod:`jobs.sides`) run in turns, each in a process of its
+own, so that what else goes on on the machine meets all of them; medians count. On a busy machine
+look at the CPU time a sample takes, over all processes: it depends less on the others. Models are
+untrained: that costs the same.
 """
 
 from __future__ import annotations
