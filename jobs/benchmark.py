@@ -4,10 +4,12 @@
                              [--modalities audio,image,text] [--sides bare,ours,naive,chained]
                              [--json benchmark.json]
 
-Without shards, the demo's are made; shards are repeated up to the wanted number of samples. The
-sides (see :mod:`jobs.sides`) run in turns, each in a process of its own, so that what else goes on
-on the machine meets all of them; medians count. On a busy machine look at the CPU time a sample
-takes, over all processes: it depends less on the others. Models are untrained: that costs the same.
+The parts come first, and decoding beside the bare decoders (:mod:`jobs.decoding`); with
+``--sides ''`` that is all. Without shards, the demo's are made; shards are repeated up to the
+wanted number of samples. The sides (see :mod:`jobs.sides`) run in turns, each in a process of its
+own, so that what else goes on on the machine meets all of them; medians count. On a busy machine
+look at the CPU time a sample takes, over all processes: it depends less on the others. Models are
+untrained: that costs the same.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ import psutil
 import yaml
 from rich.console import Console
 
-from jobs import parts, sides
+from jobs import decoding, parts, sides
 from multimem_ray.config import Config, resolve
 from multimem_ray.demo.dataset import make_demo_shards
 from multimem_ray.errors import MultiMemError
@@ -61,9 +63,19 @@ def main(arguments: list[str]) -> None:
         if not options.no_parts:
             found["parts"] = [vars(rate) for rate in parts.measure(shards)]
             console.print(parts_table(found["parts"]), markup=False)
+            beside = list(decoding.compare(shards, parts.MOST_SAMPLES // 5))
+            found["decoding"] = [vars(comparison) for comparison in beside]
+            console.print(decoding.table(beside), markup=False)
+        if not options.sides:
+            _write(found, options, console)
+            return
         config = prepare(folder, shards, options)
         found["sides"] = compare(folder, config, options, console)
     console.print(sides_table(found["sides"]), markup=False)
+    _write(found, options, console)
+
+
+def _write(found: dict[str, Any], options: argparse.Namespace, console: Console) -> None:
     if options.json:
         Path(options.json).write_text(json.dumps(found, indent=1))
         console.print(f"written: {options.json}", markup=False)

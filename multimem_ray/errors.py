@@ -8,6 +8,7 @@
     │   └── DamagedShardError  the archive cannot be read past some byte
     ├── SampleError            one sample: names shard and key, stage and reason
     │   └── DecodeError        one modality of one sample
+    │       └── AbsentError    its member is there, and holds nothing of it
     ├── DesignError            a membership design that cannot work
     ├── HeldOutError           a held-out set that cannot serve
     ├── ModelError             a preset, tower, adapter or checkpoint
@@ -80,6 +81,16 @@ class DecodeError(SampleError):
     """One modality of one sample cannot be decoded, or is beyond a limit."""
 
     def __init__(self, reason: str, kind: str = "undecodable", stage: str = "decode") -> None:
+        super().__init__(reason, kind, stage)
+
+
+class AbsentError(DecodeError):
+    """The member is there and well, and holds nothing of the modality: a video without sound.
+
+    The sample is used without it, as if there were no such member.
+    """
+
+    def __init__(self, reason: str, kind: str = "absent", stage: str = "decode") -> None:
         super().__init__(reason, kind, stage)
 
 

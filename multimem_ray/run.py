@@ -239,6 +239,7 @@ def inspect(config: Config) -> tuple[Run, Shards]:
     else:
         fields = find_fields(probe)
     fields = _embedded(config, fields)
+    config = _settled(config)
     label = config.data.label or _find_label(probe)
     urls = sorted(shard.url for shard in (*scored, *held_out))
     held_out_urls = frozenset(s.url for s in held_out)
@@ -252,6 +253,16 @@ def inspect(config: Config) -> tuple[Run, Shards]:
         )
     _ = run.decoder, run.design  # settings are checked before anything is started
     return run, shards
+
+
+def _settled(config: Config) -> Config:
+    """The configuration with the modalities' settings as this machine settles them."""
+    known = set(registry.names())
+    settled = {
+        name: registry.get(name).settled(settings) if name in known else settings
+        for name, settings in config.modalities.items()
+    }
+    return config.model_copy(update={"modalities": settled})
 
 
 def _embedded(config: Config, fields: Mapping[str, str]) -> dict[str, str]:

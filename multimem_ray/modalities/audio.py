@@ -1,20 +1,18 @@
-"""Sound: FLAC, WAV, OGG (Vorbis, Opus) and MP3, as mono int16 at one sample rate.
+"""Sound: FLAC, WAV, OGG (Vorbis, Opus), MP3, AAC and M4A, WebM, as mono int16 at one sample rate.
 
-Only the middle of a recording that a view can show is read, mixed to mono and resampled; what the
-header says about the rest is checked before. Shorter recordings are laid into silence by the view.
+A video's sound track will do as well: ``data.fields: {audio: "flac;mp4"}``. Only the middle of a
+recording that a view can show is read, mixed to mono and resampled; what the header says about the
+rest is checked before. Shorter recordings are laid into silence by the view.
 """
 
 from __future__ import annotations
 
-import functools
 import io
-from fractions import Fraction
-from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
 import soundfile
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from multimem_ray.errors import DecodeError
 from multimem_ray.modalities.base import (
@@ -26,18 +24,16 @@ from multimem_ray.modalities.base import (
     too_large,
     undecodable,
 )
+from multimem_ray.modalities.containers import container_of
+from multimem_ray.modalities.masking import masked
 from multimem_ray.modalities.registry import register
-
-if TYPE_CHECKING:
-    import torch
+from multimem_ray.modalities.resampling import resample
+from multimem_ray.modalities.track import has_track, middle_of_track
 
 _FULL_SCALE = 32768.0
 # libsndfile's answer for a stream that does not say how long it is.
 _UNKNOWN_LENGTH = 2**62
-_UNRECOGNISED = "Format not recognised.", "neither FLAC, WAV, OGG, MP3 nor AIFF"
-# Ratios of sample rates are rounded to terms of this size: the polyphase filter grows with them,
-# up to gigabytes for a rate of 44,099 Hz. The pitch is off by less than 0.01 %.
-_LARGEST_TERM = 640
+_UNRECOGNISED = "Format not recognised.", "neither FLAC, WAV, OGG, MP3, AIFF, AAC nor MP4 or WebM"
 
 
 class AudioSettings(ModalitySettings):
@@ -49,10 +45,27 @@ class AudioSettings(ModalitySettings):
         0.1, ge=0, le=10, description="a view starts up to this share of its length off the middle"
     )
     gain_db: float = Field(6.0, ge=0, le=60, description="largest change of loudness; 0 = none")
-    noise: bool = Field(True, description="add white noise, 20 to 60 dB below the signal")
+    noise: bool = Field(True, description="add white noise")
+    snr_db: tuple[float, float] = Field(
+        (20.0, 60.0), description="range of the signal-to-noise ratio, dB"
+    )
+    masks: int = Field(2, ge=1, le=20, description="masks of each kind, as in SpecAugment")
+    mask_time: float = Field(
+        0.0, ge=0, le=1, description="largest share of the time that one mask silences; 0 = none"
+    )
+    mask_frequency: float = Field(
+        0.0, ge=0, le=1, description="largest share of the mel scale that one mask takes; 0 = none"
+    )
     max_seconds: float = Field(3600.0, gt=0, description="longest recording that is opened")
     max_channels: int = Field(32, ge=1, le=1024, description="most channels that are decoded")
     max_sample_rate: int = Field(384_000, ge=1000, description="highest rate that is decoded")
+
+    @field_validator("snr_db")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not value[0] <= value[1]:
+            raise ValueError("write the lower bound first, such as [20, 60]")
+        return value
 
 
 @register
@@ -60,7 +73,11 @@ class Audio(Modality):
     """Mono sound; decoded (samples,) and views (seconds · sample_rate,) of int16."""
 
     name = "audio"
-    extensions = ("flac", "wav", "ogg", "mp3", "opus", "oga", "aiff", "aif")
+    extensions = (
+        *("flac", "wav", "ogg", "mp3", "opus", "oga", "aiff", "aif"),
+        *("m4a", "aac", "weba", "mka"),
+    )
+    carriers = ("mp4", "webm", "mkv", "mov", "m4v", "avi")
     Settings = AudioSettings
     settings: AudioSettings
 
@@ -74,14 +91,15 @@ class Audio(Modality):
 
         Raises:
             DecodeError: Broken, cut short, without a single value, or above a limit.
+            AbsentError: A video without a sound track.
         """
         raw = as_bytes(data, self.name)
+        container = container_of(raw)
         try:
-            with soundfile.SoundFile(_File(raw)) as sound:
-                rate = sound.samplerate
-                self._check(sound)
-                unknown = sound.frames >= _UNKNOWN_LENGTH
-                part = self._middle_of_stream(raw, rate) if unknown else self._middle(sound)
+            if container is not None:
+                part, rate = middle_of_track(raw, container, self._wanted_seconds, self)
+            else:
+                part, rate = self._of_file(raw)
         except DecodeError:
             raise
         except (
@@ -90,9 +108,10 @@ class Audio(Modality):
             RuntimeError,
             ValueError,
             TypeError,
+            EOFError,
         ) as error:
-            said = str(error).split(">: ")[-1].replace(*_UNRECOGNISED)
-            raise undecodable(self.name, said) from error
+            said = getattr(error, "strerror", None) or str(error).split(">: ")[-1]
+            raise undecodable(self.name, said.replace(*_UNRECOGNISED)) from error
         if not len(part):
             raise DecodeError("audio: the recording holds no sound (0 values)", "empty")
         channels = part.shape[1]
@@ -101,8 +120,13 @@ class Audio(Modality):
             raise undecodable(self.name, "it holds values that are not finite")
         return _to_int16(resample(mono, rate, self.settings.sample_rate) * _FULL_SCALE)
 
+    def carried(self, data: bytes) -> bool:
+        """Whether a video has a sound track."""
+        container = container_of(data)
+        return container is not None and has_track(data, container)
+
     def view(self, decoded: Array, rng: np.random.Generator | None) -> Array:
-        """Shifted window, other loudness, a little noise; clean: the middle."""
+        """Shifted window, other loudness, a little noise, masks; clean: the middle."""
         settings = self.settings
         if rng is None or settings.strength == 0:
             return self._window(decoded, 0)
@@ -112,36 +136,58 @@ class Audio(Modality):
         decibels = (2 * gain - 1) * settings.gain_db * settings.strength
         loud = window * np.float32(10 ** (decibels / 20))
         if settings.noise:
+            low, high = settings.snr_db
             level = float(np.sqrt(np.dot(loud, loud) / len(loud)))
-            level *= 10 ** (-(20 + 40 * snr) / 20) * settings.strength
+            level *= 10 ** (-(low + (high - low) * snr) / 20) * settings.strength
             # Bytes are the cheapest noise: uniform on -128..127, standard deviation 73.9.
             white = np.frombuffer(rng.bytes(len(loud)), dtype=np.int8)
             loud += white * np.float32(level / 73.9)
+        if settings.mask_time or settings.mask_frequency:
+            longest, widest = (
+                min(1.0, share * settings.strength)
+                for share in (settings.mask_time, settings.mask_frequency)
+            )
+            loud = masked(loud, settings.sample_rate, settings.masks, longest, widest, rng)
         return _to_int16(loud)
 
     @property
     def _length(self) -> int:
         return max(1, round(self.settings.seconds * self.settings.sample_rate))
 
-    def _check(self, sound: soundfile.SoundFile) -> None:
+    def check_format(self, channels: int, rate: int) -> None:
+        """Raises a DecodeError for too many channels, or too many values per second."""
         settings = self.settings
-        if sound.channels > settings.max_channels:
-            what = f"{sound.channels} channels"
+        if channels > settings.max_channels:
+            what = f"{channels} channels"
             raise too_large(self.name, what, "max_channels", settings.max_channels)
-        if sound.samplerate > settings.max_sample_rate:
-            what = f"{sound.samplerate} Hz"
-            raise too_large(self.name, what, "max_sample_rate", settings.max_sample_rate)
-        if sound.frames < _UNKNOWN_LENGTH:
-            self._check_seconds(sound.frames / sound.samplerate)
+        if rate > settings.max_sample_rate:
+            raise too_large(self.name, f"{rate} Hz", "max_sample_rate", settings.max_sample_rate)
 
-    def _check_seconds(self, seconds: float) -> None:
+    def check_seconds(self, seconds: float) -> None:
+        """Raises a DecodeError for a recording that is too long."""
         if seconds > self.settings.max_seconds:
             raise too_large(self.name, f"{seconds:.1f} s", "max_seconds", self.settings.max_seconds)
 
+    def _of_file(self, raw: bytes) -> tuple[Array, int]:
+        """The middle of what libsndfile reads, float32 (values, channels), and its rate."""
+        with soundfile.SoundFile(_File(raw)) as sound:
+            rate = int(sound.samplerate)
+            self.check_format(sound.channels, rate)
+            if sound.frames >= _UNKNOWN_LENGTH:
+                # A FLAC that was written to a pipe: libsndfile seeks after each block, and fails.
+                return middle_of_track(raw, "flac", self._wanted_seconds, self)
+            self.check_seconds(sound.frames / rate)
+            return self._middle(sound), rate
+
+    @property
+    def _wanted_seconds(self) -> float:
+        """Length of what views can show, up to strength 1: no clean view depends on it."""
+        settings = self.settings
+        return settings.seconds * (1 + 2 * settings.shift * max(1.0, settings.strength))
+
     def _wanted(self, rate: int) -> int:
         """Number of values at this rate that views can show."""
-        settings = self.settings
-        return int(np.ceil(settings.seconds * (1 + 2 * settings.shift * settings.strength) * rate))
+        return int(np.ceil(self._wanted_seconds * rate))
 
     def _middle(self, sound: soundfile.SoundFile) -> Array:
         """The values around the middle that views can show, float32 (values, channels)."""
@@ -156,25 +202,6 @@ class Audio(Modality):
                 self.name, f"cut short: {len(part)} of {expected} values from {start} on are there"
             )
         return part
-
-    def _middle_of_stream(self, raw: bytes, rate: int) -> Array:
-        """The same of a FLAC that was written to a pipe and does not say how long it is.
-
-        soundfile cannot read one, since it seeks after each block.
-        """
-        blocks: list[Array] = []
-        read = 0
-        opened: Any = av.open(io.BytesIO(raw), format="flac", metadata_errors="replace")
-        with opened as container:
-            to_float = av.AudioResampler(format="fltp")
-            for frame in container.decode(audio=0):
-                blocks += [part.to_ndarray() for part in to_float.resample(frame)]
-                read += frame.samples
-                self._check_seconds(read / rate)
-        wanted = self._wanted(rate)
-        start = max(0, (read - wanted) // 2)
-        everything = np.concatenate(blocks, axis=1) if blocks else np.zeros((1, 0), np.float32)
-        return everything[:, start : start + wanted].T
 
     def _window(self, decoded: Array, shift: int) -> Array:
         """The middle moved by ``shift`` values; silence where the recording has none."""
@@ -197,46 +224,6 @@ class _File(io.BytesIO):
 
     def seek(self, offset: int, whence: int = 0) -> int:
         return super().seek(max(0, offset) if whence == 0 else offset, whence)
-
-
-def resample(mono: Array, rate: int, target: int) -> Array:
-    """Windowed-sinc resampling of float32 (samples,) from one rate to another.
-
-    The filter is torchaudio's; applied as one matrix product, it takes a fifth of the time of
-    torchaudio's convolution with a single channel. The ratio is rounded to terms of at most 640
-    (a pitch error below 0.01 %).
-    """
-    up, down = _terms(rate, target)
-    if up == down:
-        return mono
-    import torch
-
-    phases, width = _filter(down, up)
-    length = -(-len(mono) * up // down)
-    padded = np.pad(mono, (width, width + down))
-    with torch.inference_mode():
-        windows = torch.from_numpy(padded).unfold(0, len(phases), down)
-        resampled: Array = (windows @ phases).reshape(-1)[:length].numpy()
-    return resampled
-
-
-@functools.lru_cache(maxsize=64)
-def _filter(source: int, target: int) -> tuple[torch.Tensor, int]:
-    """Taps (taps, phases) and the padding they need before the first value."""
-    from torchaudio.transforms import Resample
-
-    made = Resample(source, target)
-    return made.kernel[:, 0].t().contiguous(), int(made.width)
-
-
-def _terms(rate: int, target: int) -> tuple[int, int]:
-    """Terms (up, down) of the ratio target / rate."""
-    low, high = sorted((rate, target))
-    ratio = Fraction(low, high).limit_denominator(_LARGEST_TERM)
-    if not ratio:
-        raise undecodable("audio", f"{rate} Hz cannot be resampled to {target} Hz")
-    terms = ratio.numerator, ratio.denominator
-    return terms if target < rate else terms[::-1]
 
 
 def _to_int16(values: Array) -> Array:

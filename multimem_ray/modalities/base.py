@@ -12,7 +12,7 @@ are settings. It is deterministic: the same bytes give the same array, whoever d
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
@@ -75,12 +75,24 @@ class Modality(ABC):
     """Member extensions by preference, lower-case, without the leading dot."""
     json_fields: ClassVar[tuple[str, ...]] = ()
     """Fields of a sample's JSON that are looked for when no member has such an extension."""
+    carriers: ClassVar[tuple[str, ...]] = ()
+    """Extensions of other modalities' members that may hold this one too, as a video its sound;
+    looked into, with :meth:`carried`, when no sample has a member or field of its own."""
     Settings: ClassVar[type[ModalitySettings]] = ModalitySettings
 
     settings: ModalitySettings
 
     def __init__(self, settings: ModalitySettings | None = None) -> None:
         self.settings = self.Settings.model_validate({}) if settings is None else settings
+
+    @classmethod
+    def settled(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings without what depends on the machine, once for a whole run.
+
+        A run is opened with what this gives, so that its other machines and its resumption have
+        the same.
+        """
+        return dict(settings)
 
     @property
     @abstractmethod
@@ -96,7 +108,13 @@ class Modality(ABC):
 
         Raises:
             DecodeError: ``undecodable``, ``empty`` or ``too_large``; names the limit.
+            AbsentError: The member is another modality's, and holds nothing of this one.
         """
+
+    def carried(self, data: bytes) -> bool:
+        """Whether a member with one of the extensions ``carriers`` holds this modality."""
+        del data
+        return False
 
     @abstractmethod
     def view(self, decoded: Array, rng: np.random.Generator | None) -> Array:

@@ -6,11 +6,12 @@ GPU nodes, in whatever batches and order, the numbers are the same.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from multimem_ray.design.hashing import seed_of
-from multimem_ray.errors import DecodeError, SampleError
+from multimem_ray.errors import AbsentError, DecodeError, SampleError
 from multimem_ray.modalities import registry
 from multimem_ray.modalities.base import Array, Modality
 from multimem_ray.modalities.batch import Batch
@@ -60,16 +61,24 @@ class Decoder:
             DecodeError: One of its modalities cannot be decoded: the sample as a whole cannot be
                 used, since without it, it would be another sample.
         """
-        present = [(m, self.fields.value(sample, m.name)) for m in self.modalities]
-        present = [(m, value) for m, value in present if value is not None]
-        if len(present) < 2:
-            has = present[0][0].name if present else "none"
+        found: dict[str, Array] = {}
+        values = [(m, self.fields.value(sample, m.name)) for m in self.modalities]
+        values = [(m, value) for m, value in values if value is not None]
+        self._enough([m.name for m, _ in values])
+        for modality, value in values:
+            with contextlib.suppress(AbsentError):
+                found[modality.name] = decode_one(modality, value)
+        self._enough(list(found))
+        return found
+
+    def _enough(self, names: Sequence[str]) -> None:
+        if len(names) < 2:
+            has = names[0] if names else "none"
             raise SampleError(
                 f"has {has} of {', '.join(self.names)}; at least two are needed: see data.fields",
                 "too_few_modalities",
                 "select",
             )
-        return {modality.name: _decode(modality, value) for modality, value in present}
 
     def views(
         self,
@@ -115,7 +124,8 @@ class Decoder:
         return Batch(values, rows, len(views))
 
 
-def _decode(modality: Modality, value: Any) -> Array:
+def decode_one(modality: Modality, value: Any) -> Array:
+    """One modality's canonical array; whatever goes wrong is a DecodeError."""
     try:
         return modality.decode(value)
     except DecodeError:

@@ -8,12 +8,16 @@ does not say is found in the first samples of the shards.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from multimem_ray.config import nearest
 from multimem_ray.errors import ConfigError, SampleError
 from multimem_ray.modalities import registry
 from multimem_ray.sample import Sample
+
+# Opening a clip takes a millisecond or so.
+_LOOKED_INTO = 64
 
 
 class Fields:
@@ -83,7 +87,8 @@ class Fields:
 def find_fields(samples: Sequence[Sample]) -> dict[str, str]:
     """Every known modality found in these samples, in the form of ``data.fields``.
 
-    Members come first; only a modality without any is looked for in the JSON.
+    Members come first; only a modality without any is looked for in the JSON, and then in the
+    members of others (the sound of a video).
 
     Raises:
         ConfigError: Fewer than two modalities are there; says what is.
@@ -96,6 +101,8 @@ def find_fields(samples: Sequence[Sample]) -> dict[str, str]:
         if not parts:
             paths = (f"json.{field}" for field in modality.json_fields)
             parts = [path for path in paths if any(_in_json(s, path) for s in samples)]
+        if not parts:
+            parts = [e for e in modality.carriers if e in present and _carried(name, samples, e)]
         if parts:
             found[name] = ";".join(parts)
     if len(found) < 2:
@@ -118,6 +125,13 @@ def _parse(name: str, field: str) -> tuple[str, ...]:
             f"data.fields.{name} is empty; write an extension ('jpg;png') or 'json.caption'"
         )
     return alternatives
+
+
+def _carried(name: str, samples: Sequence[Sample], extension: str) -> bool:
+    """Whether a modality lies in the first of the members of another one."""
+    modality = registry.create(name)
+    members = (s.members[extension] for s in samples if extension in s.members)
+    return any(modality.carried(member) for member in islice(members, _LOOKED_INTO))
 
 
 def _in_json(sample: Sample, path: str) -> bool:

@@ -42,6 +42,7 @@ _UPRIGHT = {
 }
 _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error)
 _AVERAGED = frozenset({"RGB", "L", "CMYK"})
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _LEVELS = np.arange(256, dtype=np.float32)
 
 
@@ -57,6 +58,13 @@ class ImageSettings(ModalitySettings):
     )
     brightness: float = Field(0.2, ge=0, le=1, description="largest relative change; 0 = none")
     contrast: float = Field(0.2, ge=0, le=1, description="largest relative change; 0 = none")
+    saturation: float = Field(0.0, ge=0, le=1, description="largest relative change; 0 = none")
+    flip: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of views that are mirrored; 0 = none, for left is not right",
+    )
     max_pixels: int = Field(
         64_000_000, ge=1, le=178_000_000, description="largest picture that is decoded, pixels"
     )
@@ -98,7 +106,7 @@ class Image(Modality):
             raise undecodable(self.name, error) from error
 
     def view(self, decoded: Array, rng: np.random.Generator | None) -> Array:
-        """Random resized crop, brightness and contrast; clean: the whole square."""
+        """Random resized crop, mirroring, changes of colour; clean: the whole square."""
         settings, side = self.settings, decoded.shape[0]
         picture = Pillow.frombuffer("RGB", (side, side), decoded, "raw", "RGB", 0, 1)
         if rng is None or settings.strength == 0:
@@ -109,6 +117,11 @@ class Image(Modality):
         left, top = x * (side - width), y * (side - width)
         shown = _resize(picture, settings.size, (left, top, left + width, top + width))
         view = _channels_first(shown)
+        if settings.flip and rng.random() < settings.flip * min(1.0, settings.strength):
+            view = np.ascontiguousarray(view[:, :, ::-1])
+        if settings.saturation:
+            purity = 1 + (2 * rng.random() - 1) * settings.saturation * settings.strength
+            view = _saturated(view, purity)
         if not settings.brightness and not settings.contrast:
             return view
         gain = 1 + (2 * bright - 1) * settings.brightness * settings.strength
@@ -155,6 +168,14 @@ def _levels(gain: float, slope: float) -> Array:
     changed = (_LEVELS * gain - 127.5) * max(0.0, slope) + 127.5
     table: Array = np.minimum(np.maximum(changed, 0), 255).astype(np.uint8)
     return table
+
+
+def _saturated(view: Array, purity: float) -> Array:
+    """Colours drawn away from the grey of their luma (ITU-R BT.601), or towards it."""
+    colours = view.astype(np.float32)
+    grey = np.tensordot(_LUMA, colours, 1)
+    colours = grey + (colours - grey) * np.float32(max(0.0, purity))
+    return np.minimum(np.maximum(np.rint(colours), 0), 255).astype(np.uint8)
 
 
 def _orientation(picture: Pillow.Image) -> int:

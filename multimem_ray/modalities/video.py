@@ -1,16 +1,16 @@
-"""Video: MP4 and MOV, WebM and Matroska, as uint8 RGB frames evenly spaced over the clip.
+"""Video: MP4 and MOV, WebM and Matroska, AVI, as uint8 RGB frames evenly spaced over the clip.
 
 The clip is first taken apart into packets, which costs next to nothing and tells how many frames
 there are whatever the header says; only groups of pictures that hold a wanted frame are decoded,
-and only wanted frames are converted. The container is told by its first bytes and given to FFmpeg
-by name: left to guess, FFmpeg also opens playlists, which may name files and addresses.
+and only wanted frames are converted.
 """
 
 from __future__ import annotations
 
-import io
+import logging
 from collections import deque
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -18,6 +18,7 @@ from av.video.reformatter import VideoReformatter
 from pydantic import Field
 
 from multimem_ray.errors import DecodeError
+from multimem_ray.modalities import second_decoder
 from multimem_ray.modalities.base import (
     Array,
     Modality,
@@ -27,12 +28,12 @@ from multimem_ray.modalities.base import (
     too_large,
     undecodable,
 )
+from multimem_ray.modalities.containers import container_of, defect, opened
 from multimem_ray.modalities.registry import register
 
-_BUFFER = 1 << 18
-_EBML = b"\x1a\x45\xdf\xa3"
-_SEGMENT = b"\x18\x53\x80\x67"
-_MOV_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
+logger = logging.getLogger(__name__)
+
+_CONTAINERS = ("mov", "matroska", "avi")
 
 
 class VideoSettings(ModalitySettings):
@@ -44,10 +45,21 @@ class VideoSettings(ModalitySettings):
         1.125, ge=1, le=4, description="side of the decoded frames over that of a view; 1 = no crop"
     )
     jitter: bool = Field(True, description="a view may show a frame half a step later")
+    crop_time: float = Field(
+        1.0, gt=0, le=1, description="smallest share of the clip that a view shows; 1 = all of it"
+    )
+    backend: Literal["pyav", "torchcodec", "auto"] = Field(
+        "pyav",
+        description="what decodes; pixels differ slightly. auto = torchcodec if the machine that "
+        "opens the run can load it, settled there for the whole run",
+    )
     max_frames: int = Field(50_000, ge=1, description="longest clip that is decoded, frames")
     max_seconds: float = Field(3600.0, gt=0, description="longest clip that is decoded")
     max_pixels: int = Field(
         16_777_216, ge=1, le=178_000_000, description="largest frame that is decoded, pixels"
+    )
+    max_decoded_pixels: int = Field(
+        40_000_000_000, ge=1, description="most that is decoded to get at the frames, pixels"
     )
 
 
@@ -56,9 +68,24 @@ class Video(Modality):
     """Frames of a clip; decoded (frames, choices, 3, D, D), views (frames, 3, size, size)."""
 
     name = "video"
-    extensions = ("mp4", "webm", "mkv", "mov", "m4v")
+    extensions = ("mp4", "webm", "mkv", "mov", "m4v", "avi")
     Settings = VideoSettings
     settings: VideoSettings
+
+    def __init__(self, settings: VideoSettings | None = None) -> None:
+        super().__init__(settings)
+        if self.settings.backend == "torchcodec":
+            second_decoder.require()
+
+    @classmethod
+    def settled(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """With ``backend: auto`` replaced by what can be loaded here."""
+        if settings.get("backend") != "auto":
+            return dict(settings)
+        reason = second_decoder.unavailable()
+        backend = "torchcodec" if reason is None else "pyav"
+        logger.info("video is decoded by %s%s", backend, f": {reason}" if reason else "")
+        return {**settings, "backend": backend}
 
     @property
     def spec(self) -> Spec:
@@ -76,23 +103,22 @@ class Video(Modality):
             DecodeError: Broken, cut short, without a picture, another format, or above a limit.
         """
         raw = as_bytes(data, self.name)
-        container = _container(raw)
-        if container is None:
-            raise undecodable(self.name, "neither MP4 or MOV nor WebM or Matroska")
-        if container == "matroska" and _cut_short(raw):
-            raise undecodable(self.name, "cut short: the file is smaller than it says")
+        container = container_of(raw)
+        if container is None or container not in _CONTAINERS:
+            raise undecodable(self.name, "neither MP4 or MOV nor WebM or Matroska nor AVI")
+        wrong = defect(raw, container)
+        if wrong is not None:
+            raise undecodable(self.name, wrong)
         try:
-            with av.open(
-                io.BytesIO(raw), format=container, buffer_size=_BUFFER, metadata_errors="replace"
-            ) as opened:
-                return self._clip(opened)
+            with opened(raw, container) as file:
+                return self._clip(file, raw)
         except DecodeError:
             raise
-        except (av.FFmpegError, ValueError, TypeError, EOFError) as error:
+        except (av.FFmpegError, ValueError, TypeError, EOFError, RuntimeError) as error:
             raise undecodable(self.name, getattr(error, "strerror", None) or error) from error
 
     def view(self, decoded: Array, rng: np.random.Generator | None) -> Array:
-        """Frames jittered in time, one crop for all; clean: first choice, centre crop."""
+        """Part of the clip, frames jittered in time, one crop for all; clean: all, the centre."""
         size, strength = self.settings.size, min(1.0, self.settings.strength)
         frames, choices = decoded.shape[:2]
         margin = decoded.shape[-1] - size
@@ -102,11 +128,22 @@ class Video(Modality):
             x, y, *late = rng.random(2 + frames).tolist()
             top = int(margin * (0.5 + (y - 0.5) * strength) + 0.5)
             left = int(margin * (0.5 + (x - 0.5) * strength) + 0.5)
-            if choices > 1:
-                chosen = decoded[np.arange(frames), [int(d < strength / 2) for d in late]]
+            later = np.array(late) < strength / 2 if choices > 1 else np.zeros(frames, bool)
+            at = np.arange(frames) * choices + later
+            if self.settings.crop_time < 1:
+                at = self._cropped(at / choices, rng.random(2).tolist(), choices)
+            chosen = decoded.reshape(-1, *decoded.shape[2:])[at]
         return np.ascontiguousarray(chosen[:, :, top : top + size, left : left + size])
 
-    def _clip(self, container: Any) -> Array:
+    def _cropped(self, times: Array, draws: list[float], choices: int) -> Array:
+        """Which of the decoded pictures stand nearest to these times of a part of the clip."""
+        lost = (1 - self.settings.crop_time) * min(1.0, self.settings.strength)
+        share = 1 - lost * draws[0]
+        start = draws[1] * (1 - share) * len(times)
+        at: Array = ((start + times * share) * choices).astype(int)
+        return at
+
+    def _clip(self, container: Any, raw: bytes) -> Array:
         settings = self.settings
         if not container.streams.video:
             raise undecodable(self.name, "the file holds no video stream")
@@ -122,9 +159,14 @@ class Video(Modality):
         choices = 2 if settings.jitter else 1
         shown = sorted(_time(packet) for packet in packets if not packet.is_discard)
         at = (np.arange(settings.frames * choices) + 0.5) * len(shown) / settings.frames / choices
+        side = int(np.ceil(settings.size * settings.oversize))
         wanted = [shown[int(position)] for position in at]
-        square = _Square(int(np.ceil(settings.size * settings.oversize)))
-        frames = _decode_at(context, packets, wanted, square)
+        starts = _starts(packets, wanted)
+        self._check_work(context.width * context.height, packets, wanted, starts)
+        if settings.backend == "torchcodec":
+            frames = second_decoder.squares(raw, at.astype(int).tolist(), side)
+        else:
+            frames = _decode_at(context, packets, wanted, starts, _Square(side))
         if not frames:
             raise undecodable(self.name, "no frame can be decoded")
         clip = np.stack(frames).transpose(0, 3, 1, 2)
@@ -151,6 +193,20 @@ class Video(Modality):
         if seconds > settings.max_seconds:
             raise too_large(self.name, f"{seconds:.1f} s", "max_seconds", settings.max_seconds)
         return packets
+
+    def _check_work(
+        self, pixels: int, packets: list[Any], wanted: list[int], starts: list[int]
+    ) -> None:
+        """Groups of pictures may be as long as the clip, and are decoded from their beginning."""
+        place = {_time(packet): number for number, packet in enumerate(packets)}
+        decoded, last = 0, -1
+        for time, start in zip(wanted, starts, strict=True):
+            decoded += max(0, place[time] - max(start, last + 1) + 1)
+            last = max(last, place[time])
+        limit = self.settings.max_decoded_pixels
+        if decoded * pixels > limit:
+            what = f"{decoded} frames of {pixels:,} pixels to decode"
+            raise too_large(self.name, what, "max_decoded_pixels", limit)
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self.settings.max_pixels:
@@ -180,14 +236,13 @@ class _Square:
 
 
 def _decode_at(
-    context: Any, packets: list[Any], wanted: list[int], convert: _Square
+    context: Any, packets: list[Any], wanted: list[int], starts: list[int], convert: _Square
 ) -> list[Array]:
     """The frames shown at these ascending times, of one shape; empty if there is none at all."""
-    starts = _starts(packets, wanted)
-    queue = deque(wanted)
+    queue, shown = deque(wanted), frozenset(wanted)
     frames: list[Array] = []
     last: Any = None
-    position = 0
+    position, passing = 0, False
     while queue:
         start = starts[len(frames)]
         if start > position:
@@ -195,6 +250,11 @@ def _decode_at(
             position = start
         packet = packets[position] if position < len(packets) else None
         position += 1
+        # What no other frame is built on is passed over; the decoder changes none for it.
+        passed = packet is not None and _time(packet) not in shown
+        if passed != passing:
+            context.skip_frame = "NONREF" if passed else "DEFAULT"
+            passing = passed
         for frame in context.decode(packet):
             last = frame
             picture: Array | None = None
@@ -224,30 +284,3 @@ def _starts(packets: list[Any], wanted: list[int]) -> list[int]:
 
 def _time(packet: Any) -> int:
     return int(packet.dts if packet.pts is None else packet.pts)
-
-
-def _container(raw: bytes) -> str | None:
-    """FFmpeg's name of the container; None if it is none of ours."""
-    if raw[4:8] in _MOV_BOXES:
-        return "mov"
-    return "matroska" if raw.startswith(_EBML) else None
-
-
-def _cut_short(raw: bytes) -> bool:
-    """Whether a Matroska file ends before its segment does (RFC 8794, 4 and 6.2).
-
-    FFmpeg takes such an end as the end of the clip. MP4 needs no such check: it lists its frames.
-    """
-    header, at = _vint(raw, len(_EBML))
-    at += header or 0
-    if raw[at : at + 4] != _SEGMENT:
-        return False
-    segment, at = _vint(raw, at + 4)
-    return segment is not None and at + segment > len(raw)
-
-
-def _vint(raw: bytes, at: int) -> tuple[int | None, int]:
-    """A size of variable length at ``at``, None if it is unknown; and where it ends."""
-    length = 9 - raw[at].bit_length() if at < len(raw) else 1
-    value = int.from_bytes(raw[at : at + length], "big") & ((1 << 7 * length) - 1)
-    return (None if value == (1 << 7 * length) - 1 else value), at + length

@@ -21,9 +21,11 @@ import soundfile
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
-from multimem_ray.errors import MultiMemError
+from multimem_ray.errors import AbsentError, MultiMemError
 from multimem_ray.modalities import registry
+from multimem_ray.modalities.decoder import decode_one
 from multimem_ray.modalities.image import FORMATS
+from multimem_ray.report.drawn import drawn
 from multimem_ray.report.words import visible
 from multimem_ray.results.reader import Progress
 from multimem_ray.sample import Failure, Sample
@@ -33,6 +35,8 @@ from multimem_ray.storage import Storage
 Kind = Literal["image", "audio", "video", "text", "note"]
 Place = tuple[str, str]
 """Shard and key: what names a sample across a run."""
+Settings = Mapping[str, Mapping[str, Any]]
+"""Modality to its settings, as the configuration's section ``modalities``."""
 
 PAGE_BYTES = 6_500_000  # of encoded media on one page, so that it stays below 8 MB
 SAMPLE_BYTES = 200_000
@@ -76,6 +80,7 @@ def fetch_contents(
     fields: Mapping[str, str],
     storage: Storage,
     *,
+    settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> dict[Place, list[Content]]:
     """What to show of each sample, in the order of the modalities' names.
@@ -84,6 +89,7 @@ def fetch_contents(
         places: Shard and key of the wanted samples.
         fields: Modality to where it lies, as in ``run.json``.
         storage: Where the shards lie.
+        settings: Of the modalities that come from plugins, which are drawn as the models get them.
         progress: Called with (shards done, shards in total).
 
     Returns:
@@ -98,7 +104,7 @@ def fetch_contents(
     contents: dict[Place, list[Content]] = {}
     with ThreadPoolExecutor(THREADS) as pool:
         jobs = [
-            pool.submit(_from_shard, shard, keys, fields, storage, limit)
+            pool.submit(_from_shard, shard, keys, fields, storage, limit, settings or {})
             for shard, keys in wanted.items()
         ]
         for done, job in enumerate(jobs, 1):
@@ -108,13 +114,16 @@ def fetch_contents(
     return contents
 
 
-def contents_of(sample: Sample, fields: Mapping[str, str], limit: int) -> list[Content]:
+def contents_of(
+    sample: Sample, fields: Mapping[str, str], limit: int, settings: Settings | None = None
+) -> list[Content]:
     """Contents of one sample, within ``limit`` bytes as they stand in the page."""
     found: list[Content] = []
     left = limit
     for place, name in enumerate(sorted(fields)):
         # What one modality leaves unused is there for those after it.
-        content = _content(sample, name, fields[name], left // (len(fields) - place))
+        own = (settings or {}).get(name, {})
+        content = _content(sample, name, fields[name], left // (len(fields) - place), own)
         if content is not None:
             found.append(content)
             left -= len(content.uri)
@@ -122,7 +131,12 @@ def contents_of(sample: Sample, fields: Mapping[str, str], limit: int) -> list[C
 
 
 def _from_shard(
-    shard: str, keys: set[str], fields: Mapping[str, str], storage: Storage, limit: int
+    shard: str,
+    keys: set[str],
+    fields: Mapping[str, str],
+    storage: Storage,
+    limit: int,
+    settings: Settings,
 ) -> dict[Place, list[Content]]:
     found: dict[Place, list[Content]] = {}
     reason = "its key is not in the shard any more"
@@ -131,7 +145,7 @@ def _from_shard(
             if item.key is None or item.key in keys:
                 reason = visible(item.detail, 200)
         elif item.key in keys:
-            found[shard, item.key] = contents_of(item, fields, limit)
+            found[shard, item.key] = contents_of(item, fields, limit, settings)
             if len(found) == len(keys):
                 return found
     for key in keys:
@@ -140,12 +154,16 @@ def _from_shard(
     return found
 
 
-def _content(sample: Sample, name: str, field: str, limit: int) -> Content | None:
+def _content(
+    sample: Sample, name: str, field: str, limit: int, settings: Mapping[str, Any]
+) -> Content | None:
     try:
         value = _value(sample, field)
         if value is None:
             return None
-        content = _shown(name, value)
+        content = list(_shown(name, value, settings))
+    except AbsentError:
+        return None
     except (MultiMemError, OSError, ValueError, TypeError, RuntimeError, SyntaxError) as error:
         return _note(name, f"{name} cannot be shown: {visible(str(error), 160)}")
     except MemoryError:
@@ -165,20 +183,30 @@ def _value(sample: Sample, field: str) -> Any | None:
     return None
 
 
-def _shown(name: str, value: Any) -> Iterable[Content]:
-    """The content in ever smaller forms. A modality from a plugin is shown if it is a picture."""
-    if name == "audio":
-        return _clip(name, value)
-    if name == "video":
-        return _strip(name, value)
-    if name == "text" or not isinstance(value, bytes):
+def _shown(name: str, value: Any, settings: Mapping[str, Any]) -> Iterable[Content]:
+    """The content in ever smaller forms. A modality from a plugin is drawn as models get it."""
+    known = {"audio": _clip, "video": _strip, "image": _picture}.get(name)
+    if known is not None:
+        return known(name, value)
+    found = _drawn(name, value, settings) if name != "text" and name in registry.names() else None
+    if found is not None:
+        return [found]
+    if not isinstance(value, bytes) or name == "text":
         return [_captions(name, value)]
     try:
         return list(_picture(name, value))
     except (OSError, ValueError, SyntaxError):
-        if name == "image":
-            raise
         return [_note(name, f"{name}: {len(value):,} bytes")]
+
+
+def _drawn(name: str, value: Any, settings: Mapping[str, Any]) -> Content | None:
+    modality = registry.create(name, settings)
+    picture = drawn(modality.view(decode_one(modality, value), None), modality.spec)
+    if picture is None:
+        return None
+    uri = _encoded(picture, "PNG", 0)
+    tiny = max(picture.size) <= 64
+    return Content(name, "image", uri, tiny=tiny, width=picture.width, height=picture.height)
 
 
 def _captions(name: str, value: Any) -> Content:

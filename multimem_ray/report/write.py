@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from multimem_ray.modalities import registry
 from multimem_ray.report.page import RunView, render
 from multimem_ray.report.samples import Place, fetch_contents, places_of
 from multimem_ray.results.planted import read_truth, sample_ids
@@ -48,7 +49,7 @@ def write_report(
 
     Raises:
         StorageError: A file of the run cannot be read, or the page not be written.
-        ConfigError: The truth does not fit the run.
+        ConfigError: The truth does not fit the run, or a plugin of the run is not there.
     """
     table = ScoreTable(output, storage)
     if summary is None:
@@ -56,6 +57,8 @@ def write_report(
         data = json.dumps(summary, indent=1, allow_nan=False).encode()
         storage.write_atomic(storage.join(output, "summary.json"), data)
     run = table.document("run.json")
+    config = run.get("config") or {}
+    registry.load_plugins((config.get("data") or {}).get("plugins") or ())
     high_rows = best(table, "multimem", top, progress=_stage(progress, "ranking"))
     low_rows = best(table, "cmc_out", low or max(1, top // 2))
     places = list(dict.fromkeys(places_of([*high_rows, *low_rows])))
@@ -65,7 +68,11 @@ def write_report(
         top=high_rows,
         low=low_rows,
         contents=fetch_contents(
-            places, run.get("fields") or {}, storage, progress=_stage(progress, "samples")
+            places,
+            run.get("fields") or {},
+            storage,
+            settings=config.get("modalities"),
+            progress=_stage(progress, "samples"),
         ),
         planted=_planted(places, planted, storage) if planted else {},
         title=title,

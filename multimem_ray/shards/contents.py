@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from multimem_ray.errors import SampleError
+from multimem_ray.modalities import registry
 from multimem_ray.sample import Sample
 
 Alternatives = Mapping[str, Sequence[str]]
@@ -56,9 +58,19 @@ def look(sample: Sample, alternatives: Alternatives, label: str | None) -> Item:
             value = next((v for v in found if v.content is not None), None)
             if value is not None and value.content not in (b"", "", []):
                 values[name] = value
-        return Item(sample, label_of(sample, label), values)
+        return Item(sample, label_of(sample, label), _own(values))
     except SampleError:
         return Item(sample, None, {})
+
+
+def _own(values: Mapping[str, Value]) -> dict[str, Value]:
+    """Without what lies in another modality's member: a video is exchanged with its sound."""
+    lying = Counter(value.field for value in values.values())
+    return {
+        name: value
+        for name, value in values.items()
+        if lying[value.field] == 1 or value.field not in registry.get(name).carriers
+    }
 
 
 def label_of(sample: Sample, field: str | None) -> str | None:

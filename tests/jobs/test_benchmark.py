@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import benchmark, parts, sides
+from jobs import benchmark, decoding, parts, sides
 from multimem_ray.config import load
 from multimem_ray.demo.dataset import FIELDS, make_demo_shards
 from multimem_ray.errors import ShardNotFoundError
@@ -24,6 +24,34 @@ def test_every_part_has_a_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert rates["read a shard"].unit == "MB/s"
     assert all(rate.value > 0 for rate in rates.values())
     assert "| decode video |" in benchmark.parts_table([vars(rate) for rate in rates.values()])
+
+
+def test_decoding_is_compared_with_the_bare_decoders(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_demo_shards(tmp_path, samples=5, shards=1)
+    output = tmp_path / "found.json"
+    options = ["--samples", "5", "--repeats", "2", "--json", str(output)]
+    decoding.main([str(tmp_path / "*.tar"), *options])
+    found = json.loads(output.read_text())
+    assert {row["modality"] for row in found} == set(FIELDS)
+    for row in found:
+        assert row["samples"] == 5
+        assert min(row["ours_ms"], row["bare_ms"], row["view_ms"]) > 0
+        assert row["cost"] > 0
+    assert "| video |" in capsys.readouterr().out
+
+
+def test_without_sides_the_benchmark_ends_with_the_decoders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(parts, "REPEATS", 1)
+    monkeypatch.setattr(parts, "MOST_SAMPLES", 10)
+    make_demo_shards(tmp_path, samples=4, shards=1)
+    output = tmp_path / "found.json"
+    benchmark.main([str(tmp_path / "*.tar"), "--sides", "", "--json", str(output)])
+    assert json.loads(output.read_text()).keys() == {"machine", "options", "parts", "decoding"}
+    assert "of bare" in capsys.readouterr().out
 
 
 def test_no_shards_is_an_error_that_names_them(tmp_path: Path) -> None:

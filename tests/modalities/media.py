@@ -79,3 +79,38 @@ def video_bytes(
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())
         return path.read_bytes()
+
+
+def track_bytes(
+    wave: Array, rate: int, kind: str, codec: str, clip: Array | None = None, fps: int = 25
+) -> bytes:
+    """Sound (samples,) or (samples, channels) in a container, with moving pictures or without."""
+    wave = wave.reshape(len(wave), -1)
+    vp8 = kind == "webm"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "track"
+        with av.open(str(path), "w", format=kind) as container:
+            pictures: Any = None
+            if clip is not None:
+                pictures = container.add_stream("libvpx" if vp8 else "libx264", rate=fps)
+                pictures.height, pictures.width = clip.shape[1:3]
+                pictures.pix_fmt = "yuv420p"
+            layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[wave.shape[1]]
+            sound: Any = container.add_stream(codec, rate=rate, layout=layout)
+            for picture in clip if clip is not None else ():
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                container.mux(pictures.encode(frame))
+            if pictures is not None:
+                container.mux(pictures.encode())
+            packed = np.ascontiguousarray(wave, dtype=np.float32).reshape(1, -1)
+            whole = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
+            whole.sample_rate, whole.pts = rate, 0
+            fifo = av.AudioFifo()
+            to_codec = av.AudioResampler(format=sound.format.name, layout=layout, rate=rate)
+            for frame in to_codec.resample(whole):
+                fifo.write(frame)
+            size = sound.frame_size or 1024
+            while (frame := fifo.read(size, partial=True)) is not None:
+                container.mux(sound.encode(frame))
+            container.mux(sound.encode())
+        return path.read_bytes()

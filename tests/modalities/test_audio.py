@@ -270,3 +270,68 @@ def test_views_depend_on_the_seed_alone() -> None:
     assert np.array_equal(one, two)
     assert not np.array_equal(one, other)
     assert np.array_equal(decoded, kept)
+
+
+def test_the_range_of_the_noise_is_a_setting() -> None:
+    modality = audio(shift=0, gain_db=0, snr_db=[0, 10])
+    decoded = modality.decode(sound_bytes(tone(seconds=1, level=0.2)))
+    clean = modality.view(decoded, None).astype(float)
+    for seed in range(20):
+        noise = modality.view(decoded, np.random.default_rng(seed)) - clean
+        assert -0.2 < 10 * np.log10((clean**2).mean() / (noise**2).mean()) < 10.2
+    with pytest.raises(ValueError, match="lower bound first"):
+        audio(snr_db=[10, 0])
+
+
+def white(seconds: float = 1.0) -> bytes:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, round(8000 * seconds))
+    return sound_bytes(noise.astype(np.float32), subtype="PCM_16")
+
+
+def test_masks_in_time_are_silence() -> None:
+    modality = audio(shift=0, gain_db=0, noise=False, masks=2, mask_time=0.2)
+    decoded = modality.decode(white())
+    clean = modality.view(decoded, None)
+    silent = []
+    for seed in range(30):
+        view = modality.view(decoded, np.random.default_rng(seed))
+        changed = view != clean
+        assert not view[changed].any()
+        silent.append(changed.mean())
+        assert np.abs(np.diff(changed.astype(int))).sum() <= 4 + 2 * np.sum(clean == 0)
+    assert min(silent) > 0
+    assert 0.25 < max(silent) <= 0.4
+
+
+def test_masks_in_frequency_take_bands() -> None:
+    modality = audio(shift=0, gain_db=0, noise=False, masks=1, mask_frequency=0.5)
+    decoded = modality.decode(white())
+    clean = np.abs(np.fft.rfft(modality.view(decoded, None)))
+    shares = []
+    for seed in range(30):
+        power = np.abs(np.fft.rfft(modality.view(decoded, np.random.default_rng(seed))))
+        gone = np.flatnonzero((power < 0.02 * clean.mean()) & (clean > 0.1 * clean.mean()))
+        kept = np.delete(power, np.arange(gone.min(), gone.max() + 1)) if len(gone) else power
+        rest = np.delete(clean, np.arange(gone.min(), gone.max() + 1)) if len(gone) else clean
+        np.testing.assert_allclose(kept, rest, atol=0.15 * clean.mean())
+        mel = 2595 * np.log10(1 + np.array([gone.min(), gone.max()]) / 700) if len(gone) else [0, 0]
+        shares.append((mel[1] - mel[0]) / (2595 * np.log10(1 + 4000 / 700)))
+    assert max(shares) <= 0.501
+    assert max(shares) > 0.4
+    assert min(shares) < 0.1
+
+
+def test_masks_of_strength_zero_are_none() -> None:
+    modality = audio(mask_time=1, mask_frequency=1, strength=0)
+    decoded = modality.decode(white(3))
+    assert np.array_equal(
+        modality.view(decoded, np.random.default_rng(0)), modality.view(decoded, None)
+    )
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 44100])
+def test_the_clean_view_does_not_depend_on_the_strength(rate: int) -> None:
+    data = sound_bytes(tone(seconds=3.1, rate=rate), rate)
+    clean = [audio(strength=s).view(audio(strength=s).decode(data), None) for s in (0, 0.3, 1)]
+    assert np.array_equal(clean[0], clean[1])
+    assert np.array_equal(clean[0], clean[2])

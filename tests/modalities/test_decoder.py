@@ -173,16 +173,16 @@ from multimem_ray.modalities.base import Modality, ModalitySettings, Spec, as_by
 from multimem_ray.modalities.registry import register
 
 
-class SensorSettings(ModalitySettings):
+class TouchSettings(ModalitySettings):
     length: int = Field(64, ge=1, description="values of a view")
     max_bytes: int = Field(100_000, ge=1, description="largest file")
 
 
 @register
-class Sensor(Modality):
-    name = "sensor"
+class Touch(Modality):
+    name = "touch"
     extensions = ("npy",)
-    Settings = SensorSettings
+    Settings = TouchSettings
 
     @property
     def spec(self):
@@ -195,7 +195,7 @@ class Sensor(Modality):
         try:
             series = np.load(io.BytesIO(raw), allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
-            raise DecodeError(f"sensor: {error}") from error
+            raise DecodeError(f"touch: {error}") from error
         return np.asarray(series, dtype=np.float32)[:, : self.settings.length + 8]
 
     def view(self, decoded, rng):
@@ -205,14 +205,14 @@ class Sensor(Modality):
 
 
 @pytest.fixture
-def sensor_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    (tmp_path / "a_sensor_plugin.py").write_text(PLUGIN)
+def touch_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    (tmp_path / "a_touch_plugin.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(str(tmp_path))
     before = dict(registry._KNOWN)
-    yield "a_sensor_plugin"
+    yield "a_touch_plugin"
     registry._KNOWN.clear()
     registry._KNOWN.update(before)
-    sys.modules.pop("a_sensor_plugin", None)
+    sys.modules.pop("a_touch_plugin", None)
 
 
 def npy(series: np.ndarray, **options: bool) -> bytes:
@@ -221,27 +221,27 @@ def npy(series: np.ndarray, **options: bool) -> bytes:
     return buffer.getvalue()
 
 
-def test_a_fifth_modality_needs_no_line_of_the_package(sensor_plugin: str) -> None:
-    registry.load_plugins([sensor_plugin])
-    assert "sensor" in registry.names()
+def test_a_fifth_modality_needs_no_line_of_the_package(touch_plugin: str) -> None:
+    registry.load_plugins([touch_plugin])
+    assert "touch" in registry.names()
     series = np.random.default_rng(0).standard_normal((3, 100)).astype(np.float32)
-    with_sensor = sample("s", npy=npy(series), txt=b"a machine that shakes")
-    fields = find_fields([with_sensor])
-    assert fields == {"sensor": "npy", "text": "txt"}
-    decoder = pickle.loads(pickle.dumps(Decoder(fields, {"sensor": {"length": 32}})))
-    decoded = decoder.decode(with_sensor)
+    with_touch = sample("s", npy=npy(series), txt=b"a machine that shakes")
+    fields = find_fields([with_touch])
+    assert fields == {"touch": "npy", "text": "txt"}
+    decoder = pickle.loads(pickle.dumps(Decoder(fields, {"touch": {"length": 32}})))
+    decoded = decoder.decode(with_touch)
     views = [decoder.views("s", decoded, 0, view) for view in range(20)]
     batch = decoder.collate([*views, decoder.clean(decoded)])
-    assert batch.values["sensor"].shape == (21, 3, 32)
-    assert np.array_equal(batch.values["sensor"][-1].numpy(), series[:, 4:36])
-    assert len({view["sensor"].tobytes() for view in views}) > 3
+    assert batch.values["touch"].shape == (21, 3, 32)
+    assert np.array_equal(batch.values["touch"][-1].numpy(), series[:, 4:36])
+    assert len({view["touch"].tobytes() for view in views}) > 3
 
 
-def test_a_plugin_may_not_unpickle(sensor_plugin: str) -> None:
-    registry.load_plugins([sensor_plugin])
-    decoder = Decoder({"sensor": "npy", "text": "txt"})
+def test_a_plugin_may_not_unpickle(touch_plugin: str) -> None:
+    registry.load_plugins([touch_plugin])
+    decoder = Decoder({"touch": "npy", "text": "txt"})
     foreign = npy(np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(DecodeError, match="sensor"):
+    with pytest.raises(DecodeError, match="touch"):
         decoder.decode(sample("s", npy=foreign, txt=b"text"))
 
 

@@ -248,3 +248,26 @@ def test_a_read_only_array_can_be_viewed() -> None:
     decoded = image.decode(image_bytes(gradient()))
     decoded.setflags(write=False)
     assert image.view(decoded, np.random.default_rng(0)).flags.writeable
+
+
+def test_views_are_mirrored_where_it_is_asked_for() -> None:
+    image = Image(ImageSettings.model_validate({"flip": 0.5, "crop_scale": 1}))
+    decoded = image.decode(image_bytes(gradient()))
+    views = [image.view(decoded, np.random.default_rng(seed)).astype(int) for seed in range(60)]
+    mirrored = sum(view[0, :, 0].mean() > view[0, :, -1].mean() for view in views)
+    assert 15 < mirrored < 45
+
+
+def test_saturation_changes_colours_and_leaves_grey_alone() -> None:
+    only = {"saturation": 0.5, "crop_scale": 1, "brightness": 0, "contrast": 0}
+    image = Image(ImageSettings.model_validate(only))
+    grey = image.decode(image_bytes(np.full((40, 40, 3), 90, np.uint8)))
+    coloured = image.decode(image_bytes(np.full((40, 40, 3), (200, 90, 60), np.uint8)))
+    spread = []
+    for seed in range(40):
+        assert (image.view(grey, np.random.default_rng(seed)) == 90).all()
+        view = image.view(coloured, np.random.default_rng(seed))[:, 0, 0].astype(float)
+        spread.append(np.ptp(view) / 140)
+        assert view @ [0.299, 0.587, 0.114] == pytest.approx(119.5, abs=1.5)
+    assert 0.5 <= min(spread) < 0.7
+    assert 1.3 < max(spread) <= 1.51

@@ -39,6 +39,12 @@ def test_every_container_gives_evenly_spaced_frames(kind: str, codec: str) -> No
     np.testing.assert_allclose(levels(decoded), 20 + 200 * shown.astype(int) / 48, atol=4)
 
 
+def test_avi_says_less_of_time_and_has_coarser_pictures() -> None:
+    shown = levels(video(frames=8).decode(video_bytes(ramp(48), "avi", "mpeg4")))
+    expected = 20 + 200 * ((np.arange(16) + 0.5) * 3).astype(int) / 48
+    np.testing.assert_allclose(shown, expected, atol=8)
+
+
 @pytest.mark.parametrize("gop", [1, 4, 12, 250])
 def test_groups_of_pictures_that_are_not_needed_change_nothing(gop: int) -> None:
     clip = ramp(90)
@@ -275,3 +281,19 @@ def test_views_depend_on_the_seed_alone() -> None:
     one, two, other = (modality.view(decoded, np.random.default_rng(seed)) for seed in (5, 5, 6))
     assert np.array_equal(one, two)
     assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("jitter", [False, True])
+def test_a_view_may_show_a_part_of_the_clip(jitter: bool) -> None:
+    modality = video(frames=16, crop_time=0.3, jitter=jitter, oversize=1)
+    decoded = modality.decode(video_bytes(ramp(64)))
+    whole = np.ptp(levels(modality.view(decoded, None)[:, None]))
+    spans, starts = [], []
+    for seed in range(60):
+        shown = levels(modality.view(decoded, np.random.default_rng(seed))[:, None])
+        assert (np.diff(shown) > -6).all()
+        spans.append(np.ptp(shown) / whole)
+        starts.append(shown.min())
+    assert 0.2 < min(spans) < 0.5
+    assert 0.8 < max(spans) <= 1.05
+    assert np.std(starts) > 10

@@ -108,3 +108,30 @@ def test_a_tower_of_another_kind_of_array_is_refused() -> None:
     frames = Spec("frames", (4, 3, 32, 32), "uint8")
     with pytest.raises(ConfigError, match="no video model 'r3d'"):
         build_tower("video", frames, 8, {"kind": "torchvision_video", "arch": "r3d"})
+
+
+def test_a_series_that_is_no_sound_gets_the_signal_tower() -> None:
+    for rate, expected in ((None, "SignalTower"), (50, "SignalTower"), (8000, "SeriesTower")):
+        tower = build_tower("x", Spec("series", (2, 90), "float32", sample_rate=rate), 8, {})
+        assert type(tower).__name__ == expected
+    slow = Spec("series", (2, 90), "float32", sample_rate=20)
+    heard = build_tower("x", slow, 8, {"kind": "series"}).eval()
+    assert heard(heard.prepare(torch.randn(3, 2, 90))).isfinite().all()
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e-3, 1.0, 1e6, 1e30])
+def test_a_signal_may_have_any_unit(unit: float) -> None:
+    tower = build_tower("x", Spec("series", (2, 90), "float32"), 8, {})
+    series = (9.81 + torch.randn(5, 2, 90)) * unit
+    features = tower.prepare(series)
+    assert features.isfinite().all()
+    assert features.abs().max() < 200
+    assert tower(features).std(0).min() > 1e-4
+    level = tower.prepare(series + 100 * unit)
+    assert unit < 1e-3 or not torch.allclose(level[:, 2:4], features[:, 2:4])
+
+
+def test_a_constant_signal_is_finite() -> None:
+    tower = build_tower("x", Spec("series", (40,), "int16"), 8, {})
+    features = tower.prepare(torch.full((2, 40), 7, dtype=torch.int16))
+    assert features.isfinite().all()

@@ -278,3 +278,14 @@ def test_real_shards(shared_data: Callable[[str], list[Path]], tmp_path: Path) -
     after = read(str(tmp_path))
     changed = {place for place in before if before[place] != after[place]}
     assert changed == {(row["shard"], row["key"]) for row in truth if row["planted"]}
+
+
+def test_a_video_is_exchanged_with_its_sound(tmp_path: Path) -> None:
+    with ShardWriter(str(tmp_path / "in")) as writer:
+        for number in range(20):
+            name = str(number).encode()
+            writer.write(f"s{number:02d}", {"mp4": b"film " + name, "txt": b"text " + name})
+    fields = {"audio": "flac;mp4", "text": "txt", "video": "mp4"}
+    report = plant(str(tmp_path / "in"), str(tmp_path / "out"), fraction=0.5, fields=fields)
+    assert report.planted == 10
+    assert set(report.by_modality) == {"text", "video"}

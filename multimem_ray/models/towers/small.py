@@ -56,8 +56,8 @@ class ImageTower(Tower):
 class SeriesTower(Tower):
     """Log-mel spectrogram and convolutions over time and frequency, for (C, T) or (T,) arrays.
 
-    Sound at ``sample_rate`` gets a mel scale; a series without a rate a plain log spectrogram's
-    worth of bands, by taking its rate as 8 kHz.
+    The mel scale is that of ``sample_rate``; a series without one is taken to be at 8 kHz. What is
+    no sound is better off with the kind ``signal``, which is its default.
     """
 
     def __init__(
@@ -66,7 +66,9 @@ class SeriesTower(Tower):
         super().__init__()
         channels, length = spec.shape if len(spec.shape) == 2 else (1, spec.shape[0])
         rate = spec.sample_rate or 8000
-        window = min(1 << round(math.log2(rate * 0.032)), 1 << int(math.log2(max(length, 16))))
+        window = min(
+            1 << max(4, round(math.log2(rate * 0.032))), 1 << int(math.log2(max(length, 16)))
+        )
         hop = max(1, window // 2)
         mels = min(mels, window // 4)
         self.scale = 32768.0 if spec.dtype == "int16" else 1.0
