@@ -29,6 +29,7 @@ class Section(BaseModel):
 
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class StorageConfig(Section):
@@ -194,6 +195,9 @@ class TrainingConfig(Section):
     warmup_steps: int = Field(20, ge=0)
     weight_decay: float = Field(0.01, ge=0)
     clip_norm: float | None = Field(1.0, gt=0)
+    precision: Precision = Field(
+        "fp32", description="what towers compute in; weights and the loss are always fp32"
+    )
     seed: int = Field(0, ge=0)
     augment: bool = Field(True, description="train on random views; false = on clean samples")
     held_out_samples: int = Field(
@@ -213,6 +217,9 @@ class ScoringConfig(Section):
 
     views: int = Field(4, ge=1, description="seeded views per sample the expectation runs over")
     seed: int = Field(0, ge=0, description="seed of the views")
+    precision: Precision = Field(
+        "fp32", description="what towers compute in; scores are computed in fp32 all the same"
+    )
     batch_size: int = Field(128, ge=1, description="samples embedded at once; changes no score")
     partitions: int = Field(
         16, ge=1, description="hive partitions of scores/, by hash of the shard"

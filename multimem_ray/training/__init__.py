@@ -4,6 +4,8 @@ order     which shard, then which sample, comes when: the same for every bank
 source    shards to decoded samples on Ray Data, membership decided before decoding
 cache     decoded shards on the node's disk, so that later epochs don't decode
 stream    epochs of training samples, out of source and cache
+optimizer learning rates, AdamW and SGD
+reference one model: its steps, its losses, its checkpoint
 bank      several models, each stepping on its own members
 held_out  retrieval among held-out samples, while training goes on
 worker    what runs inside a Ray Train worker

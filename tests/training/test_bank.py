@@ -14,10 +14,11 @@ from multimem_ray.config import resolve
 from multimem_ray.errors import TrainingError
 from multimem_ray.models.checkpoint import Progress
 from multimem_ray.run import Run
-from multimem_ray.training.bank import Bank, learning_rate
-from multimem_ray.training.order import shuffled
+from multimem_ray.training.bank import Bank
+from multimem_ray.training.optimizer import learning_rate
 from multimem_ray.training.source import training_samples
 from tests.small import small_run
+from tests.training.epochs import epoch
 
 CPU = torch.device("cpu")
 
@@ -28,12 +29,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def epoch(run: Run, decoded: Sequence[Any], number: int) -> Iterator[tuple[Any, Any, float]]:
-    for sample in shuffled(decoded, 100, 0, number):
-        views = run.decoder.views(sample.key, sample.arrays, 0, number, "train")
-        yield views, run.design.members([sample.group])[0].tolist(), 0.0
 
 
 def trained(
