@@ -183,6 +183,12 @@ class TrainingConfig(Section):
 
     epochs: int = Field(120, ge=1)
     batch_size: int = Field(128, ge=2, description="samples per step of each model")
+    micro_batch: int | None = Field(
+        None,
+        ge=1,
+        description="samples that a tower embeds at once, where a batch needs too much memory; the "
+        "loss is still that of the whole batch; default all",
+    )
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd is with Nesterov momentum")
     lr: float = Field(1.0e-3, gt=0)
     momentum: float = Field(0.9, gt=0, lt=1, description="sgd: Nesterov momentum")
@@ -200,6 +206,11 @@ class TrainingConfig(Section):
     )
     seed: int = Field(0, ge=0)
     augment: bool = Field(True, description="train on random views; false = on clean samples")
+    noise: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description="modality: Gaussian noise on its embeddings in training; expected norm of the "
+        "noise, where an embedding has norm 1",
+    )
     held_out_samples: int = Field(
         128, ge=0, description="held-out samples whose retrieval history.jsonl tells; 0 = none"
     )

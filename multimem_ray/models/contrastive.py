@@ -61,6 +61,11 @@ class ContrastiveModel(nn.Module):
         """The tower of a modality."""
         return cast("Tower", self.towers[name])
 
+    def is_trained(self, name: str) -> bool:
+        """Whether the tower of a modality has, or shares, parameters that are not frozen."""
+        modules = [self.towers[name], *([] if self.shared is None else [self.shared])]
+        return any(p.requires_grad for module in modules for p in module.parameters())
+
     @torch.no_grad()
     def prepare(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Raw arrays, modality → (N_m, *shape), to features; nothing here has parameters."""
@@ -71,10 +76,11 @@ class ContrastiveModel(nn.Module):
         return {name: self.embed_one(name, feature) for name, feature in features.items()}
 
     def embed_one(self, name: str, features: Tensor) -> Tensor:
-        """Features of one modality to L2-normalised embeddings (N_m, dim) float32."""
+        """Features of one modality to L2-normalised embeddings (N_m, dim), at least float32."""
         with autocast(features.device, self.precision):
             embedded = self.towers[name](features)
-        return functional.normalize(embedded.float(), dim=-1)
+        wide = torch.promote_types(embedded.dtype, torch.float32)
+        return functional.normalize(embedded.to(wide), dim=-1)
 
     def loss(self, features: Mapping[str, Tensor], rows: Mapping[str, Tensor]) -> Tensor:
         """Contrastive loss of a batch; see :func:`multimem_ray.models.loss.contrastive_loss`."""

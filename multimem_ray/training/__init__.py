@@ -5,6 +5,7 @@ source    shards to decoded samples on Ray Data, membership decided before decod
 cache     decoded shards on the node's disk, so that later epochs don't decode
 stream    epochs of training samples, out of source and cache
 optimizer learning rates, AdamW and SGD
+gradients of a contrastive loss, of a whole batch or in micro-batches
 reference one model: its steps, its losses, its checkpoint
 bank      several models, each stepping on its own members
 held_out  retrieval among held-out samples, while training goes on

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any
 
 import torch
@@ -40,6 +41,7 @@ class Bank:
         self.run = run
         self.config = run.config.training
         require_precision(device, self.config.precision, "training.precision")
+        self._lock = Lock()
         numbers = {model_id: i for i, model_id in enumerate(run.design.model_ids())}
         self.models = [self._load(model_id, numbers[model_id], device) for model_id in model_ids]
         self._pool = ThreadPoolExecutor(threads) if device.type == "cpu" else None
@@ -56,7 +58,7 @@ class Bank:
             model = channels_last(model)
         optimizer = build_optimizer(model, self.config)
         reference = ReferenceModel(
-            model_id, number, model, optimizer, run.model_folder(model_id), self.config
+            model_id, number, model, optimizer, run.model_folder(model_id), self.config, self._lock
         )
         reference.resume()
         return reference

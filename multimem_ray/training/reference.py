@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
+from threading import Lock
 from typing import Any
 
 import torch
@@ -12,11 +14,15 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 from multimem_ray.config import TrainingConfig
+from multimem_ray.design.hashing import seed_of
 from multimem_ray.errors import TrainingError
 from multimem_ray.modalities.base import Array
 from multimem_ray.modalities.batch import Batch
+from multimem_ray.models.chance import Chance, draws
 from multimem_ray.models.checkpoint import ModelFolder, Progress
 from multimem_ray.models.contrastive import ContrastiveModel
+from multimem_ray.models.noise import add_noise, unit_noise
+from multimem_ray.training.gradients import Embeddings, backward
 from multimem_ray.training.optimizer import learning_rate
 
 Views = Mapping[str, Array]
@@ -36,6 +42,7 @@ class ReferenceModel:
     optimizer: torch.optim.Optimizer
     folder: ModelFolder
     config: TrainingConfig
+    lock: Lock
     progress: Progress = field(default_factory=lambda: Progress(0, 0))
     waiting: list[Views] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
@@ -44,10 +51,10 @@ class ReferenceModel:
     pending: Future[None] | None = None
 
     def __post_init__(self) -> None:
+        self.device = self.model.log_scales.device
         # Without fp16 the scaler hands everything through as it is.
-        self.scaler = GradScaler(
-            self.model.log_scales.device.type, enabled=self.config.precision == "fp16"
-        )
+        self.scaler = GradScaler(self.device.type, enabled=self.config.precision == "fp16")
+        self.chance = Chance(draws(self.model), self.device, self.lock)
 
     def step(self, batch: Batch, progress: float) -> None:
         """One optimizer step.
@@ -59,24 +66,44 @@ class ReferenceModel:
         rate = learning_rate(self.config, self.progress.step, progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        batch = batch.to(self.model.log_scales.device)
-        loss = self.model.loss(self.model.prepare(batch.values), batch.rows)
+        batch = batch.to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        # Where everything is frozen, the loss is all there is to learn.
-        skipped = torch.zeros((), dtype=torch.bool)
-        if loss.requires_grad:
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            skipped = self._update()
-        self.losses.append(loss.detach())
+        loss = backward(
+            self.model,
+            self.model.prepare(batch.values),
+            batch.rows,
+            micro_batch=self.config.micro_batch,
+            change=partial(self._with_noise, batch=batch),
+            chance=partial(self.chance.of, "dropout", *self._place()),
+            scale=self.scaler.scale,
+        )
+        skipped = self._update()
+        self.losses.append(loss)
         self.skipped.append(skipped)
         self.progress = Progress(self.progress.epoch, self.progress.step + 1)
+
+    def _place(self) -> tuple[int, int, int]:
+        """What the random numbers of a step follow from."""
+        return self.config.seed, self.number, self.progress.step
+
+    def _with_noise(self, embeddings: Embeddings, batch: Batch) -> Embeddings:
+        """Embeddings with the configured noise; a sample's follows from its place in the batch."""
+        found = dict(embeddings)
+        for name, amount in self.config.noise.items():
+            if name in found and amount:
+                seed = seed_of("noise", *self._place(), name)
+                noise = unit_noise(batch.size, self.model.dim, seed, self.device)
+                found[name] = add_noise(found[name], noise[batch.rows[name]], amount)
+        return found
 
     def _update(self) -> Tensor:
         """Take the step that the gradients ask for; true if fp16 could not hold them."""
         skipped = torch.zeros((), dtype=torch.bool)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        if not gradients:
+            return skipped
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
-            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             skipped = ~torch.isfinite(torch.nn.utils.get_total_norm(gradients))
         if self.config.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
