@@ -204,6 +204,11 @@ class TrainingConfig(Section):
     precision: Precision = Field(
         "fp32", description="what towers compute in; weights and the loss are always fp32"
     )
+    compile: bool = Field(
+        False,
+        description="torch.compile the towers: takes a compiler and minutes at the start, and on a "
+        "CPU models then step one after the other; for large towers and long trainings",
+    )
     seed: int = Field(0, ge=0)
     augment: bool = Field(True, description="train on random views; false = on clean samples")
     noise: dict[str, Annotated[float, Field(ge=0)]] = Field(
@@ -243,12 +248,27 @@ class TrainResources(Section):
     gpus: float = Field(0, ge=0, description="GPUs of a bank")
     cpus: int | Literal["auto"] = Field("auto", description="cores of a bank; auto = what is there")
     models_per_bank: int | Literal["auto"] = "auto"
+    workers_per_bank: int = Field(
+        1,
+        ge=1,
+        description="processes (ranks) that share each batch of a bank, each with its part of the "
+        "GPUs; same results but for batch norm, whose statistics are each rank's own",
+    )
     concurrent_banks: int | Literal["auto"] = "auto"
     decode: Literal["auto", "worker", "ray"] = Field(
         "auto",
         description="where samples are decoded: in the bank's own process, or by Ray Data on the "
         "cluster; auto = in its own process what is small",
     )
+
+    @model_validator(mode="after")
+    def _gpu_each(self) -> TrainResources:
+        if 0 < self.gpus < self.workers_per_bank > 1:
+            raise ValueError(
+                f"gpus = {self.gpus:g} for {self.workers_per_bank} workers_per_bank: each needs a "
+                "GPU of its own"
+            )
+        return self
 
 
 class ScoreResources(Section):

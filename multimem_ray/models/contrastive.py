@@ -187,3 +187,14 @@ def channels_last(model: ContrastiveModel) -> ContrastiveModel:
         if tensor.ndim in layouts:
             tensor.data = tensor.data.contiguous(memory_format=layouts[tensor.ndim])
     return model
+
+
+def compiled(model: ContrastiveModel, backend: str = "inductor") -> ContrastiveModel:
+    """The model with towers that ``torch.compile`` compiles when they are first called.
+
+    In place, so that names of weights stay as they are. Towers of one architecture share what was
+    compiled; a batch of another size compiles once more, for any size.
+    """
+    for tower in model.towers.values():
+        tower.compile(backend=backend)
+    return model

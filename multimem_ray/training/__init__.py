@@ -2,6 +2,8 @@
 
 order     which shard, then which sample, comes when: the same for every bank
 source    shards to decoded samples on Ray Data, membership decided before decoding
+part      which samples a rank decodes, where several train a bank
+split     what the ranks tell each other of what they decoded
 cache     decoded shards on the node's disk, so that later epochs don't decode
 stream    epochs of training samples, out of source and cache
 optimizer learning rates, AdamW and SGD

@@ -18,11 +18,12 @@ from typing import Any
 import torch
 
 from multimem_ray.design.hashing import seed_of
-from multimem_ray.models.contrastive import build_model, channels_last
+from multimem_ray.models.contrastive import build_model, channels_last, compiled
+from multimem_ray.models.gather import world_size
 from multimem_ray.models.precision import require_precision
 from multimem_ray.run import Run
 from multimem_ray.training.optimizer import build_optimizer
-from multimem_ray.training.reference import ReferenceModel, Views
+from multimem_ray.training.reference import ReferenceModel, Slice, Views
 
 
 class Bank:
@@ -44,7 +45,10 @@ class Bank:
         self._lock = Lock()
         numbers = {model_id: i for i, model_id in enumerate(run.design.model_ids())}
         self.models = [self._load(model_id, numbers[model_id], device) for model_id in model_ids]
-        self._pool = ThreadPoolExecutor(threads) if device.type == "cpu" else None
+        # torch.compile does not bear several threads: it took the process down. And ranks must meet
+        # in the same order, which threads don't keep.
+        alone = device.type != "cpu" or self.config.compile or world_size() > 1
+        self._pool = None if alone else ThreadPoolExecutor(threads)
 
     def _load(self, model_id: str, number: int, device: torch.device) -> ReferenceModel:
         seed = seed_of(self.config.seed, "init", number) % (1 << 63)
@@ -56,6 +60,8 @@ class Bank:
         # Tensor cores want it too; in fp32, GPUs gain little.
         if device.type == "cpu" or model.precision != "fp32":
             model = channels_last(model)
+        if self.config.compile:
+            model = compiled(model)
         optimizer = build_optimizer(model, self.config)
         reference = ReferenceModel(
             model_id, number, model, optimizer, run.model_folder(model_id), self.config, self._lock
@@ -69,13 +75,14 @@ class Bank:
         return min(model.progress.epoch for model in self.models)
 
     def train_epoch(
-        self, number: int, samples: Iterable[tuple[Views, Sequence[bool], float]]
+        self, number: int, samples: Iterable[tuple[Views | None, Sequence[bool], float]]
     ) -> dict[str, dict[str, Any]]:
         """Train every model that has not done this epoch yet.
 
         Args:
             number: The epoch.
-            samples: (views, membership in each model of the run, share of the epoch done).
+            samples: (views, membership in each model of the run, share of the epoch done); without
+                views where another rank has them.
 
         Returns:
             Model id → history line.
@@ -106,12 +113,16 @@ class Bank:
         model.seen += len(views)
         model.settle()
         if self._pool is None:
-            model.step(self.run.decoder.collate(views), progress)
+            self._collated_step(model, views, progress)
         else:
             model.pending = self._pool.submit(self._collated_step, model, views, progress)
 
-    def _collated_step(self, model: ReferenceModel, views: list[Views], progress: float) -> None:
-        model.step(self.run.decoder.collate(views), progress)
+    def _collated_step(
+        self, model: ReferenceModel, views: Sequence[Views | None], progress: float
+    ) -> None:
+        here = [(place, view) for place, view in enumerate(views) if view is not None]
+        batch = self.run.decoder.collate([view for _, view in here])
+        model.step(batch, progress, Slice([place for place, _ in here], len(views)))
 
     def checkpoint(self) -> None:
         """Write the place of every model, so that another process can go on from here."""

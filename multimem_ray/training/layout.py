@@ -15,7 +15,7 @@ class Layout:
     Args:
         per_bank: Models in a bank.
         at_once: Banks that run at the same time.
-        threads: Models of a bank that step at the same time on a CPU.
+        threads: Models of a bank that step at the same time on a CPU, or ranks that share a step.
         cores: Cores of a bank.
     """
 
@@ -43,4 +43,5 @@ def pack(wanted: TrainResources, models: int, cpus: int, gpus: int) -> Layout:
         at_once = max(1, min(int(gpus / wanted.gpus), models))
     per_bank = -(-models // at_once) if wanted.models_per_bank == "auto" else wanted.models_per_bank
     cores = max(1, cpus // at_once) if wanted.cpus == "auto" else wanted.cpus
-    return Layout(per_bank, at_once, min(cores, per_bank), cores)
+    workers = wanted.workers_per_bank
+    return Layout(per_bank, at_once, min(cores, per_bank if workers == 1 else workers), cores)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,6 +21,7 @@ from multimem_ray.modalities.batch import Batch
 from multimem_ray.models.chance import Chance, draws
 from multimem_ray.models.checkpoint import ModelFolder, Progress
 from multimem_ray.models.contrastive import ContrastiveModel
+from multimem_ray.models.gather import average_gradients, rank
 from multimem_ray.models.noise import add_noise, unit_noise
 from multimem_ray.training.gradients import Embeddings, backward
 from multimem_ray.training.optimizer import learning_rate
@@ -30,6 +31,19 @@ Views = Mapping[str, Array]
 # Thirty halvings of the loss scale below where it starts: gradients that are still not finite
 # are not too large for fp16, they are no numbers.
 _LEAST_LOSS_SCALE = 2.0**-14
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What one rank has of a batch.
+
+    Args:
+        places: Positions of its samples in the whole batch, ascending.
+        size: Number of samples in the whole batch.
+    """
+
+    places: Sequence[int]
+    size: int
 
 
 @dataclass
@@ -44,7 +58,7 @@ class ReferenceModel:
     config: TrainingConfig
     lock: Lock
     progress: Progress = field(default_factory=lambda: Progress(0, 0))
-    waiting: list[Views] = field(default_factory=list)
+    waiting: list[Views | None] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
     skipped: list[Tensor] = field(default_factory=list)
     seen: int = 0
@@ -56,12 +70,13 @@ class ReferenceModel:
         self.scaler = GradScaler(self.device.type, enabled=self.config.precision == "fp16")
         self.chance = Chance(draws(self.model), self.device, self.lock)
 
-    def step(self, batch: Batch, progress: float) -> None:
+    def step(self, batch: Batch, progress: float, slice_: Slice | None = None) -> None:
         """One optimizer step.
 
         Args:
-            batch: What the model trains on.
+            batch: What the model trains on; on several ranks, what this one has of it.
             progress: Share of the whole training that is done, 0 to 1.
+            slice_: Where that lies in the whole batch; default: it is the whole batch.
         """
         rate = learning_rate(self.config, self.progress.step, progress)
         for group in self.optimizer.param_groups:
@@ -73,10 +88,11 @@ class ReferenceModel:
             self.model.prepare(batch.values),
             batch.rows,
             micro_batch=self.config.micro_batch,
-            change=partial(self._with_noise, batch=batch),
-            chance=partial(self.chance.of, "dropout", *self._place()),
+            change=partial(self._with_noise, batch=batch, slice_=slice_),
+            chance=partial(self.chance.of, "dropout", rank(), *self._place()),
             scale=self.scaler.scale,
         )
+        average_gradients(self.model.parameters())
         skipped = self._update()
         self.losses.append(loss)
         self.skipped.append(skipped)
@@ -86,14 +102,18 @@ class ReferenceModel:
         """What the random numbers of a step follow from."""
         return self.config.seed, self.number, self.progress.step
 
-    def _with_noise(self, embeddings: Embeddings, batch: Batch) -> Embeddings:
+    def _with_noise(self, embeddings: Embeddings, batch: Batch, slice_: Slice | None) -> Embeddings:
         """Embeddings with the configured noise; a sample's follows from its place in the batch."""
         found = dict(embeddings)
+        size = batch.size if slice_ is None else slice_.size
         for name, amount in self.config.noise.items():
             if name in found and amount:
                 seed = seed_of("noise", *self._place(), name)
-                noise = unit_noise(batch.size, self.model.dim, seed, self.device)
-                found[name] = add_noise(found[name], noise[batch.rows[name]], amount)
+                noise = unit_noise(size, self.model.dim, seed, self.device)
+                rows = batch.rows[name]
+                if slice_ is not None:
+                    rows = torch.tensor(slice_.places, device=self.device)[rows]
+                found[name] = add_noise(found[name], noise[rows], amount)
         return found
 
     def _update(self) -> Tensor:

@@ -13,7 +13,7 @@ import logging
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from multimem_ray.board import Board
@@ -83,19 +84,24 @@ def layout(run: Run, models: int) -> Layout:
 def _fit(
     run: Run, shards: ray.ObjectRef[Any], model_ids: list[str], packing: Layout, board: Board
 ) -> None:
-    task = BankTask(run, model_ids, packing.threads, packing.cores, board)
-    gpus = run.config.resources.train.gpus
+    wanted = run.config.resources.train
+    workers = wanted.workers_per_bank
+    decoders = max(1, packing.cores // workers)
+    task = BankTask(run, model_ids, packing.threads, decoders, board)
+    # One worker has nobody to talk to, and the backend of torch costs its start some seconds.
+    backend = TorchConfig("cpu:gloo,cuda:nccl" if wanted.gpus else "gloo") if workers > 1 else None
+    gpu = {"GPU": wanted.gpus / workers} if wanted.gpus else {}
     with _own_folder() as folder:
         # Bound to the function, the task goes to the worker alone: the controller, which would
-        # have to load all of torch to understand it, never sees it. Nor does it need the backend
-        # of a TorchTrainer, whose process group is for more workers than one.
+        # have to load all of torch to understand it, never sees it.
         DataParallelTrainer(
             partial(train_bank, task, shards),
+            backend_config=backend,
             scaling_config=ScalingConfig(
-                num_workers=1,
-                use_gpu=gpus > 0,
+                num_workers=workers,
+                use_gpu=wanted.gpus > 0,
                 # A sliver of a core: the decode tasks that feed the bank must always find one.
-                resources_per_worker={"CPU": 0.01, **({"GPU": gpus} if gpus else {})},
+                resources_per_worker={"CPU": 0.01, **gpu},
             ),
             run_config=RunConfig(
                 # Ray Train would resume any run of this name, whatever its configuration; the
@@ -130,11 +136,17 @@ def _root(error: BaseException) -> BaseException:
     """The error of the worker, below the wrappings of Ray and Ray Train."""
     while True:
         inner: Any = getattr(error, "worker_failures", None)
-        inner = next(iter(inner.values()), None) if inner else getattr(error, "cause", None)
+        inner = _first_cause(inner) if inner else getattr(error, "cause", None)
         inner = inner or error.__cause__
         if not isinstance(inner, BaseException) or inner is error:
             return error
         error = inner
+
+
+def _first_cause(failures: Mapping[int, BaseException]) -> BaseException:
+    """Of the failures of several ranks, ours rather than what the others lost by it."""
+    ours = (e for e in failures.values() if isinstance(_root(e), MultiMemError))
+    return next(ours, next(iter(failures.values())))
 
 
 def _drop_cache(run: Run) -> None:

@@ -15,6 +15,7 @@ import torch
 from multimem_ray.board import Board
 from multimem_ray.errors import TrainingError
 from multimem_ray.modalities.base import Array
+from multimem_ray.models.gather import rank
 from multimem_ray.monitor import Monitor, gpu_memory
 from multimem_ray.prefetch import ahead
 from multimem_ray.run import Run
@@ -45,7 +46,7 @@ class BankTask:
 
 
 def train_bank(task: BankTask, reference: ray.ObjectRef[Any]) -> None:
-    """Train loop of a Ray Train worker.
+    """Train loop of a Ray Train worker; of several workers, each is a rank of the same training.
 
     Args:
         task: What to do.
@@ -56,19 +57,23 @@ def train_bank(task: BankTask, reference: ray.ObjectRef[Any]) -> None:
     """
     shards: Sequence[FileInfo] = ray.get(reference)
     run, training = task.run, task.run.config.training
+    first = rank() == 0
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         torch.set_num_threads(1)
     cache = DecodedCache(cache_folder(run), int(training.cache_gb * 1e9))
     stream = TrainingStream(run, shards, cache, task.decoders)
     bank = Bank(run, task.model_ids, device, task.threads)
-    retrieval, monitor = HeldOutRetrieval(run, shards), Monitor(run.output)
-    history = History(bank)
+    # All ranks know the same weights and losses; the first one measures and writes.
+    retrieval = HeldOutRetrieval(run, shards) if first else None
+    history, monitor = History(bank), Monitor(run.output)
     for epoch in range(bank.next_epoch, training.epochs):
         prepared = monitor.timed("decode", _prepared(run, stream, epoch))
         with monitor.timing("train"):
             lines = bank.train_epoch(epoch, ahead(prepared, 256))
         _require_samples(lines)
+        if retrieval is None:
+            continue
         if retrieval.is_due(epoch):
             for model in bank.models:
                 if model.id in lines:
@@ -78,8 +83,9 @@ def train_bank(task: BankTask, reference: ray.ObjectRef[Any]) -> None:
         task.board.advance("train", len(lines), loss=_mean([x["loss"] for x in lines.values()]))
         if epoch + 1 < training.epochs and history.age_s >= training.checkpoint_every_s:
             history.checkpoint()
-    history.write()
-    bank.finish()
+    if first:
+        history.write()
+        bank.finish()
     ray.train.report({"models": list(task.model_ids)})
 
 
@@ -147,12 +153,15 @@ def cache_folder(run: Run) -> Path:
 
 def _prepared(
     run: Run, stream: TrainingStream, epoch: int
-) -> Iterator[tuple[dict[str, Array], Sequence[bool], float]]:
-    """Views of the epoch's samples with their membership."""
+) -> Iterator[tuple[dict[str, Array] | None, Sequence[bool], float]]:
+    """Views of the epoch's samples, where this rank has them, with their membership."""
     training = run.config.training
     known: dict[str, Sequence[bool]] = {}
     for sample, share in stream.epoch(epoch):
-        if training.augment:
+        views: dict[str, Array] | None = None
+        if not sample.arrays:
+            pass  # another rank has it
+        elif training.augment:
             views = run.decoder.views(sample.key, sample.arrays, training.seed, epoch, "train")
         else:
             views = run.decoder.clean(sample.arrays)
