@@ -219,6 +219,11 @@ class TrainingConfig(Section):
     held_out_samples: int = Field(
         128, ge=0, description="held-out samples whose retrieval history.jsonl tells; 0 = none"
     )
+    trackers: list[str] = Field(
+        default_factory=list,
+        description="where history.jsonl is shown as well: tensorboard, mlflow, wandb (extras of "
+        "these names), or your own as package.module:function",
+    )
     shuffle_buffer: int = Field(4096, ge=1, description="samples shuffled together in memory")
     cache_gb: float = Field(
         20.0, ge=0, description="most of a node's disk for decoded shards; 0 = decode every epoch"
@@ -396,7 +401,7 @@ class Config(Section):
         # Which shards there are is told by what was found, not by how the list was written.
         del kept["data"]["shards"], kept["held_out"]["shards"]
         del kept["scoring"]["batch_size"], kept["scoring"]["partitions"], kept["data"]["planted"]
-        for name in ("checkpoint_every_s", "cache_gb", "held_out_samples"):
+        for name in ("checkpoint_every_s", "cache_gb", "held_out_samples", "trackers"):
             del kept["training"][name]
         return kept
 

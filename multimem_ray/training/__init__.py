@@ -11,6 +11,7 @@ gradients of a contrastive loss, of a whole batch or in micro-batches
 reference one model: its steps, its losses, its checkpoint
 bank      several models, each stepping on its own members
 held_out  retrieval among held-out samples, while training goes on
+trackers  TensorBoard, MLflow, W&B
 worker    what runs inside a Ray Train worker
 layout    how many models make a bank, and how many banks run at once
 trainer   packs models into banks, runs them, skips what is done

@@ -31,6 +31,7 @@ from multimem_ray.ray_session import cluster_cpus, cluster_gpus
 from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo
 from multimem_ray.training.layout import Layout, pack
+from multimem_ray.training.trackers import require_trackers
 from multimem_ray.training.worker import BankTask, cache_folder, train_bank
 
 logger = logging.getLogger(__name__)
@@ -43,11 +44,13 @@ def train(run: Run, shards: Sequence[FileInfo], progress: Progress) -> list[str]
         The ids of the models that were trained now.
 
     Raises:
+        ConfigError: A tracker is not there.
         TrainingError: A bank failed; names its models and the cause. What was finished stays.
     """
     todo = [m for m in run.design.model_ids() if not run.is_trained(m)]
     if not todo:
         return []
+    require_trackers(run.config.training.trackers)
     trained_on = [shard for shard in shards if run.trains_on(shard.url)]
     packing = layout(run, len(todo))
     packed = packing.banks(todo)
