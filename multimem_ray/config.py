@@ -252,7 +252,9 @@ class TrainResources(Section):
 
     gpus: float = Field(0, ge=0, description="GPUs of a bank")
     cpus: int | Literal["auto"] = Field("auto", description="cores of a bank; auto = what is there")
-    models_per_bank: int | Literal["auto"] = "auto"
+    models_per_bank: int | Literal["auto"] = Field(
+        "auto", description="auto = all, or as many as the memory of a GPU has room for"
+    )
     workers_per_bank: int = Field(
         1,
         ge=1,
@@ -342,6 +344,9 @@ class PlanConfig(Section):
 
     cpus: int | None = Field(None, ge=1, description="cores in all; default those of this machine")
     gpus: int | None = Field(None, ge=0, description="GPUs in all; default those of this machine")
+    gpu_gb: float | None = Field(
+        None, gt=0, description="memory of one GPU, GB; default that of this machine's"
+    )
     prices: PricesConfig = PricesConfig()
     currency: str = "USD"
 

@@ -13,6 +13,7 @@ bank      several models, each stepping on its own members
 held_out  retrieval among held-out samples, while training goes on
 trackers  TensorBoard, MLflow, W&B
 worker    what runs inside a Ray Train worker
+memory    what a model needs in training
 layout    how many models make a bank, and how many banks run at once
 trainer   packs models into banks, runs them, skips what is done
 """

@@ -25,12 +25,14 @@ from ray.train.torch import TorchConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from multimem_ray.board import Board
+from multimem_ray.config import TrainResources
 from multimem_ray.errors import MultiMemError, TrainingError
 from multimem_ray.progress import Progress, finished_with_progress
 from multimem_ray.ray_session import cluster_cpus, cluster_gpus
 from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo
 from multimem_ray.training.layout import Layout, pack
+from multimem_ray.training.memory import model_memory, too_large
 from multimem_ray.training.trackers import require_trackers
 from multimem_ray.training.worker import BankTask, cache_folder, train_bank
 
@@ -81,7 +83,27 @@ def train(run: Run, shards: Sequence[FileInfo], progress: Progress) -> list[str]
 
 def layout(run: Run, models: int) -> Layout:
     """How models are packed on the cluster that is there now."""
-    return pack(run.config.resources.train, models, cluster_cpus(), cluster_gpus())
+    wanted, gpus = run.config.resources.train, cluster_gpus()
+    fit = None
+    if wanted.gpus and gpus and wanted.models_per_bank == "auto":
+        memory, device = model_memory(run), _gpu_bytes(wanted)
+        fit = memory.fit(device, wanted.workers_per_bank)
+        if not fit:
+            logger.warning(too_large(memory, device, wanted.workers_per_bank))
+    return pack(wanted, models, cluster_cpus(), gpus, fit)
+
+
+def _gpu_bytes(wanted: TrainResources) -> float:
+    """Memory of a GPU of the cluster, or of the part of one that a worker gets."""
+    part = min(1.0, wanted.gpus / wanted.workers_per_bank)
+    ask = ray.remote(num_cpus=0, num_gpus=part, max_retries=2)(_total_memory)
+    return part * float(ray.get(ask.remote()))
+
+
+def _total_memory() -> int:
+    import torch
+
+    return int(torch.cuda.get_device_properties(0).total_memory)
 
 
 def _fit(
