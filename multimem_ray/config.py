@@ -29,6 +29,7 @@ class Section(BaseModel):
 
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class StorageConfig(Section):
@@ -182,6 +183,12 @@ class TrainingConfig(Section):
 
     epochs: int = Field(120, ge=1)
     batch_size: int = Field(128, ge=2, description="samples per step of each model")
+    micro_batch: int | None = Field(
+        None,
+        ge=1,
+        description="samples that a tower embeds at once, where a batch needs too much memory; the "
+        "loss is still that of the whole batch; default all",
+    )
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd is with Nesterov momentum")
     lr: float = Field(1.0e-3, gt=0)
     momentum: float = Field(0.9, gt=0, lt=1, description="sgd: Nesterov momentum")
@@ -194,10 +201,28 @@ class TrainingConfig(Section):
     warmup_steps: int = Field(20, ge=0)
     weight_decay: float = Field(0.01, ge=0)
     clip_norm: float | None = Field(1.0, gt=0)
+    precision: Precision = Field(
+        "fp32", description="what towers compute in; weights and the loss are always fp32"
+    )
+    compile: bool = Field(
+        False,
+        description="torch.compile the towers: takes a compiler and minutes at the start, and on a "
+        "CPU models then step one after the other; for large towers and long trainings",
+    )
     seed: int = Field(0, ge=0)
     augment: bool = Field(True, description="train on random views; false = on clean samples")
+    noise: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description="modality: Gaussian noise on its embeddings in training; expected norm of the "
+        "noise, where an embedding has norm 1",
+    )
     held_out_samples: int = Field(
         128, ge=0, description="held-out samples whose retrieval history.jsonl tells; 0 = none"
+    )
+    trackers: list[str] = Field(
+        default_factory=list,
+        description="where history.jsonl is shown as well: tensorboard, mlflow, wandb (extras of "
+        "these names), or your own as package.module:function",
     )
     shuffle_buffer: int = Field(4096, ge=1, description="samples shuffled together in memory")
     cache_gb: float = Field(
@@ -213,6 +238,9 @@ class ScoringConfig(Section):
 
     views: int = Field(4, ge=1, description="seeded views per sample the expectation runs over")
     seed: int = Field(0, ge=0, description="seed of the views")
+    precision: Precision = Field(
+        "fp32", description="what towers compute in; scores are computed in fp32 all the same"
+    )
     batch_size: int = Field(128, ge=1, description="samples embedded at once; changes no score")
     partitions: int = Field(
         16, ge=1, description="hive partitions of scores/, by hash of the shard"
@@ -224,13 +252,30 @@ class TrainResources(Section):
 
     gpus: float = Field(0, ge=0, description="GPUs of a bank")
     cpus: int | Literal["auto"] = Field("auto", description="cores of a bank; auto = what is there")
-    models_per_bank: int | Literal["auto"] = "auto"
+    models_per_bank: int | Literal["auto"] = Field(
+        "auto", description="auto = all, or as many as the memory of a GPU has room for"
+    )
+    workers_per_bank: int = Field(
+        1,
+        ge=1,
+        description="processes (ranks) that share each batch of a bank, each with its part of the "
+        "GPUs; same results but for batch norm, whose statistics are each rank's own",
+    )
     concurrent_banks: int | Literal["auto"] = "auto"
     decode: Literal["auto", "worker", "ray"] = Field(
         "auto",
         description="where samples are decoded: in the bank's own process, or by Ray Data on the "
         "cluster; auto = in its own process what is small",
     )
+
+    @model_validator(mode="after")
+    def _gpu_each(self) -> TrainResources:
+        if 0 < self.gpus < self.workers_per_bank > 1:
+            raise ValueError(
+                f"gpus = {self.gpus:g} for {self.workers_per_bank} workers_per_bank: each needs a "
+                "GPU of its own"
+            )
+        return self
 
 
 class ScoreResources(Section):
@@ -299,6 +344,9 @@ class PlanConfig(Section):
 
     cpus: int | None = Field(None, ge=1, description="cores in all; default those of this machine")
     gpus: int | None = Field(None, ge=0, description="GPUs in all; default those of this machine")
+    gpu_gb: float | None = Field(
+        None, gt=0, description="memory of one GPU, GB; default that of this machine's"
+    )
     prices: PricesConfig = PricesConfig()
     currency: str = "USD"
 
@@ -358,7 +406,7 @@ class Config(Section):
         # Which shards there are is told by what was found, not by how the list was written.
         del kept["data"]["shards"], kept["held_out"]["shards"]
         del kept["scoring"]["batch_size"], kept["scoring"]["partitions"], kept["data"]["planted"]
-        for name in ("checkpoint_every_s", "cache_gb", "held_out_samples"):
+        for name in ("checkpoint_every_s", "cache_gb", "held_out_samples", "trackers"):
             del kept["training"][name]
         return kept
 

@@ -251,6 +251,11 @@ def inspect(config: Config) -> tuple[Run, Shards]:
         raise ConfigError(
             f"modalities.{min(unknown)}: no such modality; known: {', '.join(registry.names())}"
         )
+    silent = sorted(set(config.training.noise) - set(fields))
+    if silent:
+        raise ConfigError(
+            f"training.noise.{silent[0]}: no modality of this run; it has {', '.join(fields)}"
+        )
     _ = run.decoder, run.design  # settings are checked before anything is started
     return run, shards
 

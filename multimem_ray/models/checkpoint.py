@@ -31,10 +31,17 @@ _WEIGHT, _OPTIMIZER = "weight.", "optimizer."
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the training of a model stands: epochs done and optimizer steps taken."""
+    """Where the training of a model stands.
+
+    Args:
+        epoch: Epochs done.
+        step: Optimizer steps taken.
+        loss_scale: fp16: factor of the loss, and steps since it last changed.
+    """
 
     epoch: int
     step: int
+    loss_scale: tuple[float, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,7 @@ class ModelFolder:
             "epoch": str(progress.epoch),
             "step": str(progress.step),
             "fingerprint": self.fingerprint,
+            "loss_scale": json.dumps(progress.loss_scale),
         }
         data = save(tensors, metadata=metadata)
         self.storage.write_atomic(self.path("checkpoint.safetensors"), data)
@@ -132,7 +140,10 @@ class ModelFolder:
                 state.setdefault(int(index), {})[field] = value
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         _match_strides(optimizer)
-        return Progress(int(metadata["epoch"]), int(metadata["step"]))
+        scale = json.loads(metadata.get("loss_scale", "null"))
+        return Progress(
+            int(metadata["epoch"]), int(metadata["step"]), None if scale is None else tuple(scale)
+        )
 
     def append_history(self, lines: list[dict[str, Any]]) -> None:
         """Add epochs to ``history.jsonl``; an epoch that is there already is replaced."""

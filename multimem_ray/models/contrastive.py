@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from multimem_ray.config import ModelConfig, nearest
+from multimem_ray.config import ModelConfig, Precision, nearest
 from multimem_ray.errors import ConfigError
 from multimem_ray.modalities.base import Modality
 from multimem_ray.models.adapters import Adapted, adapter
 from multimem_ray.models.checkpoint import load_weights, read_weights
+from multimem_ray.models.gather import world_size
 from multimem_ray.models.loss import contrastive_loss, pairs_of
+from multimem_ray.models.precision import autocast
 from multimem_ray.models.towers import Tower, build_tower
 from multimem_ray.storage import Storage
 
@@ -25,7 +27,8 @@ class ContrastiveModel(nn.Module):
     """Embeds each modality present into one space.
 
     ``prepare`` (no parameters, equal for all models of a bank) and ``embed`` are apart so that a
-    bank of models prepares a batch once.
+    bank of models prepares a batch once. ``precision`` is what the towers compute in; whatever
+    it is, embeddings are normalised and compared in float32.
 
     Args:
         config: The section ``model``.
@@ -42,6 +45,7 @@ class ContrastiveModel(nn.Module):
         self.log_scale_max = math.log(config.logit_scale_max)
         scale = math.log(config.logit_scale) if adapted.log_scale is None else adapted.log_scale
         self.log_scales = nn.Parameter(torch.full((len(self.pairs),), scale))
+        self.precision: Precision = "fp32"
 
     def train(self, mode: bool = True) -> ContrastiveModel:
         """Training mode, but not for what is frozen: its running statistics must not move."""
@@ -57,23 +61,41 @@ class ContrastiveModel(nn.Module):
         """The tower of a modality."""
         return cast("Tower", self.towers[name])
 
+    def is_trained(self, name: str) -> bool:
+        """Whether the tower of a modality has, or shares, parameters that are not frozen."""
+        modules = [self.towers[name], *([] if self.shared is None else [self.shared])]
+        return any(p.requires_grad for module in modules for p in module.parameters())
+
     @torch.no_grad()
     def prepare(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Raw arrays, modality → (N_m, *shape), to features; nothing here has parameters."""
         return {name: self.tower(name).prepare(raw) for name, raw in values.items()}
 
     def embed(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Features to L2-normalised embeddings, modality → (N_m, dim)."""
-        return {
-            name: functional.normalize(self.towers[name](feature).float(), dim=-1)
-            for name, feature in features.items()
-        }
+        """Features to L2-normalised embeddings, modality → (N_m, dim) float32."""
+        return {name: self.embed_one(name, feature) for name, feature in features.items()}
+
+    def embed_one(self, name: str, features: Tensor) -> Tensor:
+        """Features of one modality to L2-normalised embeddings (N_m, dim), at least float32."""
+        with autocast(features.device, self.precision):
+            embedded = self.towers[name](features)
+        wide = torch.promote_types(embedded.dtype, torch.float32)
+        return functional.normalize(embedded.to(wide), dim=-1)
 
     def loss(self, features: Mapping[str, Tensor], rows: Mapping[str, Tensor]) -> Tensor:
         """Contrastive loss of a batch; see :func:`multimem_ray.models.loss.contrastive_loss`."""
+        return self.loss_of(self.embed(features), rows)
+
+    def loss_of(self, embeddings: Mapping[str, Tensor], rows: Mapping[str, Tensor]) -> Tensor:
+        """The same of embeddings that are there already."""
         scales = self.log_scales.clamp(0.0, self.log_scale_max).exp()
         by_pair = dict(zip(self.pairs, scales.unbind(), strict=True))
-        return contrastive_loss(self.embed(features), rows, by_pair)
+        if world_size() > 1:
+            # A rank without a modality, or without any sample, gathers with the others as well.
+            none, nowhere = scales.new_zeros(0, self.dim), scales.new_zeros(0, dtype=torch.long)
+            embeddings = {name: embeddings.get(name, none) for name in self.modalities}
+            rows = {name: rows.get(name, nowhere) for name in self.modalities}
+        return contrastive_loss(embeddings, rows, by_pair)
 
 
 def build_model(
@@ -164,4 +186,15 @@ def channels_last(model: ContrastiveModel) -> ContrastiveModel:
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.ndim in layouts:
             tensor.data = tensor.data.contiguous(memory_format=layouts[tensor.ndim])
+    return model
+
+
+def compiled(model: ContrastiveModel, backend: str = "inductor") -> ContrastiveModel:
+    """The model with towers that ``torch.compile`` compiles when they are first called.
+
+    In place, so that names of weights stay as they are. Towers of one architecture share what was
+    compiled; a batch of another size compiles once more, for any size.
+    """
+    for tower in model.towers.values():
+        tower.compile(backend=backend)
     return model

@@ -8,10 +8,13 @@ with that batch.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
+
+_BUCKET = 1 << 25
 
 
 def world_size() -> int:
@@ -19,6 +22,11 @@ def world_size() -> int:
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_world_size()
     return 1
+
+
+def rank() -> int:
+    """Which of the ranks this is; 0 without distributed training."""
+    return distributed.get_rank() if world_size() > 1 else 0
 
 
 def gather_rows(*matched: Tensor) -> tuple[Tensor, ...]:
@@ -63,3 +71,38 @@ class _Gather(torch.autograd.Function):
         rank = distributed.get_rank()
         start = sum(ctx.sizes[:rank])
         return total[start : start + ctx.sizes[rank]], None
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Gradients to their mean over the ranks; every rank must call it with the same parameters.
+
+    A rank to which a parameter meant nothing counts as zero; one that no rank has a gradient for
+    stays without.
+    """
+    trained = [p for p in parameters if p.requires_grad]
+    if world_size() == 1 or not trained:
+        return
+    has = torch.tensor([float(p.grad is not None) for p in trained], device=trained[0].device)
+    distributed.all_reduce(has)
+    wanted = [p for p, count in zip(trained, has.tolist(), strict=True) if count]
+    for bucket in _buckets(wanted):
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        distributed.all_reduce(flat)
+        flat.div_(world_size())
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for parameter, gradient, part in zip(bucket, gradients, parts, strict=True):
+            parameter.grad = gradient.copy_(part.view(gradient.shape))
+
+
+def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Parameters of one type that are sent together."""
+    bucket: list[nn.Parameter] = []
+    for parameter in parameters:
+        same = not bucket or parameter.dtype == bucket[0].dtype
+        if bucket and not (same and sum(p.numel() for p in bucket) < _BUCKET):
+            yield bucket
+            bucket = []
+        bucket.append(parameter)
+    if bucket:
+        yield bucket

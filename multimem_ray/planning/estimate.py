@@ -76,11 +76,12 @@ def _training(config: Config, work: Work, speed: Speed, cpus: int) -> tuple[floa
     views = epochs * work.trainable * speed.train_view
     steps = epochs * work.trainable * share * per_bank * speed.train_step
     cores = max(1.0, cpus / layout.at_once)
+    workers = config.resources.train.workers_per_bank
     if speed.gpu:
-        busy = max(views, steps, views / cores)
+        busy = max(views / workers, steps / workers, views / cores)
         core_s, gpu_s = decode + views, steps
     else:
-        busy = max(views, steps / layout.threads, (views + steps) / cores)
+        busy = max(views / workers, steps / layout.threads, (views + steps) / cores)
         core_s, gpu_s = decode + views + steps, 0.0
     bank_s = STARTS_OF_BANK * speed.start + decode / cores + busy
     rounds = -(-work.banks // layout.at_once)

@@ -16,6 +16,7 @@ from multimem_ray.planning.timings import save_plan
 from multimem_ray.planning.work import Work, survey
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, inspect
+from multimem_ray.training.memory import too_large
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Plan:
         """Everything, as plain JSON."""
         return {
             "work": asdict(self.work)
-            | {"model_bytes": self.work.model_bytes, "bank_bytes": self.work.bank_bytes},
+            | {"model_bytes": self.work.memory.bank(1), "bank_bytes": self.work.bank_bytes},
             "speed": None if self.speed is None else asdict(self.speed),
             "estimate": None if self.estimate is None else self.estimate.as_json(),
             "hints": list(self.hints),
@@ -63,7 +64,7 @@ def make_plan(config: Config, progress: Progress, *, probing: bool, save: bool =
     run, shards = inspect(config)
     cpus = config.plan.cpus or os.cpu_count() or 1
     gpus = torch.cuda.device_count() if config.plan.gpus is None else config.plan.gpus
-    work = survey(run, shards, cpus, gpus)
+    work = survey(run, shards, cpus, gpus, _gpu_bytes(config))
     if not probing:
         return Plan(run, work, None, None, _hints(config, work, None))
     progress.say("measuring a few samples")
@@ -74,6 +75,15 @@ def make_plan(config: Config, progress: Progress, *, probing: bool, save: bool =
     if save:
         progress.say(f"plan: {save_plan(run, made.as_json())}")
     return made
+
+
+def _gpu_bytes(config: Config) -> float | None:
+    """Memory of one GPU of the cluster: as configured, or of the one that is here."""
+    if config.plan.gpu_gb is not None:
+        return config.plan.gpu_gb * 1e9
+    if not torch.cuda.is_available():
+        return None
+    return float(torch.cuda.get_device_properties(0).total_memory)
 
 
 def _hints(config: Config, work: Work, speed: Speed | None) -> tuple[str, ...]:
@@ -88,6 +98,9 @@ def _hints(config: Config, work: Work, speed: Speed | None) -> tuple[str, ...]:
             f"only about {work.held_out_used} held-out samples: their means will be noisy; raise "
             "held_out.fraction"
         )
+    workers = config.resources.train.workers_per_bank
+    if work.gpu_bytes is not None and not work.memory.fit(work.gpu_bytes, workers):
+        found.append(too_large(work.memory, work.gpu_bytes, workers))
     least = min(work.shares) * work.trainable
     if least < config.training.batch_size:
         found.append(
@@ -112,7 +125,9 @@ def _work_lines(work: Work) -> Iterator[tuple[str, str]]:
     yield "parameters", f"{work.parameters:,} per model"
     yield (
         "memory of a bank",
-        f"{_bytes(work.bank_bytes)}: weights, gradients, optimizer; activations on top",
+        f"{_bytes(work.bank_bytes)}: {_bytes(work.memory.state)} of a model for weights, "
+        f"gradients and optimizer, {_bytes(work.memory.step)} for a step"
+        + (f"; a GPU has {_bytes(work.gpu_bytes)}" if work.gpu_bytes else ""),
     )
 
 

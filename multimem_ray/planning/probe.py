@@ -153,7 +153,7 @@ def _train_step(
     repeated = [views[i % len(views)] for i in range(size)]
 
     def step() -> None:
-        model.step(run.decoder.collate(repeated), run.config.training, 0.0)
+        model.step(run.decoder.collate(repeated), 0.0)
         model.losses.clear()
         _finish(device)
 
@@ -170,6 +170,7 @@ def _score(
     views = make_views(run, keys, decoded)
     views_s = _seconds(lambda: make_views(run, keys, decoded))
     model = Bank(run, run.design.model_ids()[:1], device, threads=1).models[0].model.eval()
+    model.precision = run.config.scoring.precision
     names = run.modalities
     mean = torch.zeros(len(names), run.config.model.dim)
 

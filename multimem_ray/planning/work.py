@@ -17,11 +17,10 @@ from multimem_ray.sample import Sample
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import FileInfo
 from multimem_ray.training.layout import Layout, pack
+from multimem_ray.training.memory import ModelMemory, model_memory
 
 SHARDS_LOOKED_AT, SAMPLES_LOOKED_AT = 4, 256
 _BLOCK = 512
-# Weight, gradient and two moments of AdamW, float32 each.
-_BYTES_PER_PARAMETER, _BYTES_PER_FROZEN = 16, 4
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,8 @@ class Work:
         layout: How the models are packed.
         banks: Number of banks.
         parameters: Of one model, of which ``trained`` are not frozen.
+        memory: What one model needs in training.
+        gpu_bytes: Memory of a GPU, or of a worker's part of one; None on CPUs or if not known.
     """
 
     shards: int
@@ -55,6 +56,8 @@ class Work:
     banks: int
     parameters: int
     trained: int
+    memory: ModelMemory
+    gpu_bytes: float | None = None
 
     @property
     def models(self) -> int:
@@ -62,19 +65,17 @@ class Work:
         return len(self.shares)
 
     @property
-    def model_bytes(self) -> int:
-        """Weights, gradients and optimizer state of one model in training."""
-        frozen = self.parameters - self.trained
-        return self.trained * _BYTES_PER_PARAMETER + frozen * _BYTES_PER_FROZEN
-
-    @property
     def bank_bytes(self) -> int:
-        """The same for a full bank; activations come on top."""
-        return self.model_bytes * min(self.layout.per_bank, self.models)
+        """Memory of a full bank's models in training, all workers together."""
+        at_once = 1 if self.gpu_bytes is not None else self.layout.threads
+        return self.memory.bank(min(self.layout.per_bank, self.models), at_once)
 
 
-def survey(run: Run, shards: Shards, cpus: int, gpus: int) -> Work:
+def survey(run: Run, shards: Shards, cpus: int, gpus: int, gpu_bytes: float | None = None) -> Work:
     """What the run has to do on a cluster of so many cores and GPUs.
+
+    Args:
+        gpu_bytes: Memory of one GPU, if it is known.
 
     Raises:
         ShardError: A shard that was looked at cannot be read.
@@ -92,7 +93,12 @@ def survey(run: Run, shards: Shards, cpus: int, gpus: int) -> Work:
     pool = [shard for shard in shards.scored if run.trains_on(shard.url)]
     share_of_bytes = sum(shard.size for shard in pool) / max(size, 1)
     shares = run.design.shares()
-    layout = pack(config.resources.train, len(shares), cpus, gpus)
+    wanted = config.resources.train
+    memory, fit = model_memory(run), None
+    if gpu_bytes is not None and wanted.gpus:
+        gpu_bytes *= min(1.0, wanted.gpus / wanted.workers_per_bank)
+        fit = memory.fit(gpu_bytes, wanted.workers_per_bank)
+    layout = pack(wanted, len(shares), cpus, gpus, fit)
     model = build_model(config.model, run.decoder.modalities, 0, storage=run.storage)
     return Work(
         shards=len(shards.scored),
@@ -108,6 +114,8 @@ def survey(run: Run, shards: Shards, cpus: int, gpus: int) -> Work:
         banks=len(layout.banks(run.design.model_ids())),
         parameters=sum(p.numel() for p in model.parameters()),
         trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        memory=memory,
+        gpu_bytes=gpu_bytes if wanted.gpus else None,
     )
 
 

@@ -21,6 +21,7 @@ from multimem_ray.modalities.batch import Batch
 from multimem_ray.models.adapters import adapter, is_adapter
 from multimem_ray.models.checkpoint import load_weights, read_weights
 from multimem_ray.models.contrastive import ContrastiveModel, build_model, channels_last
+from multimem_ray.models.precision import require_precision
 from multimem_ray.run import Run
 
 # On a CPU, features of this size stay in the cache while all models read them: 16 clips of 8
@@ -73,6 +74,7 @@ class ScoringBank:
         ids = run.design.model_ids()
         chosen = ids if models is None else [ids[number] for number in models]
         self.count = len(chosen)
+        require_precision(device, run.config.scoring.precision, "scoring.precision")
         self._of_others = {
             number: _on(_adapted(run, model_id), device)
             for number, model_id in enumerate(chosen)
@@ -202,7 +204,13 @@ def _others(run: Run, ids: Sequence[str]) -> Iterator[ContrastiveModel]:
 
 
 def _built(run: Run) -> ContrastiveModel:
-    model = build_model(run.config.model, run.decoder.modalities, seed=0, weights=False)
+    return _for_scoring(
+        run, build_model(run.config.model, run.decoder.modalities, seed=0, weights=False)
+    )
+
+
+def _for_scoring(run: Run, model: ContrastiveModel) -> ContrastiveModel:
+    model.precision = run.config.scoring.precision
     return model.requires_grad_(requires_grad=False).eval()
 
 
@@ -220,8 +228,7 @@ def _adapted(run: Run, model_id: str) -> ContrastiveModel:
         "dim": adapter(name).describe().dim,
     }
     config = run.config.model.model_copy(update=own)
-    model = build_model(config, run.decoder.modalities, seed=0)
-    return model.requires_grad_(requires_grad=False).eval()
+    return _for_scoring(run, build_model(config, run.decoder.modalities, seed=0))
 
 
 def _loaded(run: Run, model_id: str) -> ContrastiveModel:

@@ -15,7 +15,7 @@ class Layout:
     Args:
         per_bank: Models in a bank.
         at_once: Banks that run at the same time.
-        threads: Models of a bank that step at the same time on a CPU.
+        threads: Models of a bank that step at the same time on a CPU, or ranks that share a step.
         cores: Cores of a bank.
     """
 
@@ -30,17 +30,29 @@ class Layout:
         return [list(models[start : start + self.per_bank]) for start in starts]
 
 
-def pack(wanted: TrainResources, models: int, cpus: int, gpus: int) -> Layout:
+def pack(
+    wanted: TrainResources, models: int, cpus: int, gpus: int, fit: int | None = None
+) -> Layout:
     """Pack ``models`` models on a cluster of so many cores and GPUs.
 
     ``auto`` fills the GPUs with one bank each, or makes one bank where there are none: what is
-    read and decoded for one model serves all of its bank.
+    read and decoded for one model serves all of its bank. Where a GPU holds fewer models, more
+    banks of equal size take turns.
+
+    Args:
+        fit: Models whose training a GPU has the memory for, if that is known; at least one is
+            tried.
     """
     at_once = 1
     if wanted.concurrent_banks != "auto":
         at_once = wanted.concurrent_banks
     elif wanted.gpus:
         at_once = max(1, min(int(gpus / wanted.gpus), models))
-    per_bank = -(-models // at_once) if wanted.models_per_bank == "auto" else wanted.models_per_bank
+    if wanted.models_per_bank == "auto":
+        rounds = 1 if fit is None else -(-models // (at_once * max(1, fit)))
+        per_bank = -(-models // (at_once * max(1, rounds)))
+    else:
+        per_bank = wanted.models_per_bank
     cores = max(1, cpus // at_once) if wanted.cpus == "auto" else wanted.cpus
-    return Layout(per_bank, at_once, min(cores, per_bank), cores)
+    workers = wanted.workers_per_bank
+    return Layout(per_bank, at_once, min(cores, per_bank if workers == 1 else workers), cores)

@@ -21,18 +21,22 @@ class DecodedSample:
     Args:
         key: Its key; seeds its views.
         group: What decides its membership.
-        arrays: Modality → canonical array, of the modalities it has.
+        arrays: Modality → canonical array, of the modalities it has; empty if another rank
+            decodes it.
+        index: Its place in its shard.
     """
 
     key: str
     group: str
     arrays: Mapping[str, Array]
+    index: int = 0
 
 
 def schema(modalities: Sequence[str]) -> pa.Schema:
     """Columns of a table of decoded samples."""
     fields = [
         pa.field("shard", pa.int64()),
+        pa.field("index", pa.int64()),
         pa.field("key", pa.string()),
         pa.field("group", pa.string()),
     ]
@@ -49,6 +53,7 @@ def to_table(samples: Sequence[DecodedSample], modalities: Sequence[str], shard:
     """Pack samples of one shard, which is named by its number in the run."""
     columns: dict[str, list[object]] = {
         "shard": [shard] * len(samples),
+        "index": [sample.index for sample in samples],
         "key": [sample.key for sample in samples],
         "group": [sample.group for sample in samples],
     }
@@ -64,6 +69,7 @@ def from_table(table: pa.Table, modalities: Sequence[str]) -> Iterator[DecodedSa
     """Unpack samples; their arrays are read-only views into the table."""
     for batch in table.to_batches():
         keys, groups = batch["key"].to_pylist(), batch["group"].to_pylist()
+        indices = batch["index"].to_pylist()
         columns = [
             (
                 name,
@@ -79,4 +85,4 @@ def from_table(table: pa.Table, modalities: Sequence[str]) -> Iterator[DecodedSa
                 for name, data, dtypes, shapes in columns
                 if dtypes[row] is not None
             }
-            yield DecodedSample(keys[row], groups[row], arrays)
+            yield DecodedSample(keys[row], groups[row], arrays, indices[row])

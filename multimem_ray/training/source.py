@@ -19,18 +19,22 @@ from multimem_ray.run import Run
 from multimem_ray.sample import Sample
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import FileInfo
+from multimem_ray.training.part import Part
 from multimem_ray.training.records import DecodedSample, schema, to_table
 
 BLOCK_SAMPLES = 256
+WHOLE = Part()
 
 
-def decoded_tables(run: Run, shard: FileInfo, number: int) -> Iterator[pa.Table]:
+def decoded_tables(
+    run: Run, shard: FileInfo, number: int, part: Part = WHOLE
+) -> Iterator[pa.Table]:
     """Decoded training samples of a shard, in its order, 256 to a table.
 
     The last table may be empty, so that a shard without training samples still gives one.
     """
     pending: list[DecodedSample] = []
-    for sample in training_samples(run, shard):
+    for sample in training_samples(run, shard, part):
         pending.append(sample)
         if len(pending) == BLOCK_SAMPLES:
             yield to_table(pending, run.modalities, number)
@@ -38,8 +42,11 @@ def decoded_tables(run: Run, shard: FileInfo, number: int) -> Iterator[pa.Table]
     yield to_table(pending, run.modalities, number)
 
 
-def training_samples(run: Run, shard: FileInfo) -> Iterator[DecodedSample]:
-    """Samples of a shard that at least one model may train on, decoded."""
+def training_samples(run: Run, shard: FileInfo, part: Part = WHOLE) -> Iterator[DecodedSample]:
+    """Samples of a shard that at least one model may train on.
+
+    Those of this part are decoded, and left out where that fails; the others come without arrays.
+    """
     for item in read_shard(shard.url, run.storage):
         if not isinstance(item, Sample):
             continue
@@ -48,7 +55,8 @@ def training_samples(run: Run, shard: FileInfo) -> Iterator[DecodedSample]:
             if run.held_out_rule.is_held_out([group], shard.url)[0]:
                 continue
             if run.design.members([group]).any():
-                yield DecodedSample(item.key, group, run.decoder.decode(item))
+                arrays = run.decoder.decode(item) if part.has(item.index) else {}
+                yield DecodedSample(item.key, group, arrays, item.index)
         except SampleError:
             continue
 
@@ -59,10 +67,14 @@ class TrainingSource(Datasource):
     Args:
         run: The run.
         shards: (number in the run, shard), in the order in which they are wanted.
+        part: Which of their samples are decoded.
     """
 
-    def __init__(self, run: Run, shards: Sequence[tuple[int, FileInfo]]) -> None:
+    def __init__(
+        self, run: Run, shards: Sequence[tuple[int, FileInfo]], part: Part = WHOLE
+    ) -> None:
         self._run = run
+        self._part = part
         self._shards = list(shards)
 
     def get_name(self) -> str:
@@ -75,7 +87,7 @@ class TrainingSource(Datasource):
         known = schema(self._run.modalities)
         return [
             ReadTask(
-                _reader(self._run, shard, number),
+                _reader(self._run, shard, number, self._part),
                 BlockMetadata(
                     num_rows=None, size_bytes=None, exec_stats=None, input_files=(shard.url,)
                 ),
@@ -85,5 +97,5 @@ class TrainingSource(Datasource):
         ]
 
 
-def _reader(run: Run, shard: FileInfo, number: int) -> Callable[[], Iterable[pa.Table]]:
-    return lambda: decoded_tables(run, shard, number)
+def _reader(run: Run, shard: FileInfo, number: int, part: Part) -> Callable[[], Iterable[pa.Table]]:
+    return lambda: decoded_tables(run, shard, number, part)

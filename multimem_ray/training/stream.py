@@ -17,6 +17,7 @@ from multimem_ray.training.cache import DecodedCache
 from multimem_ray.training.order import shard_order, shuffled
 from multimem_ray.training.records import DecodedSample, from_table, schema
 from multimem_ray.training.source import TrainingSource, decoded_tables
+from multimem_ray.training.split import Split
 
 # Starting the processes of a Ray Data pipeline costs about what decoding this much does.
 SMALL_BYTES = 256 << 20
@@ -31,32 +32,41 @@ class TrainingStream:
         shards: Its shards; their order does not matter.
         cache: Where decoded shards are kept on this node.
         decoders: Shards decoded at the same time, where this process decodes itself.
+        split: Which samples are decoded here, where several ranks train; default all.
     """
 
     run: Run
     shards: Sequence[FileInfo]
     cache: DecodedCache
     decoders: int = 1
+    split: Split = field(default_factory=Split)
     _names: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self._names = [shard.url.rsplit("/", 1)[-1] for shard in self.shards]
 
     def epoch(self, number: int) -> Iterator[tuple[DecodedSample, float]]:
-        """Shuffled samples, each with the share of the epoch's shards read before its own."""
+        """Shuffled samples, each with the share of the epoch's shards read before its own.
+
+        The same on every rank, but that samples of other ranks come without their arrays.
+        """
         training = self.run.config.training
         order = shard_order(self._names, training.seed, number)
         return shuffled(self._in_order(order), training.shuffle_buffer, training.seed, number)
 
     def _in_order(self, order: Sequence[int]) -> Iterator[tuple[DecodedSample, float]]:
-        absent = [i for i in order if self.cache.get(shard_id(self.shards[i].url)) is None]
+        absent = [i for i in order if self.cache.get(self.name_of(i)) is None]
         decoded = self._decode(absent)
         for place, index in enumerate(order):
-            kept = self.cache.get(shard_id(self.shards[index].url))
+            kept = self.cache.get(self.name_of(index))
             tables = [kept] if kept is not None else decoded.shard(index)
-            for table in tables:
+            for table in self.split.usable(tables):
                 for sample in from_table(table, self.run.modalities):
                     yield sample, place / len(order)
+
+    def name_of(self, index: int) -> str:
+        """What a shard's decoded samples are called in the cache."""
+        return self.split.part.named(shard_id(self.shards[index].url))
 
     def _decode(self, wanted: Sequence[int]) -> _DecodedShards:
         if not wanted:
@@ -70,7 +80,7 @@ class TrainingStream:
         """Tables of the wanted shards in order, decoded in threads of this process."""
 
         def decoded(index: int) -> list[pa.Table]:
-            return list(decoded_tables(self.run, self.shards[index], index))
+            return list(decoded_tables(self.run, self.shards[index], index, self.split.part))
 
         with ThreadPoolExecutor(self.decoders) as pool:
             ahead = deque[Future[list[pa.Table]]]()
@@ -83,7 +93,7 @@ class TrainingStream:
 
     def _on_the_cluster(self, wanted: Sequence[int]) -> Iterator[pa.Table]:
         """Tables of the wanted shards in order, decoded by Ray Data."""
-        source = TrainingSource(self.run, [(i, self.shards[i]) for i in wanted])
+        source = TrainingSource(self.run, [(i, self.shards[i]) for i in wanted], self.split.part)
         # The order is part of the result: without it, two banks would train on other batches.
         with data_context(preserve_order=True):
             dataset = ray.data.read_datasource(source, override_num_blocks=len(wanted))
@@ -112,7 +122,7 @@ class _DecodedShards:
                 break
             kept.append(table)
             yield table
-        name = shard_id(self._stream.shards[index].url)
+        name = self._stream.name_of(index)
         self._stream.cache.put(name, kept, schema(self._stream.run.modalities))
 
 

@@ -13,7 +13,7 @@ import logging
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,15 +21,19 @@ from typing import Any
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from multimem_ray.board import Board
+from multimem_ray.config import TrainResources
 from multimem_ray.errors import MultiMemError, TrainingError
 from multimem_ray.progress import Progress, finished_with_progress
 from multimem_ray.ray_session import cluster_cpus, cluster_gpus
 from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo
 from multimem_ray.training.layout import Layout, pack
+from multimem_ray.training.memory import model_memory, too_large
+from multimem_ray.training.trackers import require_trackers
 from multimem_ray.training.worker import BankTask, cache_folder, train_bank
 
 logger = logging.getLogger(__name__)
@@ -42,11 +46,13 @@ def train(run: Run, shards: Sequence[FileInfo], progress: Progress) -> list[str]
         The ids of the models that were trained now.
 
     Raises:
+        ConfigError: A tracker is not there.
         TrainingError: A bank failed; names its models and the cause. What was finished stays.
     """
     todo = [m for m in run.design.model_ids() if not run.is_trained(m)]
     if not todo:
         return []
+    require_trackers(run.config.training.trackers)
     trained_on = [shard for shard in shards if run.trains_on(shard.url)]
     packing = layout(run, len(todo))
     packed = packing.banks(todo)
@@ -77,25 +83,50 @@ def train(run: Run, shards: Sequence[FileInfo], progress: Progress) -> list[str]
 
 def layout(run: Run, models: int) -> Layout:
     """How models are packed on the cluster that is there now."""
-    return pack(run.config.resources.train, models, cluster_cpus(), cluster_gpus())
+    wanted, gpus = run.config.resources.train, cluster_gpus()
+    fit = None
+    if wanted.gpus and gpus and wanted.models_per_bank == "auto":
+        memory, device = model_memory(run), _gpu_bytes(wanted)
+        fit = memory.fit(device, wanted.workers_per_bank)
+        if not fit:
+            logger.warning(too_large(memory, device, wanted.workers_per_bank))
+    return pack(wanted, models, cluster_cpus(), gpus, fit)
+
+
+def _gpu_bytes(wanted: TrainResources) -> float:
+    """Memory of a GPU of the cluster, or of the part of one that a worker gets."""
+    part = min(1.0, wanted.gpus / wanted.workers_per_bank)
+    ask = ray.remote(num_cpus=0, num_gpus=part, max_retries=2)(_total_memory)
+    return part * float(ray.get(ask.remote()))
+
+
+def _total_memory() -> int:
+    import torch
+
+    return int(torch.cuda.get_device_properties(0).total_memory)
 
 
 def _fit(
     run: Run, shards: ray.ObjectRef[Any], model_ids: list[str], packing: Layout, board: Board
 ) -> None:
-    task = BankTask(run, model_ids, packing.threads, packing.cores, board)
-    gpus = run.config.resources.train.gpus
+    wanted = run.config.resources.train
+    workers = wanted.workers_per_bank
+    decoders = max(1, packing.cores // workers)
+    task = BankTask(run, model_ids, packing.threads, decoders, board)
+    # One worker has nobody to talk to, and the backend of torch costs its start some seconds.
+    backend = TorchConfig("cpu:gloo,cuda:nccl" if wanted.gpus else "gloo") if workers > 1 else None
+    gpu = {"GPU": wanted.gpus / workers} if wanted.gpus else {}
     with _own_folder() as folder:
         # Bound to the function, the task goes to the worker alone: the controller, which would
-        # have to load all of torch to understand it, never sees it. Nor does it need the backend
-        # of a TorchTrainer, whose process group is for more workers than one.
+        # have to load all of torch to understand it, never sees it.
         DataParallelTrainer(
             partial(train_bank, task, shards),
+            backend_config=backend,
             scaling_config=ScalingConfig(
-                num_workers=1,
-                use_gpu=gpus > 0,
+                num_workers=workers,
+                use_gpu=wanted.gpus > 0,
                 # A sliver of a core: the decode tasks that feed the bank must always find one.
-                resources_per_worker={"CPU": 0.01, **({"GPU": gpus} if gpus else {})},
+                resources_per_worker={"CPU": 0.01, **gpu},
             ),
             run_config=RunConfig(
                 # Ray Train would resume any run of this name, whatever its configuration; the
@@ -130,11 +161,17 @@ def _root(error: BaseException) -> BaseException:
     """The error of the worker, below the wrappings of Ray and Ray Train."""
     while True:
         inner: Any = getattr(error, "worker_failures", None)
-        inner = next(iter(inner.values()), None) if inner else getattr(error, "cause", None)
+        inner = _first_cause(inner) if inner else getattr(error, "cause", None)
         inner = inner or error.__cause__
         if not isinstance(inner, BaseException) or inner is error:
             return error
         error = inner
+
+
+def _first_cause(failures: Mapping[int, BaseException]) -> BaseException:
+    """Of the failures of several ranks, ours rather than what the others lost by it."""
+    ours = (e for e in failures.values() if isinstance(_root(e), MultiMemError))
+    return next(ours, next(iter(failures.values())))
 
 
 def _drop_cache(run: Run) -> None:

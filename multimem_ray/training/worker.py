@@ -15,6 +15,7 @@ import torch
 from multimem_ray.board import Board
 from multimem_ray.errors import TrainingError
 from multimem_ray.modalities.base import Array
+from multimem_ray.models.gather import rank
 from multimem_ray.monitor import Monitor, gpu_memory
 from multimem_ray.prefetch import ahead
 from multimem_ray.run import Run
@@ -23,6 +24,7 @@ from multimem_ray.training.bank import Bank
 from multimem_ray.training.cache import DecodedCache
 from multimem_ray.training.held_out import HeldOutRetrieval
 from multimem_ray.training.stream import TrainingStream
+from multimem_ray.training.trackers import Tracking
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class BankTask:
 
 
 def train_bank(task: BankTask, reference: ray.ObjectRef[Any]) -> None:
-    """Train loop of a Ray Train worker.
+    """Train loop of a Ray Train worker; of several workers, each is a rank of the same training.
 
     Args:
         task: What to do.
@@ -62,36 +64,70 @@ def train_bank(task: BankTask, reference: ray.ObjectRef[Any]) -> None:
     cache = DecodedCache(cache_folder(run), int(training.cache_gb * 1e9))
     stream = TrainingStream(run, shards, cache, task.decoders)
     bank = Bank(run, task.model_ids, device, task.threads)
-    retrieval, monitor = HeldOutRetrieval(run, shards), Monitor(run.output)
-    history = History(bank)
-    for epoch in range(bank.next_epoch, training.epochs):
-        prepared = monitor.timed("decode", _prepared(run, stream, epoch))
-        with monitor.timing("train"):
-            lines = bank.train_epoch(epoch, ahead(prepared, 256))
-        _require_samples(lines)
-        if retrieval.is_due(epoch):
-            for model in bank.models:
-                if model.id in lines:
-                    lines[model.id]["held_out_recall"] = retrieval.measure(model.model)
-        history.add(lines)
-        _tell(monitor, lines)
-        task.board.advance("train", len(lines), loss=_mean([x["loss"] for x in lines.values()]))
-        if epoch + 1 < training.epochs and history.age_s >= training.checkpoint_every_s:
-            history.checkpoint()
-    history.write()
-    bank.finish()
+    monitor = Monitor(run.output)
+    with Tracking(run) as tracking:
+        # All ranks know the same weights and losses; the first one measures and writes.
+        teller = Teller(task, bank, shards, History(bank, tracking)) if rank() == 0 else None
+        for epoch in range(bank.next_epoch, training.epochs):
+            prepared = monitor.timed("decode", _prepared(run, stream, epoch))
+            with monitor.timing("train"):
+                lines = bank.train_epoch(epoch, ahead(prepared, 256))
+            monitor.memory("train", gpu_memory())
+            _require_samples(lines)
+            if teller is not None:
+                teller.epoch(epoch, lines, monitor)
+        if teller is not None:
+            teller.finish()
     ray.train.report({"models": list(task.model_ids)})
 
 
+class Teller:
+    """What is measured, told and kept of the epochs of a bank, on its first rank.
+
+    Args:
+        task: What the worker does.
+        bank: Its models.
+        shards: Shards that models train on.
+        history: Where the epochs are written.
+    """
+
+    def __init__(
+        self, task: BankTask, bank: Bank, shards: Sequence[FileInfo], history: History
+    ) -> None:
+        self._board, self._bank, self._history = task.board, bank, history
+        self._training = task.run.config.training
+        self._retrieval = HeldOutRetrieval(task.run, shards)
+
+    def epoch(self, number: int, lines: Mapping[str, dict[str, Any]], monitor: Monitor) -> None:
+        """An epoch is over."""
+        if self._retrieval.is_due(number):
+            for model in self._bank.models:
+                if model.id in lines:
+                    lines[model.id]["held_out_recall"] = self._retrieval.measure(model.model)
+        self._history.add(lines)
+        monitor.samples("train", sum(line["samples"] for line in lines.values()))
+        for model_id, line in lines.items():
+            monitor.loss(model_id, line["loss"])
+        self._board.advance("train", len(lines), loss=_mean([x["loss"] for x in lines.values()]))
+        due = self._history.age_s >= self._training.checkpoint_every_s
+        if number + 1 < self._training.epochs and due:
+            self._history.checkpoint()
+
+    def finish(self) -> None:
+        """Training is over."""
+        self._history.write()
+        self._bank.finish()
+
+
 class History:
-    """Lines of ``history.jsonl`` that wait for the next checkpoint.
+    """Lines of ``history.jsonl``, and of the trackers, that wait for the next checkpoint.
 
     They are written with it and not before, so that a history never tells of epochs that a
     resumed training has yet to do again.
     """
 
-    def __init__(self, bank: Bank) -> None:
-        self._bank = bank
+    def __init__(self, bank: Bank, tracking: Tracking) -> None:
+        self._bank, self._tracking = bank, tracking
         self._waiting: dict[str, list[dict[str, Any]]] = {model.id: [] for model in bank.models}
         self._saved = time.monotonic()
 
@@ -118,9 +154,10 @@ class History:
     def write(self) -> None:
         """Write the lines that wait."""
         for model in self._bank.models:
-            if self._waiting[model.id]:
-                model.folder.append_history(self._waiting[model.id])
-                self._waiting[model.id] = []
+            lines, self._waiting[model.id] = self._waiting[model.id], []
+            if lines:
+                model.folder.append_history(lines)
+                self._tracking.tell(model.id, model.folder, lines)
 
 
 def _require_samples(lines: Mapping[str, dict[str, Any]]) -> None:
@@ -132,13 +169,6 @@ def _require_samples(lines: Mapping[str, dict[str, Any]]) -> None:
             )
 
 
-def _tell(monitor: Monitor, lines: Mapping[str, dict[str, Any]]) -> None:
-    monitor.samples("train", sum(line["samples"] for line in lines.values()))
-    for model_id, line in lines.items():
-        monitor.loss(model_id, line["loss"])
-    monitor.memory("train", gpu_memory())
-
-
 def cache_folder(run: Run) -> Path:
     """Folder on this node for the decoded shards of this run's data and decode settings."""
     root = Path(run.config.resources.cache_dir).expanduser()
@@ -147,12 +177,15 @@ def cache_folder(run: Run) -> Path:
 
 def _prepared(
     run: Run, stream: TrainingStream, epoch: int
-) -> Iterator[tuple[dict[str, Array], Sequence[bool], float]]:
-    """Views of the epoch's samples with their membership."""
+) -> Iterator[tuple[dict[str, Array] | None, Sequence[bool], float]]:
+    """Views of the epoch's samples, where this rank has them, with their membership."""
     training = run.config.training
     known: dict[str, Sequence[bool]] = {}
     for sample, share in stream.epoch(epoch):
-        if training.augment:
+        views: dict[str, Array] | None = None
+        if not sample.arrays:
+            pass  # another rank has it
+        elif training.augment:
             views = run.decoder.views(sample.key, sample.arrays, training.seed, epoch, "train")
         else:
             views = run.decoder.clean(sample.arrays)

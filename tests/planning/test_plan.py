@@ -17,6 +17,7 @@ from multimem_ray.planning.probe import Speed
 from multimem_ray.planning.work import Work, survey
 from multimem_ray.progress import Progress
 from multimem_ray.training.layout import Layout, pack
+from multimem_ray.training.memory import ModelMemory
 from tests.small import small_config, small_run, write_shards
 
 SPEED = Speed(
@@ -52,7 +53,8 @@ def test_counts_what_there_is(tmp_path: Path) -> None:
     assert work.trainable == pytest.approx(work.samples * 0.75, abs=1)
     assert work.models == 4
     assert work.parameters > 1000
-    assert work.bank_bytes == 4 * 16 * work.parameters
+    assert work.memory.state >= 16 * work.parameters
+    assert work.bank_bytes == 4 * work.memory.state + work.layout.threads * work.memory.step
 
 
 def test_pool_bounds_training_only(tmp_path: Path) -> None:
@@ -116,7 +118,7 @@ def work(samples: int, models: int, layout: Layout) -> Work:
     return Work(
         shards=10, size=samples * 1000, missing=0, samples=samples, held_out=0, held_out_used=0,
         pool_shards=10, trainable=samples, shares=[0.5] * models, layout=layout, banks=banks,
-        parameters=1000, trained=1000,
+        parameters=1000, trained=1000, memory=ModelMemory(16_000, 1000),
     )  # fmt: skip
 
 
@@ -155,3 +157,32 @@ def test_layout() -> None:
     fixed = TrainResources(models_per_bank=3, concurrent_banks=2, cpus=1)
     assert pack(fixed, 8, cpus=16, gpus=0) == Layout(3, 2, 1, 1)
     assert pack(fixed, 8, 16, 0).banks(list("abcdefgh")) == [list("abc"), list("def"), list("gh")]
+
+
+def test_banks_are_as_large_as_a_gpu_has_room_for() -> None:
+    on_gpus = TrainResources(gpus=1)
+    assert pack(on_gpus, 16, cpus=16, gpus=2, fit=100) == Layout(8, 2, 8, 8)
+    assert pack(on_gpus, 16, cpus=16, gpus=2, fit=8) == Layout(8, 2, 8, 8)
+    # Six fit: in two rounds of four, not in one of six and one of two.
+    assert pack(on_gpus, 16, cpus=16, gpus=2, fit=6) == Layout(4, 2, 4, 8)
+    assert pack(on_gpus, 16, cpus=16, gpus=2, fit=1).per_bank == 1
+    assert pack(on_gpus, 16, cpus=16, gpus=2, fit=0).per_bank == 1, "one is tried"
+    fixed = TrainResources(gpus=1, models_per_bank=5)
+    assert pack(fixed, 16, cpus=16, gpus=2, fit=1).per_bank == 5, "what was asked for"
+    assert pack(TrainResources(gpus=2, workers_per_bank=2), 4, 8, 4) == Layout(2, 2, 2, 4)
+
+
+def test_the_plan_tells_what_fits(tmp_path: Path) -> None:
+    sets = ("design.models=8", "resources.train.gpus=1", "plan.gpus=1", "plan.cpus=4")
+    memory = planned(tmp_path, *sets).work.memory
+    # Room for three models by the rule of ModelMemory.fit.
+    room = (1e9 + memory.step + 3.5 * memory.state) / 0.85
+    made = planned(tmp_path, *sets, f"plan.gpu_gb={room / 1e9}")
+    assert memory.fit(room) == 3
+    assert (made.work.layout.per_bank, made.work.banks) == (3, 3)
+    assert made.work.bank_bytes == 3 * memory.state + memory.step
+    assert "a GPU has" in dict(made.lines())["memory of a bank"]
+    assert made.as_json()["work"]["memory"] == {"state": memory.state, "step": memory.step}
+    tight = planned(tmp_path, *sets, "plan.gpu_gb=0.5")
+    assert tight.work.layout.per_bank == 1
+    assert any("training.micro_batch" in hint for hint in tight.hints)

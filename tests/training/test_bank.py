@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import pytest
 import torch
 
 from multimem_ray.config import resolve
-from multimem_ray.errors import TrainingError
+from multimem_ray.errors import ConfigError, TrainingError
 from multimem_ray.models.checkpoint import Progress
 from multimem_ray.run import Run
-from multimem_ray.training.bank import Bank, learning_rate
-from multimem_ray.training.order import shuffled
+from multimem_ray.training.bank import Bank
+from multimem_ray.training.optimizer import learning_rate
 from multimem_ray.training.source import training_samples
 from tests.small import small_run
+from tests.training.epochs import epoch
 
 CPU = torch.device("cpu")
 
@@ -28,12 +30,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def epoch(run: Run, decoded: Sequence[Any], number: int) -> Iterator[tuple[Any, Any, float]]:
-    for sample in shuffled(decoded, 100, 0, number):
-        views = run.decoder.views(sample.key, sample.arrays, 0, number, "train")
-        yield views, run.design.members([sample.group])[0].tolist(), 0.0
 
 
 def trained(
@@ -125,3 +121,53 @@ def test_learning_rate_warms_up_and_falls_as_a_cosine() -> None:
     assert learning_rate(config, 9, 0.5) == pytest.approx(1.0)
     assert learning_rate(config, 9, 0.25) == pytest.approx(1 + math.cos(math.pi / 4))
     assert learning_rate(config, 9, 1.0) == pytest.approx(0.0)
+
+
+def test_noise_is_the_models_own_and_survives_resumption(tmp_path: Path) -> None:
+    run, shards = small_run(tmp_path, "training.noise.text=0.3", "design.models=4")
+    decoded = [s for shard in shards.scored for s in training_samples(run, shard)]
+    plain, _ = small_run(tmp_path, "design.models=4")
+    straight = trained(run, decoded, [["000", "001", "002", "003"]])
+    first = Bank(run, ["002"], CPU, threads=1)
+    first.train_epoch(0, epoch(run, decoded, 0))
+    first.checkpoint()
+    second = Bank(run, ["002"], CPU, threads=1)
+    second.train_epoch(1, epoch(run, decoded, 1))
+    quiet = trained(plain, decoded, [["002"]])["002"]
+    differs = False
+    for name, value in second.models[0].model.state_dict().items():
+        torch.testing.assert_close(value, straight["002"][name], atol=1e-6, rtol=0)
+        differs = differs or not torch.allclose(value, quiet[name], atol=1e-5)
+    assert differs
+
+
+def test_noise_on_what_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training\.noise\.video.*audio, image, text"):
+        small_run(tmp_path, "training.noise.video=0.1")
+
+
+def test_micro_batches_train_the_same_model(tmp_path: Path) -> None:
+    run, shards = small_run(tmp_path)
+    decoded = [s for shard in shards.scored for s in training_samples(run, shard)]
+    small, _ = small_run(tmp_path, "training.micro_batch=3")
+    whole, parts = (trained(r, decoded, [["000"]])["000"] for r in (run, small))
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, atol=1e-5, rtol=0)
+
+
+def test_dropout_does_not_depend_on_the_bank(tmp_path: Path) -> None:
+    run, shards = small_run(tmp_path)
+    decoded = [s for shard in shards.scored for s in training_samples(run, shard)]
+
+    def last(ids: list[str]) -> dict[str, Any]:
+        bank = Bank(run, ids, CPU, threads=2)
+        for reference in bank.models:
+            text = reference.model.towers["text"]
+            text.register_forward_hook(lambda _, __, out: torch.dropout(out, 0.5, True))
+            reference.chance = replace(reference.chance, active=True)
+        bank.train_epoch(0, epoch(run, decoded, 0))
+        return {m.id: m.model.state_dict() for m in bank.models}
+
+    together, alone = last(["000", "001"]), last(["001"])
+    for name, value in alone["001"].items():
+        torch.testing.assert_close(together["001"][name], value, atol=1e-6, rtol=0)

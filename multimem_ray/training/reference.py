@@ -1,0 +1,201 @@
+"""A reference model in training: its steps, what it collects for the next one, its checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from functools import partial
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
+
+from multimem_ray.config import TrainingConfig
+from multimem_ray.design.hashing import seed_of
+from multimem_ray.errors import TrainingError
+from multimem_ray.modalities.base import Array
+from multimem_ray.modalities.batch import Batch
+from multimem_ray.models.chance import Chance, draws
+from multimem_ray.models.checkpoint import ModelFolder, Progress
+from multimem_ray.models.contrastive import ContrastiveModel
+from multimem_ray.models.gather import average_gradients, rank
+from multimem_ray.models.noise import add_noise, unit_noise
+from multimem_ray.training.gradients import Embeddings, backward
+from multimem_ray.training.optimizer import learning_rate
+
+Views = Mapping[str, Array]
+
+# Thirty halvings of the loss scale below where it starts: gradients that are still not finite
+# are not too large for fp16, they are no numbers.
+_LEAST_LOSS_SCALE = 2.0**-14
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What one rank has of a batch.
+
+    Args:
+        places: Positions of its samples in the whole batch, ascending.
+        size: Number of samples in the whole batch.
+    """
+
+    places: Sequence[int]
+    size: int
+
+
+@dataclass
+class ReferenceModel:
+    """One model of a bank: weights, optimizer, its place, and the batch it is collecting."""
+
+    id: str
+    number: int
+    model: ContrastiveModel
+    optimizer: torch.optim.Optimizer
+    folder: ModelFolder
+    config: TrainingConfig
+    lock: Lock
+    progress: Progress = field(default_factory=lambda: Progress(0, 0))
+    waiting: list[Views | None] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)
+    skipped: list[Tensor] = field(default_factory=list)
+    seen: int = 0
+    pending: Future[None] | None = None
+
+    def __post_init__(self) -> None:
+        self.device = self.model.log_scales.device
+        # Without fp16 the scaler hands everything through as it is.
+        self.scaler = GradScaler(self.device.type, enabled=self.config.precision == "fp16")
+        self.chance = Chance(draws(self.model), self.device, self.lock)
+
+    def step(self, batch: Batch, progress: float, slice_: Slice | None = None) -> None:
+        """One optimizer step.
+
+        Args:
+            batch: What the model trains on; on several ranks, what this one has of it.
+            progress: Share of the whole training that is done, 0 to 1.
+            slice_: Where that lies in the whole batch; default: it is the whole batch.
+        """
+        rate = learning_rate(self.config, self.progress.step, progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        batch = batch.to(self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = backward(
+            self.model,
+            self.model.prepare(batch.values),
+            batch.rows,
+            micro_batch=self.config.micro_batch,
+            change=partial(self._with_noise, batch=batch, slice_=slice_),
+            chance=partial(self.chance.of, "dropout", rank(), *self._place()),
+            scale=self.scaler.scale,
+        )
+        average_gradients(self.model.parameters())
+        skipped = self._update()
+        self.losses.append(loss)
+        self.skipped.append(skipped)
+        self.progress = Progress(self.progress.epoch, self.progress.step + 1)
+
+    def _place(self) -> tuple[int, int, int]:
+        """What the random numbers of a step follow from."""
+        return self.config.seed, self.number, self.progress.step
+
+    def _with_noise(self, embeddings: Embeddings, batch: Batch, slice_: Slice | None) -> Embeddings:
+        """Embeddings with the configured noise; a sample's follows from its place in the batch."""
+        found = dict(embeddings)
+        size = batch.size if slice_ is None else slice_.size
+        for name, amount in self.config.noise.items():
+            if name in found and amount:
+                seed = seed_of("noise", *self._place(), name)
+                noise = unit_noise(size, self.model.dim, seed, self.device)
+                rows = batch.rows[name]
+                if slice_ is not None:
+                    rows = torch.tensor(slice_.places, device=self.device)[rows]
+                found[name] = add_noise(found[name], noise[rows], amount)
+        return found
+
+    def _update(self) -> Tensor:
+        """Take the step that the gradients ask for; true if fp16 could not hold them."""
+        skipped = torch.zeros((), dtype=torch.bool)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        if not gradients:
+            return skipped
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimizer)
+            skipped = ~torch.isfinite(torch.nn.utils.get_total_norm(gradients))
+        if self.config.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return skipped
+
+    def settle(self) -> None:
+        """Wait for the step that is under way; raises what it raised."""
+        if self.pending is not None:
+            self.pending.result()
+            self.pending = None
+
+    def close_epoch(self) -> dict[str, Any]:
+        """The epoch's line of the history, after making sure that its loss is a number.
+
+        In fp16 a step whose gradients overflow is skipped and the next one is scaled down; such
+        steps are counted and are no divergence, unless scaling down has stopped helping.
+
+        Raises:
+            TrainingError: Training diverged; names the model and the step.
+        """
+        self.settle()
+        losses = torch.stack(self.losses).float().cpu() if self.losses else torch.zeros(0)
+        finite = torch.isfinite(losses)
+        skipped = torch.stack([s.cpu() for s in self.skipped]) if self.skipped else finite
+        self._require_convergence(losses, finite | skipped)
+        losses = losses[finite]
+        line = {
+            "epoch": self.progress.epoch,
+            "step": self.progress.step,
+            "loss": float(losses.mean()) if len(losses) else None,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "samples": self.seen,
+        }
+        if self.scaler.is_enabled():
+            line["skipped_steps"] = int(skipped.sum())
+        self.losses, self.skipped, self.seen = [], [], 0
+        self.progress = Progress(self.progress.epoch + 1, self.progress.step)
+        return line
+
+    def _require_convergence(self, losses: Tensor, sound: Tensor) -> None:
+        bad = (~sound).nonzero()
+        if len(bad):
+            step = self.progress.step - len(losses) + int(bad[0])
+            raise TrainingError(
+                f"model {self.id}: the loss is {losses[bad[0]].item()} at step {step} (epoch "
+                f"{self.progress.epoch}); lower training.lr or set training.clip_norm"
+            )
+        if self.scaler.is_enabled() and self.scaler.get_scale() < _LEAST_LOSS_SCALE:
+            raise TrainingError(
+                f"model {self.id}: gradients are not finite in fp16, however far the loss is "
+                f"scaled down, at step {self.progress.step} (epoch {self.progress.epoch}); set "
+                "training.precision to bf16, or lower training.lr"
+            )
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        progress = self.progress
+        if self.scaler.is_enabled():
+            state = self.scaler.state_dict()
+            scale = (float(state["scale"]), int(state["_growth_tracker"]))
+            progress = replace(progress, loss_scale=scale)
+        self.folder.save_progress(self.model, self.optimizer, progress)
+
+    def resume(self) -> None:
+        """Go on from the last checkpoint, if there is one."""
+        progress = self.folder.load_progress(self.model, self.optimizer)
+        if progress is None:
+            return
+        if progress.loss_scale is not None and self.scaler.is_enabled():
+            scale, since = progress.loss_scale
+            state = self.scaler.state_dict() | {"scale": scale, "_growth_tracker": since}
+            self.scaler.load_state_dict(state)
+        self.progress = replace(progress, loss_scale=None)
