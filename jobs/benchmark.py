@@ -20,21 +20,18 @@ import os
 import platform
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import yaml
 from rich.console import Console
 
 from jobs import decoding, parts, sides
+from jobs.watch import watch
 from multimem_ray.config import Config, resolve
 from multimem_ray.demo.dataset import make_demo_shards
 from multimem_ray.errors import MultiMemError
@@ -46,8 +43,6 @@ from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import FileInfo, Storage
 
 DEMO_SAMPLES = 250
-LOOK_EVERY_S, LOOKS_PER_MEMORY = 0.5, 10
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def main(arguments: list[str]) -> None:
@@ -166,58 +161,17 @@ def run_once(folder: Path, config: Path, side: str, workers: int, repeat: int) -
     output = folder / f"out-{side}-{repeat}"
     shutil.copytree(folder / "out", output)
     result = folder / f"{side}-{repeat}.json"
-    load = os.getloadavg()[0]
     command = [sys.executable, "-m", "jobs.sides", side, str(config), str(output), str(workers)]
-    process = subprocess.Popen([*command, str(result)], cwd=ROOT)  # noqa: S603 - ourselves
-    peak, used, cpu = 0, dict[int, float](), list[tuple[float, float]]()
-    while process.poll() is None:
-        there = _processes(process.pid)
-        _add_times(there, used)
-        cpu.append((time.time(), sum(used.values())))
-        # To count a process's own pages takes milliseconds: often, it would slow down the side
-        # that has more processes.
-        if len(cpu) % LOOKS_PER_MEMORY == 0:
-            peak = max(peak, _memory(there))
-        time.sleep(LOOK_EVERY_S)
-    if process.returncode:
-        raise RuntimeError(f"{side}: ended with status {process.returncode}")
+    watched = watch([*command, str(result)])
     shutil.rmtree(output)
     found: dict[str, Any] = json.loads(result.read_text())
-    spent = _at(cpu, found["until"]) - _at(cpu, found["from"])
+    spent = watched.cpu_between(found["from"], found["until"])
     found["cpu_ms_per_sample"] = 1000 * spent / found["counted"]
-    return found | {"peak_uss": peak, "load_before": load}
-
-
-def _processes(pid: int) -> list[psutil.Process]:
-    """A process and its children, and theirs."""
-    try:
-        main = psutil.Process(pid)
-        return [main, *main.children(recursive=True)]
-    except psutil.Error:
-        return []
-
-
-def _add_times(processes: list[psutil.Process], used: dict[int, float]) -> None:
-    """Bring up to date what CPU seconds each process has used."""
-    for process in processes:
-        with suppress(psutil.Error):
-            times = process.cpu_times()
-            used[process.pid] = times.user + times.system
-
-
-def _memory(processes: list[psutil.Process]) -> int:
-    """Memory that would be free without these processes, bytes."""
-    total = 0
-    for process in processes:
-        with suppress(psutil.Error):
-            total += process.memory_full_info().uss
-    return total
-
-
-def _at(cpu: list[tuple[float, float]], when: float) -> float:
-    """CPU seconds used up to a time, between two looks."""
-    times, seconds = zip(*cpu, strict=True)
-    return float(np.interp(when, times, seconds))
+    return found | {
+        "peak_uss": watched.peak,
+        "peak_uss_by_process": watched.peaks,
+        "load_before": watched.load_before,
+    }
 
 
 def machine() -> dict[str, Any]:

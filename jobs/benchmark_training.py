@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
+import statistics
 import sys
 import tempfile
 import time
@@ -27,11 +27,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from jobs.watch import watch
 from multimem_ray.config import Config, resolve
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards, inspect
@@ -48,7 +48,7 @@ class Result:
     wall_s: float
     train_s: float
     cpu_s: float
-    memory: int
+    memory: float
 
 
 def main() -> None:
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("shards")
     parser.add_argument("--models", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=1, help="alternating runs; medians count")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--run", help=argparse.SUPPRESS)  # one part, in this process
     parser.add_argument("--output", help=argparse.SUPPRESS)
@@ -66,8 +67,12 @@ def main() -> None:
         seconds = {"banks": banks, "plain": plain, "separate": separate}[given.run](config)
         Path(given.output, "train_s.json").write_text(json.dumps(seconds), encoding="utf-8")
         return
-    results = [measure(part, given.shards, given.models, given.epochs) for part in given.parts]
-    show(results, given.models, given.epochs)
+    runs = [
+        measure(part, given.shards, given.models, given.epochs)
+        for _ in range(given.repeats)
+        for part in given.parts
+    ]
+    show(runs, given.models, given.epochs)
 
 
 def benchmark_config(shards: str, output: str, models: int, epochs: int) -> Config:
@@ -160,56 +165,44 @@ def measure(part: str, shards: str, models: int, epochs: int) -> Result:
         Path(output).mkdir()
         sizes = ["--models", str(models), "--epochs", str(epochs)]
         command = [sys.executable, __file__, shards, *sizes, "--run", part, "--output", output]
-        started = time.monotonic()
-        process = subprocess.Popen(command)  # noqa: S603 - this very file
-        cpu: dict[int, float] = {}
-        memory = 0
-        while process.poll() is None:
-            memory = max(memory, look(process.pid, cpu))
-            time.sleep(0.3)
-        wall = time.monotonic() - started
-        if process.returncode:
-            sys.exit(f"{part} failed")
+        watched = watch(command)
         seconds = float(json.loads(Path(output, "train_s.json").read_text("utf-8")))
-        return Result(part, wall, seconds, sum(cpu.values()), memory)
+        return Result(part, watched.wall_s, seconds, watched.cpu[-1][1], watched.peak)
 
 
-def look(pid: int, cpu: dict[int, float]) -> int:
-    """Memory of a process and all below it; keeps the CPU time of each."""
-    total = 0
-    try:
-        root = psutil.Process(pid)
-        for one in [root, *root.children(recursive=True)]:
-            try:
-                times = one.cpu_times()
-                cpu[one.pid] = times.user + times.system
-                total += one.memory_full_info().uss
-            except psutil.Error:
-                continue
-    except psutil.Error:
-        pass
-    return total
-
-
-def show(results: Sequence[Result], models: int, epochs: int) -> None:
+def show(runs: Sequence[Result], models: int, epochs: int) -> None:
     """A table, and the quotients that matter."""
     console = Console()
     table = Table(
         "part", "wall s", "of it training s", "CPU s", "memory GB", "GB per model",
         title=f"{models} models, {epochs} epochs, {CORES} cores",
     )  # fmt: skip
-    for r in results:
+    by_part: dict[str, list[Result]] = {}
+    for run in runs:
+        by_part.setdefault(run.part, []).append(run)
+    for part, own in by_part.items():
+        r = median_of(own)
         # Separate runs hold one model in training at a time.
         per_model = r.memory / (1 if r.part == "separate" else models)
         row = (r.wall_s, r.train_s, r.cpu_s, r.memory / 1e9, per_model / 1e9)
-        table.add_row(r.part, *(f"{value:.2f}" for value in row))
+        table.add_row(part, *(f"{value:.2f}" for value in row))
     console.print(table)
-    by_part = {r.part: r for r in results}
-    ours = by_part.get("banks")
-    if ours and "separate" in by_part:
-        console.print(f"banks are {by_part['separate'].wall_s / ours.wall_s:.1f} × faster")
-    if ours and "plain" in by_part:
-        console.print(f"throughput of plain: {by_part['plain'].train_s / ours.train_s:.2f}")
+    for other, what, of in (
+        ("separate", "banks are {:.2f} × faster than separate runs", "wall_s"),
+        ("plain", "throughput of the plain loop: {:.2f}", "train_s"),
+    ):
+        pairs = zip(by_part.get("banks", []), by_part.get(other, []), strict=False)
+        ratios = [getattr(b, of) / getattr(a, of) for a, b in pairs]
+        if ratios:
+            console.print(what.format(statistics.median(ratios)))
+
+
+def median_of(runs: Sequence[Result]) -> Result:
+    """Each figure's median."""
+    names = ("wall_s", "train_s", "cpu_s", "memory")
+    return Result(
+        runs[0].part, *(statistics.median(getattr(run, name) for run in runs) for name in names)
+    )
 
 
 if __name__ == "__main__":

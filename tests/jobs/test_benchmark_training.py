@@ -36,11 +36,3 @@ def test_a_model_alone_is_the_model_of_the_bank(tmp_path: Path) -> None:
     together, alone = made
     for name, value in together.items():
         torch.testing.assert_close(alone[name], value, atol=1e-6, rtol=0)
-
-
-def test_memory_and_time_of_a_process_are_seen() -> None:
-    import os
-
-    cpu: dict[int, float] = {}
-    assert benchmark.look(os.getpid(), cpu) > 10**7
-    assert cpu[os.getpid()] > 0
