@@ -15,7 +15,7 @@ from multimem_ray.config import Config
 from multimem_ray.planning.timings import compare, record
 from multimem_ray.progress import Progress
 from multimem_ray.ray_session import cluster_cpus, cluster_gpus, ray_session
-from multimem_ray.run import Run, Shards, open_run
+from multimem_ray.run import Run, Shards, open_run, require_shards
 from multimem_ray.storage import Storage
 
 
@@ -33,13 +33,15 @@ def audit(config: Config, progress: Progress, *, retry_errors: bool = False) -> 
     """
     run, shards = announce(config, progress)
     with ExitStack() as stack:
-        _train(run, shards, progress, stack)
+        if not run.is_stored:
+            _train(run, shards, progress, stack)
         _score(run, shards, progress, stack, retry_errors)
     return write_results(config, progress)
 
 
 def train_only(config: Config, progress: Progress) -> None:
     """Train what is not trained yet."""
+    require_shards(config, "train")
     run, shards = announce(config, progress)
     with ExitStack() as stack:
         _train(run, shards, progress, stack)
@@ -53,11 +55,32 @@ def score_only(config: Config, progress: Progress, *, retry_errors: bool = False
     return write_summary(config, progress)
 
 
+def embed_only(config: Config, progress: Progress, *, retry_errors: bool = False) -> str:
+    """Write the embeddings of every sample under every model; the models must be there.
+
+    Returns:
+        URL of the folder.
+    """
+    from multimem_ray.embeddings.embed import embed
+
+    require_shards(config, "embed")
+    run, shards = announce(config, progress)
+    with ray_session(config):
+        started = time.monotonic()
+        totals = embed(run, shards, progress, retry_errors=retry_errors)
+        _record(run, "embed", started, totals.fresh)
+    progress.say(
+        f"{totals.shards} shards: {totals.rows} samples embedded, {totals.errors} in errors/"
+    )
+    return run.path("embeddings")
+
+
 def announce(config: Config, progress: Progress) -> tuple[Run, Shards]:
     """Open the run and say what was found."""
     run, shards = open_run(config)
     size = sum(shard.size for shard in shards.scored)
-    progress.say(f"{len(shards.scored)} shards, {in_bytes(size)}, in {config.data.shards}")
+    where = f", in {config.data.shards}" if config.data.shards else " of stored embeddings"
+    progress.say(f"{len(shards.scored)} shards, {in_bytes(size)}{where}")
     for url in shards.missing[:5]:
         progress.say(f"warning: {url} is missing; listed in errors/")
     if len(shards.missing) > 5:

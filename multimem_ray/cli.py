@@ -88,6 +88,17 @@ def score(
 
 
 @app.command()
+def embed(
+    config: ConfigFile = None, set_: Overrides = None, retry_errors: RetryErrors = False
+) -> None:
+    """Write the embeddings of every sample under every trained model, to be scored without them."""
+    from multimem_ray import audit as stages
+
+    folder = stages.embed_only(_load(config, set_), _progress(), retry_errors=retry_errors)
+    typer.echo(f"embeddings: {folder}")
+
+
+@app.command()
 def report(config: ConfigFile = None, set_: Overrides = None) -> None:
     """Write summary.json and report.html from what is scored so far."""
     from multimem_ray import audit as stages
@@ -102,9 +113,11 @@ def evaluate(config: ConfigFile = None, set_: Overrides = None) -> None:
     from multimem_ray.audit import announce
     from multimem_ray.evaluation.evaluate import evaluate as evaluate_run
     from multimem_ray.results.terminal import evaluation_table
+    from multimem_ray.run import require_shards
 
-    progress = _progress()
-    run, _ = announce(_load(config, set_), progress)
+    resolved, progress = _load(config, set_), _progress()
+    require_shards(resolved, "evaluate")
+    run, _ = announce(resolved, progress)
     result = evaluate_run(run, progress)
     _out().print(evaluation_table(result))
     typer.echo(f"all figures with intervals: {run.path('evaluation.json')}")

@@ -1,9 +1,9 @@
 """The configuration: one YAML file, validated, completed from the preset, fingerprinted.
 
-Every key but ``output`` and ``data.shards`` has a default. A preset (a YAML file in
-``multimem_ray/models/presets``) may give defaults for ``model``, ``modalities`` and ``training``;
-what the user writes wins over it. ``load`` returns the *resolved* configuration, in which
-nothing is left to be looked up, and which is stored with every output.
+Every key but ``output`` and ``data.shards`` (or ``data.embeddings``) has a default. A preset (a
+YAML file in ``multimem_ray/models/presets``) may give defaults for ``model``, ``modalities`` and
+``training``; what the user writes wins over it. ``load`` returns the *resolved* configuration, in
+which nothing is left to be looked up, and which is stored with every output.
 """
 
 from __future__ import annotations
@@ -14,10 +14,19 @@ import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from multimem_ray.errors import ConfigError
 
@@ -41,19 +50,96 @@ class StorageConfig(Section):
     timeout_s: float = Field(60.0, gt=0, description="connect and read time-out of one request")
 
 
+class EmbeddingSet(Section):
+    """What one model made of the samples: Parquet files, or one array for each modality."""
+
+    files: str | list[str] | None = Field(
+        None, description="Parquet with a key and a list of numbers per modality: folder, glob, URL"
+    )
+    arrays: dict[str, str] = Field(
+        default_factory=dict,
+        description="instead of files, modality: .npy of shape (N, d) or (N, V, d)",
+    )
+    keys: str | None = Field(
+        None,
+        description="with arrays, the N keys: .npy of text, .txt with one on each line, .parquet",
+    )
+    members: str | None = Field(
+        None,
+        description="what the model trained on, as in design.given: all; none; recorded (the "
+        "membership.json in the folder of the files); or a file of keys",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, raw: Any) -> Any:
+        return raw if isinstance(raw, Mapping) else {"files": raw}
+
+    @model_validator(mode="after")
+    def _one_of(self) -> EmbeddingSet:
+        if bool(self.files) == bool(self.arrays):
+            raise ValueError("give either files (Parquet) or arrays (.npy)")
+        if bool(self.arrays) != bool(self.keys):
+            raise ValueError("arrays need keys, which say whose each row is; files have a column")
+        return self
+
+
+class EmbeddingsConfig(Section):
+    """Embeddings that somebody kept, in the place of shards and models."""
+
+    run: str | None = Field(
+        None,
+        description="output of a run that `multimem embed` completed; design, held-out set and "
+        "models are taken from there",
+    )
+    models: list[EmbeddingSet] = Field(
+        default_factory=list, description="what each model made of the samples; joined by key"
+    )
+    key: str = Field("key", description="column with the key")
+    views: int = Field(
+        1,
+        ge=1,
+        description="views in each list of numbers, one after the other; files of ours tell",
+    )
+    held_out: str | None = Field(
+        None,
+        description="column of true and false, or a file of keys (of groups); default: the column "
+        "held_out if there is one, else held_out.fraction of what no model trained on",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, raw: Any) -> Any:
+        return {"run": raw} if isinstance(raw, str) else raw
+
+    @model_validator(mode="after")
+    def _one_of(self) -> EmbeddingsConfig:
+        if not self.run and len(self.models) < 2:
+            raise ValueError("name a run, or the embeddings of at least two models")
+        return self
+
+
 class DataConfig(Section):
     """Which shards, and what in them is which modality."""
 
+    embeddings: EmbeddingsConfig | None = Field(
+        None, description="score stored embeddings: no shards, no models"
+    )
+    # Required without embeddings, see below; not here, so that its type stays what shards are.
     shards: str | list[str] = Field(
-        description="paths or URLs: braces, globs, @file lists, several joined by '::'"
+        default=cast("str", None),
+        validate_default=True,
+        description="paths or URLs: braces, globs, @file lists, several joined by '::'",
     )
     fields: dict[str, str] = Field(
         default_factory=dict,
         description="modality: member extensions by preference ('jpg;jpeg;png;webp') or a field of "
-        "the sample's JSON ('json.caption'); empty = found in the shards and announced",
+        "the sample's JSON ('json.caption'); of embeddings, a column; empty = found and announced",
     )
     label: str | None = Field(
-        None, description="field with the class label, such as json.class_label; for summaries"
+        None,
+        description="field with the class label, such as json.class_label (of embeddings, a "
+        "column); for summaries",
     )
     planted: str | None = Field(
         None, description="Parquet with the truth about planted misalignment; see `multimem plant`"
@@ -62,9 +148,22 @@ class DataConfig(Section):
         default_factory=list, description="modules to import that register further modalities"
     )
 
+    @field_validator("shards", mode="before")
+    @classmethod
+    def _needed(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.data.get("embeddings") is not None:
+            if value:
+                raise ValueError("data.embeddings takes the place of shards; give one of the two")
+            return []
+        if value is None:
+            raise PydanticCustomError("missing", "Field required")
+        return value
+
     @field_validator("shards")
     @classmethod
-    def _not_empty(cls, value: str | list[str]) -> str | list[str]:
+    def _not_empty(cls, value: str | list[str], info: ValidationInfo) -> str | list[str]:
+        if info.data.get("embeddings") is not None:
+            return value
         if not value or (isinstance(value, list) and not all(value)):
             raise ValueError("name at least one shard")
         return value
@@ -405,6 +504,11 @@ class Config(Section):
         )
         # Which shards there are is told by what was found, not by how the list was written.
         del kept["data"]["shards"], kept["held_out"]["shards"]
+        stored = kept["data"].pop("embeddings")
+        if stored is not None:
+            # Which files is told by what was found; who trained on what, by the design.
+            del stored["run"], stored["models"]
+            kept["data"]["embeddings"] = stored
         del kept["scoring"]["batch_size"], kept["scoring"]["partitions"], kept["data"]["planted"]
         for name in ("checkpoint_every_s", "cache_gb", "held_out_samples", "trackers"):
             del kept["training"][name]
@@ -468,7 +572,7 @@ def resolve(raw: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: See :func:`load`.
     """
-    raw = _expanded(raw)
+    raw = _with_embeddings(_expanded(raw))
     _refuse_unknown(Config, raw, "")
     complete = _merge(_of_other_kinds(_defaults(raw), raw), raw)
     try:
@@ -483,6 +587,17 @@ def _expanded(raw: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(name, str):
         return dict(raw)
     return {**raw, "model": {"adapter" if ":" in name else "preset": name}}
+
+
+def _with_embeddings(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What follows from ``data.embeddings`` for design and held-out set; the user's own wins."""
+    data = raw.get("data")
+    given = data.get("embeddings") if isinstance(data, Mapping) else None
+    if not given:
+        return dict(raw)
+    from multimem_ray.embeddings.recorded import recorded_defaults
+
+    return _merge(recorded_defaults(given, raw), raw)
 
 
 def _defaults(raw: Mapping[str, Any]) -> dict[str, Any]:

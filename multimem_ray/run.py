@@ -129,9 +129,18 @@ class Run:
         value = sample.field(self.label) if self.label else None
         return None if value is None else _as_text(value)
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether stored embeddings take the place of shards and models."""
+        return self.config.data.embeddings is not None
+
     def is_trained(self, model_id: str) -> bool:
         """Whether a model is finished, here or elsewhere."""
-        return model_id in self.design.checkpoints() or self.model_folder(model_id).is_done()
+        return (
+            self.is_stored
+            or model_id in self.design.checkpoints()
+            or self.model_folder(model_id).is_done()
+        )
 
     def trains_on(self, shard: str) -> bool:
         """Whether samples of this shard may be trained on at all, as ``design.pool_shards`` has it.
@@ -215,6 +224,10 @@ def open_run(config: Config) -> tuple[Run, Shards]:
     """
     run, shards = inspect(config)
     _claim(run, shards)
+    if run.is_stored:
+        from multimem_ray.embeddings.open import store_units
+
+        store_units(run, shards)
     return run, shards
 
 
@@ -223,6 +236,10 @@ def inspect(config: Config) -> tuple[Run, Shards]:
     storage = Storage(config.storage)
     registry.load_plugins(config.data.plugins)
     config = _absolute(config, storage)
+    if config.data.embeddings is not None:
+        from multimem_ray.embeddings.open import inspect_stored
+
+        return inspect_stored(config, lambda url: _absolute_url(url, storage))
     shards = _find(config, storage)
     scored, held_out = shards.scored, shards.held_out
     probe = list(_probe(scored, storage))
@@ -368,6 +385,15 @@ def _find(config: Config, storage: Storage) -> Shards:
     urls = {shard.url for shard in held_out}
     scored = tuple(shard for shard in absolute(found.shards) if shard.url not in urls)
     return Shards(scored, held_out, tuple(missing))
+
+
+def require_shards(config: Config, what: str) -> None:
+    """Raise ConfigError where stored embeddings leave nothing to train, embed or decode."""
+    if config.data.embeddings is not None:
+        raise ConfigError(
+            f"data.embeddings: there is nothing to {what} without shards; stored embeddings are "
+            "scored by `multimem audit` or `multimem score`"
+        )
 
 
 def look(spec: str | list[str], storage: Storage) -> tuple[dict[str, str], str | None]:

@@ -1,19 +1,14 @@
 """Models that were trained elsewhere: the user says who trained on what.
 
-    all, none   everything, nothing
-    recorded    the rule in the ``membership.json`` of a reference model of ours
-    FILE        a list of keys, as Parquet (column ``key``) or text (one on each line)
-
-A list is kept as sorted 64-bit hashes: eight bytes a key, and a wrong answer for one key in 10^10
-at a thousand million of them.
+all, none   everything, nothing
+recorded    the rule in the ``membership.json`` of a reference model of ours
+FILE        a list of keys, as Parquet (column ``key``) or text (one on each line)
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -22,6 +17,7 @@ from numpy.typing import NDArray
 
 from multimem_ray.config import DesignConfig, GivenModel, HeldOutConfig
 from multimem_ray.design.held_out import HeldOutRule
+from multimem_ray.design.key_list import KeyList
 from multimem_ray.design.membership import BoolMatrix, Design, make_rule
 from multimem_ray.errors import DesignError, StorageError
 from multimem_ray.storage import Storage
@@ -98,8 +94,8 @@ def members_of(given: GivenModel, storage: Storage) -> Members:
         return lambda groups: np.full(len(groups), answer)
     if given.members == "recorded":
         return _recorded(given.checkpoint, storage)
-    known = np.unique(_hashes(_listed(given.members, storage)))
-    return lambda groups: _isin(_hashes(groups), known)
+    wrong = f"members '{given.members}' is none of all, none, recorded"
+    return KeyList(given.members, storage, wrong).contains
 
 
 def _recorded(checkpoint: str, storage: Storage) -> Members:
@@ -128,25 +124,6 @@ def _recorded(checkpoint: str, storage: Storage) -> Members:
     return lambda groups: rule.members(groups)[:, number] & ~held_out.is_held_out(groups, "")
 
 
-def _listed(url: str, storage: Storage) -> Iterator[str]:
-    try:
-        data = storage.read_bytes(url)
-        if url.endswith(".parquet"):
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-
-            try:
-                return iter(pq.read_table(io.BytesIO(data), columns=["key"])["key"].to_pylist())
-            except (pa.ArrowException, KeyError) as error:
-                raise DesignError(f"{url}: no Parquet with a column 'key': {error}") from error
-        lines = data.decode("utf-8").splitlines()
-    except (StorageError, UnicodeDecodeError) as error:
-        raise DesignError(
-            f"members '{url}' is none of all, none, recorded, and no file that can be read: {error}"
-        ) from error
-    return (line.strip() for line in lines if line.strip())
-
-
 class UnseenHeldOut(HeldOutRule):
     """A hashed fraction of what no given model trained on; or the shards that were listed."""
 
@@ -160,22 +137,3 @@ class UnseenHeldOut(HeldOutRule):
         if self.config.shards is not None or not chosen.any():
             return chosen
         return chosen & ~self._design.foreign(groups).any(axis=1)
-
-
-def _hashes(keys: Iterator[str] | Sequence[str]) -> NDArray[np.uint64]:
-    def digests() -> Iterator[int]:
-        for key in keys:
-            yield int.from_bytes(
-                hashlib.blake2b(str(key).encode(), digest_size=8).digest(), "little"
-            )
-
-    return np.fromiter(digests(), dtype=np.uint64)
-
-
-def _isin(values: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Whether each value is in a sorted array."""
-    if not len(known):
-        return np.zeros(len(values), dtype=bool)
-    at = np.minimum(np.searchsorted(known, values), len(known) - 1)
-    found: NDArray[np.bool_] = known[at] == values
-    return found

@@ -15,7 +15,7 @@ from multimem_ray.planning.probe import Speed, probe
 from multimem_ray.planning.timings import save_plan
 from multimem_ray.planning.work import Work, survey
 from multimem_ray.progress import Progress
-from multimem_ray.run import Run, inspect
+from multimem_ray.run import Run, inspect, require_shards
 from multimem_ray.training.memory import too_large
 
 
@@ -61,6 +61,7 @@ def make_plan(config: Config, progress: Progress, *, probing: bool, save: bool =
     Raises:
         MultiMemError: What would stop the run as well: see :func:`multimem_ray.run.inspect`.
     """
+    require_shards(config, "plan")
     run, shards = inspect(config)
     cpus = config.plan.cpus or os.cpu_count() or 1
     gpus = torch.cuda.device_count() if config.plan.gpus is None else config.plan.gpus

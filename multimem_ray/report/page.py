@@ -267,16 +267,17 @@ def _settings(view: RunView) -> list[tuple[str, str]]:
     data, training = config.get("data") or {}, config.get("training") or {}
     scoring, model = config.get("scoring") or {}, config.get("model") or {}
     design = view.summary["design"]
-    shards = data.get("shards")
+    shards, stored = data.get("shards"), bool(data.get("embeddings"))
     fields = run.get("fields") or {}
     rows = [
+        ("Embeddings", "stored; no samples are shown" if stored else ""),
         ("Shards", ", ".join(shards) if isinstance(shards, list) else shards),
         ("Modalities", ", ".join(f"{name} ({fields[name]})" for name in sorted(fields))),
         ("Design", _design(design)),
         ("Target", _target(design)),
         ("Held-out set", _held_out(view.summary.get("held_out") or {})),
         ("Reference model", _joined(model, ("preset", "dim"))),
-        ("Training", _joined(training, ("epochs", "batch_size", "lr"))),
+        ("Training", "" if stored else _joined(training, ("epochs", "batch_size", "lr"))),
         ("Scoring", _joined(scoring, ("views",))),
         ("Label", run.get("label")),
         ("Started", words.when(run.get("started_at"))),

@@ -73,13 +73,20 @@ def write_report(
             storage,
             settings=config.get("modalities"),
             progress=_stage(progress, "samples"),
-        ),
+        )
+        if _has_shards(run)
+        else {},
         planted=_planted(places, planted, storage) if planted else {},
         title=title,
     )
     url = storage.join(output, "report.html")
     storage.write_atomic(url, render(view).encode())
     return url
+
+
+def _has_shards(run: Mapping[str, Any]) -> bool:
+    """Whether there are samples to show; stored embeddings have none."""
+    return not ((run.get("config") or {}).get("data") or {}).get("embeddings")
 
 
 def _planted(places: Sequence[Place], truth_url: str, storage: Storage) -> dict[Place, str]:

@@ -21,7 +21,7 @@ from multimem_ray.sample import Failure, Sample
 from multimem_ray.scoring.bank import ScoringBank
 from multimem_ray.scoring.chunks import ChunkBuilder, undone
 from multimem_ray.scoring.parts import Part, PartFolder
-from multimem_ray.scoring.rows import score_schema
+from multimem_ray.scoring.product import SCORES, Product
 from multimem_ray.scoring.shard import score_chunk
 from multimem_ray.scoring.statistics import HeldOutStatistics
 from multimem_ray.storage import FileInfo
@@ -107,13 +107,19 @@ class Attempt:
 
 
 def careful_parts(
-    run: Run, bank: ScoringBank, held_out: HeldOutStatistics, shard: FileInfo, folder: PartFolder
+    run: Run,
+    bank: ScoringBank,
+    held_out: HeldOutStatistics,
+    shard: FileInfo,
+    folder: PartFolder,
+    product: Product = SCORES,
 ) -> list[Part]:
     """All parts of a shard on which a process died, ascending; each is kept as soon as it is there.
 
     Args:
         held_out: Mean vectors of the held-out set, and with a target its levels.
         folder: Where parts and notes lie.
+        product: What is made of the samples.
     """
     notes = Attempt.load(folder)
     notes.save(folder)
@@ -123,16 +129,16 @@ def careful_parts(
     while True:
         size = notes.size(position, run.config.scoring.batch_size)
         if notes.killers.get(position) == "read":
-            parts.append(_unreadable(run, shard, position))
+            parts.append(_unreadable(run, shard, position, product))
             return sorted(parts, key=lambda part: part.first)
         notes.begin(folder, "read", position, position + size)
         taken = list(_adjacent(items, position, size, parts))
         if not taken:
             return sorted(parts, key=lambda part: part.first)
         if notes.hopeless or position in notes.killers:
-            part = _given_up(run, position, taken, notes)
+            part = _given_up(run, position, taken, notes, product)
         else:
-            part = _scored(run, bank, held_out, shard, folder, notes, position, taken)
+            part = _scored(run, bank, held_out, shard, folder, notes, position, taken, product)
         folder.write(part)
         parts.append(part)
         position = _next(part.end, parts)
@@ -163,17 +169,20 @@ def _scored(
     notes: Attempt,
     position: int,
     taken: list[Sample | Failure],
+    product: Product,
 ) -> Part:
     notes.begin(folder, "decode", position, position + len(taken))
-    builder = ChunkBuilder(run, shard.url, position)
+    builder = ChunkBuilder(run, shard.url, position, product.keeps_held_out)
     for item in taken:
         builder.add(item)
     chunk = builder.build()
     notes.begin(folder, "score", position, position + len(taken))
-    return score_chunk(run, bank, held_out, shard.url, chunk)
+    return score_chunk(run, bank, held_out, shard.url, chunk, product)
 
 
-def _given_up(run: Run, position: int, taken: list[Sample | Failure], notes: Attempt) -> Part:
+def _given_up(
+    run: Run, position: int, taken: list[Sample | Failure], notes: Attempt, product: Product
+) -> Part:
     """The positions as failures; what the reader already gave up stays as it is."""
     stage = notes.killers.get(position, "score")
     reason = (
@@ -188,16 +197,17 @@ def _given_up(run: Run, position: int, taken: list[Sample | Failure], notes: Att
         else Failure(item.shard, item.key, item.index, stage, "killed_worker", detail)
         for item in taken
     ]
-    return _failed(run, position, failures)
+    return _failed(run, position, failures, product)
 
 
-def _unreadable(run: Run, shard: FileInfo, position: int) -> Part:
+def _unreadable(run: Run, shard: FileInfo, position: int, product: Product) -> Part:
     detail = (
         f"reading kills the process after {position} samples; copy the shard again, or repack it"
     )
-    return _failed(run, position, [Failure(shard.url, None, None, "read", "killed_worker", detail)])
+    failure = Failure(shard.url, None, None, "read", "killed_worker", detail)
+    return _failed(run, position, [failure], product)
 
 
-def _failed(run: Run, position: int, failures: list[Failure]) -> Part:
+def _failed(run: Run, position: int, failures: list[Failure], product: Product) -> Part:
     end = position + len(failures)
-    return Part(position, end, score_schema(run).empty_table(), 0, failures)
+    return Part(position, end, product.schema(run).empty_table(), 0, failures)

@@ -47,6 +47,7 @@ class ChunkBuilder:
     run: Run
     shard: str
     first: int
+    keep_held_out: bool = False
     end: int = field(init=False)
     _samples: list[Sample] = field(default_factory=list)
     _groups: list[str] = field(default_factory=list)
@@ -71,7 +72,7 @@ class ChunkBuilder:
         run = self.run
         try:
             group = run.group(item)
-            if run.held_out_rule.is_held_out([group], self.shard)[0]:
+            if not self.keep_held_out and run.held_out_rule.is_held_out([group], self.shard)[0]:
                 self._held_out += 1
                 return
             label, decoded = run.label_of(item), run.decoder.decode(item)
@@ -93,13 +94,16 @@ class ChunkBuilder:
         return Chunk(self.first, self.end, who, views, self._held_out, self._failures)
 
 
-def decoded_chunks(run: Run, shard: str, done: Sequence[tuple[int, int]] = ()) -> Iterator[Chunk]:
+def decoded_chunks(
+    run: Run, shard: str, done: Sequence[tuple[int, int]] = (), *, keep_held_out: bool = False
+) -> Iterator[Chunk]:
     """The chunks of a shard, of up to ``scoring.batch_size`` samples to be scored.
 
     A chunk ends at every multiple of ``PART_POSITIONS``.
 
     Args:
         done: Ranges of positions that are left out, ascending.
+        keep_held_out: Held-out samples are in the chunks like the others.
     """
     builder: ChunkBuilder | None = None
     for position, item in undone(run, shard, done):
@@ -107,7 +111,7 @@ def decoded_chunks(run: Run, shard: str, done: Sequence[tuple[int, int]] = ()) -
             yield builder.build()
             builder = None
         if builder is None:
-            builder = ChunkBuilder(run, shard, position)
+            builder = ChunkBuilder(run, shard, position, keep_held_out)
         builder.add(item)
         full = len(builder) == run.config.scoring.batch_size
         if full or builder.end % PART_POSITIONS == 0:

@@ -124,24 +124,29 @@ class CommitLog:
 
         The markers it replaces go before: they would vouch for what is being overwritten.
         """
-        name = shard_id(shard.url)
         for old in stale:
             self.storage.remove(old)
-        digests = {
-            kind: self._write(kind, shard.url, table)
-            for kind, table in (("scores", scores), ("errors", errors))
-        }
+        digest = self._write_rows(shard.url, scores)
+        self._mark(shard, receipt, digest, self._write("errors", shard.url, errors))
+
+    def _write_rows(self, shard_url: str, rows: pa.Table) -> str | None:
+        """Write the rows of a shard; returns the digest of the file."""
+        return self._write("scores", shard_url, rows)
+
+    def _mark(
+        self, shard: FileInfo, receipt: Receipt, digest: str | None, errors_digest: str | None
+    ) -> None:
         content = {
             **asdict(receipt),
             "size": shard.size,
             "version": shard.version,
-            "sha256": digests["scores"],
-            "errors_sha256": digests["errors"],
+            "sha256": digest,
+            "errors_sha256": errors_digest,
             "fingerprint": self.fingerprint,
             "finished_at": time.time(),
         }
         sums = (receipt.rows, receipt.held_out, receipt.errors)
-        marker = marker_name(name, self.fingerprint, source_version(shard), *sums)
+        marker = marker_name(shard_id(shard.url), self.fingerprint, source_version(shard), *sums)
         url = self.storage.join(self.output, "commits", marker)
         self.storage.write_atomic(url, json.dumps(content, indent=1).encode())
 

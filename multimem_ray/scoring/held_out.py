@@ -47,7 +47,7 @@ _Decoded: TypeAlias = tuple[str, Mapping[str, Array]]
 
 
 @dataclass(frozen=True)
-class _Embedded:
+class Embedded:
     """Held-out samples of one shard under all models.
 
     Args:
@@ -82,10 +82,14 @@ class HeldOutMeans:
         url = self._part_url(chosen)
         if is_summarized(self._run) or self._run.storage.exists(url):
             return
-        decoded = self._carefully(chosen) if careful else self._decoded(self._samples(chosen))
-        self._run.storage.write_atomic(url, save(_tensors(self._embedded(decoded))))
+        self._run.storage.write_atomic(url, save(_tensors(self.part(chosen, careful))))
         if not self._missing():
             self._summarize()
+
+    def part(self, chosen: Chosen, careful: bool) -> Embedded:
+        """What becomes of the held-out samples of one shard."""
+        decoded = self._carefully(chosen) if careful else self._decoded(self._samples(chosen))
+        return self._embedded(decoded)
 
     def statistics(self) -> HeldOutStatistics:
         """All that scoring needs of H; waits until H is embedded.
@@ -154,7 +158,7 @@ class HeldOutMeans:
                 yield from self._decoded([sample])
         notes.done(folder)
 
-    def _embedded(self, samples: Iterable[_Decoded]) -> _Embedded:
+    def _embedded(self, samples: Iterable[_Decoded]) -> Embedded:
         parts = []
         remaining = iter(samples)
         while batch := list(islice(remaining, self._run.config.scoring.batch_size)):
@@ -162,31 +166,31 @@ class HeldOutMeans:
             parts.append(self._chunk(keys, decoded))
         if not parts:
             return self._nothing()
-        return _Embedded(
+        return Embedded(
             torch.cat([part.mean for part in parts], dim=1),
             torch.cat([part.alignment for part in parts], dim=1),
             torch.cat([part.present for part in parts]),
         )
 
-    def _chunk(self, keys: list[str], decoded: list[Any]) -> _Embedded:
+    def _chunk(self, keys: list[str], decoded: list[Any]) -> Embedded:
         views = make_views(self._run, keys, decoded)
         embedded = self._bank.embed(views).cpu()
         nowhere = torch.zeros(embedded.shape[-2:])
         alignment = [metric.agreement(e, views.present, nowhere).alignment for e in embedded]
-        return _Embedded(embedded.mean(dim=1), torch.stack(alignment), views.present)
+        return Embedded(embedded.mean(dim=1), torch.stack(alignment), views.present)
 
-    def _nothing(self) -> _Embedded:
+    def _nothing(self) -> Embedded:
         models, n = len(self._run.design.model_ids()), len(self._run.modalities)
-        return _Embedded(
+        return Embedded(
             torch.zeros(models, 0, n, self._bank.dim),
             torch.zeros(models, 0, n, n, dtype=torch.float64),
             torch.zeros(0, n, dtype=torch.bool),
         )
 
-    def _parts(self) -> Iterator[_Embedded]:
+    def _parts(self) -> Iterator[Embedded]:
         """The parts in the order of the plan, one at a time in memory."""
         for item in load_plan(self._run):
-            yield _Embedded(**load(self._run.storage.read_bytes(self._part_url(item))))
+            yield Embedded(**load(self._run.storage.read_bytes(self._part_url(item))))
 
     def _summarize(self) -> None:
         run, ids = self._run, self._run.design.model_ids()
@@ -218,7 +222,7 @@ class HeldOutMeans:
         run.storage.remove(run.path("held_out", "parts"), recursive=True)
 
 
-def _tensors(part: _Embedded) -> dict[str, Tensor]:
+def _tensors(part: Embedded) -> dict[str, Tensor]:
     named = {"mean": part.mean, "alignment": part.alignment, "present": part.present}
     return {name: tensor.contiguous() for name, tensor in named.items()}
 
@@ -233,7 +237,7 @@ class _Found:
     levels: Levels | None
 
 
-def _levels(run: Run, sums: Sequence[MeanAccumulator], parts: Iterator[_Embedded]) -> _Found:
+def _levels(run: Run, sums: Sequence[MeanAccumulator], parts: Iterator[Embedded]) -> _Found:
     """Consistency of H's own samples under each model, each against the rest of H."""
     values: list[Tensor] = []
     gathered = LevelsAccumulator(len(sums), len(run.modalities))
@@ -260,7 +264,7 @@ def _mean_and_se(values: Tensor) -> tuple[float, float | None]:
     return float(values.mean()), se
 
 
-def _own_agreement(accumulator: MeanAccumulator, part: _Embedded, number: int) -> Agreement:
+def _own_agreement(accumulator: MeanAccumulator, part: Embedded, number: int) -> Agreement:
     """Agreement of held-out samples under one model, leaving each out of its own reference."""
     mean = part.mean[number]
     others = accumulator.leave_one_out(mean[None], part.present)

@@ -156,6 +156,12 @@ def _found_by_tasks(
 
 def find_held_out(run: Run, url: str, number: int) -> _Found:
     """Lists the held-out samples of a shard."""
+    if run.is_stored:
+        from multimem_ray.embeddings.held_out import held_out_of_unit
+        from multimem_ray.embeddings.stored import UnitReader
+        from multimem_ray.embeddings.units import load_units
+
+        return _Found(number, *held_out_of_unit(UnitReader(run, load_units(run)), url))
     keys, labels = [], []
     balance = run.config.held_out.balance
     for item in read_shard(url, run.storage):

@@ -100,10 +100,12 @@ def score(run: Run, shards: Shards, progress: Progress, left: Pending | None = N
         HeldOutError: The held-out set cannot serve.
     """
     log, left = commit_log(run), left or pending(run, shards)
-    _record_missing(log, shards.missing)
+    record_missing(log, shards.missing)
     done, todo, failed, fresh = left.done, left.todo, left.failed, left.shards
     if fresh:
-        _require_models(run)
+        require_models(run)
+        if run.is_stored:
+            _join(run, progress)
         pool = actor_pool(run, fresh)
         chosen = plan_held_out(run, shards, progress)
         if failed:
@@ -111,15 +113,30 @@ def score(run: Run, shards: Shards, progress: Progress, left: Pending | None = N
         if todo:
             before = f", {len(done)} done before" if done else ""
             progress.say(f"scoring {len(todo)} shards{before}")
-        rows = [*_held_out_rows(chosen), *_shard_rows(log, todo), *_retry_rows(shards, failed)]
+        rows = [*_held_out_rows(chosen), *shard_rows(log, todo), *_retry_rows(shards, failed)]
         again = {commit.url for commit in failed}
         rest = Totals.of([commit for commit in done if commit.url not in again])
-        _run_pipeline(run, rows, pool, progress, rest)
+        run_rows(run, rows, pool, progress, rest, _actor_of(run))
         done, todo = log.split(shards.scored)
         if todo:
             raise RuntimeError(f"{len(todo)} shards were scored and are not committed: {todo[0]}")
     log.clear_parts()
+    if run.is_stored:
+        _clear_join(run)
     return Totals.of(done, fresh)
+
+
+def _join(run: Run, progress: Progress) -> None:
+    from multimem_ray.embeddings.join import spill_all
+    from multimem_ray.embeddings.units import load_units
+
+    spill_all(run, load_units(run), progress)
+
+
+def _clear_join(run: Run) -> None:
+    from multimem_ray.embeddings.units import load_units
+
+    run.storage.remove(run.path(load_units(run).spec.join), recursive=True)
 
 
 def actor_pool(run: Run, shards: int) -> tuple[int, int]:
@@ -138,7 +155,8 @@ def _held_out_rows(chosen: Sequence[Chosen]) -> list[dict[str, Any]]:
     return [_row("held_out", FileInfo(item.shard, 0, ""), list(item.keys)) for item in chosen]
 
 
-def _shard_rows(log: CommitLog, todo: Sequence[Todo]) -> list[dict[str, Any]]:
+def shard_rows(log: CommitLog, todo: Sequence[Todo]) -> list[dict[str, Any]]:
+    """Rows of work for shards to be committed."""
     known = log.known_parts()
     return [
         _row("shard", shard, known.get(log.parts(shard).url, []), stale) for shard, stale in todo
@@ -165,19 +183,30 @@ def _row(
     }
 
 
-def _run_pipeline(
+def run_rows(
     run: Run,
     rows: list[dict[str, Any]],
     pool: tuple[int, int],
     progress: Progress,
     before: Totals,
+    actor: type | None = None,
+    name: str = "score",
 ) -> None:
+    """Do rows of work over a pool of actors.
+
+    Args:
+        before: What was done before.
+        actor: Class of the actors, called with the run; default: one that scores shards, or two
+            fleets where nodes ask for it.
+        name: Of the task, for the terminal.
+    """
     shards = sum(row["kind"] == "shard" for row in rows)
     total = shards + before.shards
     # What is tried again needs the whole shard, and whatever failed before may fail harder now.
-    split = wants_split(run, ray.nodes()) and not any(row["retry"] for row in rows)  # type: ignore[no-untyped-call]
-    receipts = _split(run, rows, pool) if split else _fused(run, rows, pool)
-    with progress.task("score", total, unit="shards", done=before.shards) as shown:
+    apart = actor is None and not any(row["retry"] for row in rows)
+    split = apart and wants_split(run, ray.nodes())  # type: ignore[no-untyped-call]
+    receipts = _split(run, rows, pool) if split else _fused(run, rows, pool, actor or _Scorer)
+    with progress.task(name, total, unit="shards", done=before.shards) as shown:
         finished, samples, held_out = before.shards, before.rows, len(rows) - shards
         for receipt in _unwrapped(receipts):
             if receipt["kind"] == "held_out":
@@ -189,13 +218,19 @@ def _run_pipeline(
             shown.update(finished, f"{samples} samples")
 
 
-def _fused(run: Run, rows: list[dict[str, Any]], pool: tuple[int, int]) -> Iterator[Any]:
+def _actor_of(run: Run) -> type | None:
+    return _UnitScorer if run.is_stored else None
+
+
+def _fused(
+    run: Run, rows: list[dict[str, Any]], pool: tuple[int, int], actor: type
+) -> Iterator[Any]:
     import ray.data
 
     resources = run.config.resources.score
     with data_context():
         flow = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS)).map(
-            _Scorer,  # type: ignore[arg-type]
+            actor,
             fn_constructor_args=(run,),
             compute=_strategy(pool, len(rows)),
             num_cpus=0 if resources.gpus else resources.cpus,
@@ -218,7 +253,7 @@ def _split(run: Run, rows: list[dict[str, Any]], pool: tuple[int, int]) -> Itera
             raise
         logger.warning("decoding apart from embedding failed, going on in one: %s", error)
         left = [row for row in rows if row["kind"] == "held_out" or row["url"] not in done]
-        yield from (r for r in _fused(run, left, pool) if r["kind"] == "shard")
+        yield from (r for r in _fused(run, left, pool, _Scorer) if r["kind"] == "shard")
 
 
 def _strategy(pool: tuple[int, int], rows: int) -> Any:
@@ -238,6 +273,18 @@ class _Scorer:
         from multimem_ray.scoring.worker import ShardScorer
 
         self._scorer = ShardScorer(run)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return self._scorer(row)
+
+
+class _UnitScorer:
+    """The actor of a run on stored embeddings."""
+
+    def __init__(self, run: Run) -> None:
+        from multimem_ray.embeddings.worker import UnitScorer
+
+        self._scorer = UnitScorer(run)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return self._scorer(row)
@@ -269,7 +316,8 @@ def _retries() -> dict[str, Any]:
     return {"max_restarts": 256, "max_task_retries": 64}
 
 
-def _require_models(run: Run) -> None:
+def require_models(run: Run) -> None:
+    """Raise ModelError unless every reference model is trained."""
     absent = [m for m in run.design.model_ids() if not run.is_trained(m)]
     if absent:
         raise ModelError(
@@ -278,7 +326,8 @@ def _require_models(run: Run) -> None:
         )
 
 
-def _record_missing(log: CommitLog, missing: Sequence[str]) -> None:
+def record_missing(log: CommitLog, missing: Sequence[str]) -> None:
+    """Write down shards that are named and not there."""
     for url in missing:
         failure = Failure(
             url,

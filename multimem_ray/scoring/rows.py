@@ -103,7 +103,7 @@ def score_rows(
         "key": who.keys,
         "shard": [shard] * len(who.keys),
         "index": who.indices,
-        "modalities": [[n for n, has in zip(names, row, strict=True) if has] for row in present],
+        "modalities": _modality_lists(names, present),
         "label": who.labels,
         "group": who.groups if run.config.design.group else [None] * len(who.keys),
         "split": _splits(run, who.groups, shard),
@@ -126,6 +126,15 @@ def score_rows(
     columns["member"] = _lists(members)
     schema = score_schema(run)
     return pa.table([pa.array(columns[n], schema.field(n).type) for n in schema.names], schema)
+
+
+def _modality_lists(names: Sequence[str], present: Tensor) -> list[list[str]]:
+    """The names of each sample's modalities; one list for all samples that have the same."""
+    codes = (present.to(torch.int64) << torch.arange(len(names))).sum(dim=1).tolist()
+    of_code = {
+        code: [name for place, name in enumerate(names) if code >> place & 1] for code in set(codes)
+    }
+    return [of_code[code] for code in codes]
 
 
 def _splits(run: Run, groups: list[str], shard: str) -> list[str | None]:

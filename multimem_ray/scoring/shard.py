@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import cast
 
 import pyarrow as pa
 
@@ -23,7 +24,7 @@ from multimem_ray.scoring.chunks import PART_POSITIONS, Chunk, decoded_chunks
 from multimem_ray.scoring.commits import Receipt
 from multimem_ray.scoring.failures import error_rows
 from multimem_ray.scoring.parts import Part, PartFolder, joined
-from multimem_ray.scoring.rows import Identity, score_rows, score_schema
+from multimem_ray.scoring.product import SCORES, Product
 from multimem_ray.scoring.statistics import HeldOutStatistics
 from multimem_ray.storage import FileInfo
 
@@ -47,11 +48,13 @@ def score_shard(
     folder: PartFolder | None = None,
     known: Sequence[Part] = (),
     monitor: Monitor | None = None,
+    product: Product = SCORES,
 ) -> ScoredShard:
     """Score every sample of a shard that is not held out.
 
     Args:
         held_out: Mean vectors of the held-out set, and with a target its levels.
+        product: What is made of them instead of scores.
         folder: Where parts of a large shard are kept while it is scored; None = nowhere.
         known: Parts from an earlier attempt, ascending.
         monitor: Counts the time of decoding and of embedding.
@@ -62,52 +65,45 @@ def score_shard(
     started = time.monotonic()
     parts, fresh = list(known), list[Part]()
     done = [(part.first, part.end) for part in known]
-    chunks = decoded_chunks(run, shard.url, done)
+    chunks = decoded_chunks(run, shard.url, done, keep_held_out=product.keeps_held_out)
     for chunk in ahead(monitor.timed("decode", chunks) if monitor else chunks, 2):
         if fresh and fresh[-1].end != chunk.first:
             parts += fresh
             fresh = []
         if fresh and chunk.first % PART_POSITIONS == 0:
-            whole = joined(fresh, score_schema(run))
+            whole = joined(fresh, product.schema(run))
             if folder is not None:
                 folder.write(whole)
             parts, fresh = [*parts, whole], []
         with monitor.timing("embed") if monitor else nullcontext():
-            fresh.append(score_chunk(run, bank, held_out, shard.url, chunk))
-    return assembled(run, shard, [*parts, *fresh], time.monotonic() - started)
+            fresh.append(score_chunk(run, bank, held_out, shard.url, chunk, product))
+    return assembled(run, shard, [*parts, *fresh], time.monotonic() - started, product)
 
 
 def score_chunk(
-    run: Run, bank: ScoringBank, held_out: HeldOutStatistics, shard: str, chunk: Chunk
+    run: Run,
+    bank: ScoringBank,
+    held_out: HeldOutStatistics,
+    shard: str,
+    chunk: Chunk,
+    product: Product = SCORES,
 ) -> Part:
     """What became of a chunk's samples.
 
     A sample on which the models raise an error becomes a failure; one on which all samples of the
     chunk do is raised, since then it is not the sample's.
     """
-    rows, failures = score_schema(run).empty_table(), chunk.failures
+    rows, failures = product.schema(run).empty_table(), chunk.failures
     if chunk.views is not None:
         try:
-            rows = _rows(run, bank, held_out, shard, chunk.who, chunk.views)
+            rows = product.rows(run, bank, held_out, shard, chunk.who, chunk.views)
         except Exception as error:
             logger.warning("%s: a batch failed, trying its samples one by one: %s", shard, error)
-            rows, failed = _one_by_one(run, bank, held_out, shard, chunk.who, chunk.views)
+            rows, failed = _one_by_one(run, bank, held_out, shard, chunk, product)
             if len(failed) == len(chunk.who.keys):
                 raise
             failures = [*failures, *failed]
     return Part(chunk.first, chunk.end, rows, chunk.held_out, failures)
-
-
-def _rows(
-    run: Run,
-    bank: ScoringBank,
-    held_out: HeldOutStatistics,
-    shard: str,
-    who: Identity,
-    views: Views,
-) -> pa.Table:
-    found = bank.agreements(views, held_out.means)
-    return score_rows(run, shard, who, views.present, found, held_out.levels)
 
 
 def _one_by_one(
@@ -115,13 +111,14 @@ def _one_by_one(
     bank: ScoringBank,
     held_out: HeldOutStatistics,
     shard: str,
-    who: Identity,
-    views: Views,
+    chunk: Chunk,
+    product: Product,
 ) -> tuple[pa.Table, list[Failure]]:
-    tables, failed = [score_schema(run).empty_table()], []
+    who, views = chunk.who, cast("Views", chunk.views)
+    tables, failed = [product.schema(run).empty_table()], []
     for at, (key, index) in enumerate(zip(who.keys, who.indices, strict=True)):
         try:
-            tables.append(_rows(run, bank, held_out, shard, who.at(at), views.at(at)))
+            tables.append(product.rows(run, bank, held_out, shard, who.at(at), views.at(at)))
         except Exception as error:  # noqa: BLE001 - towers may raise anything; it is recorded
             said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             detail = f"the models fail on it: {said}"
@@ -129,10 +126,16 @@ def _one_by_one(
     return pa.concat_tables(tables), failed
 
 
-def assembled(run: Run, shard: FileInfo, parts: Sequence[Part], seconds: float) -> ScoredShard:
+def assembled(
+    run: Run,
+    shard: FileInfo,
+    parts: Sequence[Part],
+    seconds: float,
+    product: Product = SCORES,
+) -> ScoredShard:
     """A shard from all of its parts."""
     ordered = sorted(parts, key=lambda part: part.first)
-    whole = joined(ordered, score_schema(run))
+    whole = joined(ordered, product.schema(run))
     if whole.first != 0:
         raise RuntimeError(f"{shard.url}: positions before {whole.first} were not scored")
     receipt = Receipt(

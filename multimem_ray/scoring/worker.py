@@ -19,12 +19,14 @@ from multimem_ray.run import Run
 from multimem_ray.scoring.attempts import careful_parts
 from multimem_ray.scoring.bank import ScoringBank, pick_device
 from multimem_ray.scoring.chunks import PART_POSITIONS
-from multimem_ray.scoring.commits import Receipt, commit_log
+from multimem_ray.scoring.commits import CommitLog, Receipt, commit_log
 from multimem_ray.scoring.held_out import HeldOutMeans
 from multimem_ray.scoring.held_out_plan import Chosen
 from multimem_ray.scoring.parts import PartFolder
+from multimem_ray.scoring.product import SCORES, Product
 from multimem_ray.scoring.retry import parts_of_commit
 from multimem_ray.scoring.shard import ScoredShard, assembled, score_chunk, score_shard
+from multimem_ray.scoring.statistics import HeldOutStatistics
 from multimem_ray.scoring.wire import unpack
 from multimem_ray.storage import FileInfo
 
@@ -38,14 +40,22 @@ class ShardScorer:
     Args:
         run: The run; its models must be done.
         restarted: Whether an earlier process of this actor died.
+        product: What is made of the samples.
+        log: Where it is committed; default: the run's scores.
     """
 
-    def __init__(self, run: Run, restarted: bool | None = None) -> None:
-        self._run, self._log = run, commit_log(run)
+    def __init__(
+        self,
+        run: Run,
+        restarted: bool | None = None,
+        product: Product = SCORES,
+        log: CommitLog | None = None,
+    ) -> None:
+        self._run, self._log, self._product = run, log or commit_log(run), product
         self._bank = _bank(run)
         self._monitor = Monitor(run.output)
         self._held_out = HeldOutMeans(run, self._bank)
-        died = _was_restarted() if restarted is None else restarted
+        died = was_restarted() if restarted is None else restarted
         self._careful = CAREFUL_SHARDS if died else 0
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -78,13 +88,18 @@ class ShardScorer:
         return scored.receipt
 
     def _scored(self, shard: FileInfo, folder: PartFolder, names: Sequence[str]) -> ScoredShard:
-        run, bank, held_out = self._run, self._bank, self._held_out.statistics()
+        run, bank, product = self._run, self._bank, self._product
+        held_out = self.statistics()
         if self._careful:
             started = time.monotonic()
-            parts = careful_parts(run, bank, held_out, shard, folder)
-            return assembled(run, shard, parts, time.monotonic() - started)
+            parts = careful_parts(run, bank, held_out, shard, folder, product)
+            return assembled(run, shard, parts, time.monotonic() - started, product)
         known = folder.read(names) if names else []
-        return score_shard(run, bank, held_out, shard, folder, known, self._monitor)
+        return score_shard(run, bank, held_out, shard, folder, known, self._monitor, product)
+
+    def statistics(self) -> HeldOutStatistics:
+        """What scoring needs of the held-out set; waits until it is there."""
+        return self._held_out.statistics()
 
 
 class ChunkScorer:
@@ -98,7 +113,7 @@ class ChunkScorer:
         self._run, self._log = run, commit_log(run)
         self._bank = _bank(run)
         self._held_out = HeldOutMeans(run, self._bank)
-        self._careful = _was_restarted()
+        self._careful = was_restarted()
 
     def held_out(self, row: dict[str, Any]) -> dict[str, Any]:
         """Embed held-out samples, which this actor decodes itself."""
@@ -126,7 +141,8 @@ def _embed_held_out(held_out: HeldOutMeans, row: dict[str, Any], careful: bool) 
     return {"kind": "held_out", **asdict(Receipt(row["url"], 0, len(keys), 0, 0.0))}
 
 
-def _was_restarted() -> bool:
+def was_restarted() -> bool:
+    """Whether an earlier process of this actor died."""
     import ray
 
     return ray.is_initialized() and ray.get_runtime_context().was_current_actor_reconstructed

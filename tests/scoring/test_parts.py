@@ -139,7 +139,7 @@ def test_a_sample_that_kills_is_found_and_left_out(
         add(self, item)
 
     def deadly_score(*args: Any) -> Part:
-        if poison in args[-1].who.keys:
+        if poison in args[4].who.keys:
             raise KilledError
         return score(*args)
 

@@ -1,0 +1,62 @@
+"""The command ``multimem embed``: every shard that is not embedded yet, over a pool of actors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from multimem_ray.embeddings.log import EmbeddingLog, write_manifest, write_membership
+from multimem_ray.progress import Progress
+from multimem_ray.run import Run, Shards, shard_id
+from multimem_ray.scoring.pipeline import (
+    Totals,
+    actor_pool,
+    record_missing,
+    require_models,
+    run_rows,
+    shard_rows,
+)
+
+
+def embed(run: Run, shards: Shards, progress: Progress, *, retry_errors: bool = False) -> Totals:
+    """Embed every sample, held out or not, under every model; Ray must be running.
+
+    Args:
+        retry_errors: Embed shards again in which something failed before.
+
+    Raises:
+        ModelError: A reference model is not trained yet.
+    """
+    log = EmbeddingLog(run)
+    record_missing(log, shards.missing)
+    every = (*shards.scored, *shards.held_out)
+    done, todo = log.split(every)
+    if retry_errors:
+        by_id = {shard_id(shard.url): shard for shard in every}
+        todo += [(by_id[commit.shard_id], [commit.url]) for commit in done if commit.errors]
+        done = [commit for commit in done if not commit.errors]
+    fresh = len(todo)
+    if todo:
+        require_models(run)
+        write_membership(run)
+        progress.say(f"embedding {len(todo)} shards" + (f", {len(done)} before" if done else ""))
+        pool = actor_pool(run, len(todo))
+        before = Totals.of(done)
+        run_rows(run, shard_rows(log, todo), pool, progress, before, _Embedder, "embed")
+        done, left = log.split(every)
+        if left:
+            raise RuntimeError(f"{len(left)} shards were embedded and are not committed: {left[0]}")
+    log.clear_parts()
+    write_manifest(run, len(every))
+    return Totals.of(done, fresh)
+
+
+class _Embedder:
+    """The actor: in the driver no more than a name."""
+
+    def __init__(self, run: Run) -> None:
+        from multimem_ray.embeddings.write import ShardEmbedder
+
+        self._scorer = ShardEmbedder(run)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return self._scorer(row)

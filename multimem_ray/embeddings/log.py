@@ -1,0 +1,104 @@
+"""The files of stored embeddings: one for each shard and model, then a marker, last a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from multimem_ray.embeddings import layout
+from multimem_ray.embeddings.layout import About, key_digest
+from multimem_ray.run import Run
+from multimem_ray.scoring.commits import CommitLog
+
+_ROW_GROUP_BYTES = 16 << 20
+_ROW_GROUP_ROWS = (256, 16_384)
+
+
+class EmbeddingLog(CommitLog):
+    """The commit log below ``<output>/embeddings``: a file per shard and model, then one marker."""
+
+    def __init__(self, run: Run) -> None:
+        config = run.config
+        super().__init__(
+            run.storage, run.path(layout.FOLDER), run.fingerprint, config.scoring.partitions
+        )
+        self._run = run
+
+    def _write_rows(self, shard_url: str, rows: pa.Table) -> str | None:
+        digest = hashlib.sha256()
+        keys = key_digest(c.cast(pa.large_string()) for c in rows[layout.KEY].chunks)
+        for model in self._run.design.model_ids():
+            url = self.data_url(f"model={model}", shard_url)
+            if not rows.num_rows:
+                self.storage.remove(url)
+                continue
+            data = _parquet(self._run, model, shard_url, keys, rows)
+            digest.update(data)
+            self.storage.write_atomic(url, data)
+        return digest.hexdigest() if rows.num_rows else None
+
+
+def write_membership(run: Run) -> None:
+    """Say beside each model's files what it trained on, as beside its weights."""
+    if run.design.checkpoints():
+        return
+    for number, model in enumerate(run.design.model_ids()):
+        content = {
+            "model": model,
+            "number": number,
+            "design": run.design.describe(),
+            "held_out": run.config.held_out.model_dump(mode="json"),
+            "group": run.config.design.group,
+        }
+        url = run.path(layout.FOLDER, f"model={model}", "membership.json")
+        run.storage.write_atomic(url, json.dumps(content, indent=1).encode())
+
+
+def write_manifest(run: Run, shards: int) -> str:
+    """Say what was embedded; the last file. Returns its URL."""
+    config = run.config
+    content = {
+        "fingerprint": run.fingerprint,
+        "models": run.design.model_ids(),
+        "modalities": list(run.modalities),
+        "views": config.scoring.views,
+        "view_seed": config.scoring.seed,
+        "label": run.label,
+        "design": config.design.model_dump(mode="json"),
+        "held_out": config.held_out.model_dump(mode="json"),
+        "pool_below": run.pool_below,
+        "shards": shards,
+    }
+    url = run.path(layout.FOLDER, layout.MANIFEST)
+    run.storage.write_atomic(url, json.dumps(content, indent=1).encode())
+    return url
+
+
+def wide_column(model: str, modality: str) -> str:
+    """Name of a column in the table of all models."""
+    return f"{model}/{modality}"
+
+
+def _parquet(run: Run, model: str, shard: str, keys: str, rows: pa.Table) -> bytes:
+    config, names = run.config, list(run.modalities)
+    views = config.scoring.views
+    dim = rows.schema.field(wide_column(model, names[0])).type.list_size // views
+    about = About(model, views, dim, names, shard, keys, run.fingerprint)
+    table = rows.select([*layout.IDENTITY, *(wide_column(model, name) for name in names)])
+    table = table.rename_columns([*layout.IDENTITY, *names])
+    row_bytes = 4 * about.views * about.dim * len(names)
+    least, most = _ROW_GROUP_ROWS
+    buffer = io.BytesIO()
+    # Bits of normalised vectors are noise: packing them costs reading time and saves nothing.
+    pq.write_table(
+        table.replace_schema_metadata(about.metadata()),
+        buffer,
+        compression="none",
+        use_dictionary=[layout.SHARD, layout.LABEL, layout.GROUP],
+        row_group_size=min(most, max(least, _ROW_GROUP_BYTES // row_bytes)),
+    )
+    return buffer.getvalue()
