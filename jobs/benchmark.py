@@ -36,7 +36,8 @@ from multimem_ray.config import Config, resolve
 from multimem_ray.demo.dataset import make_demo_shards
 from multimem_ray.errors import MultiMemError
 from multimem_ray.models.contrastive import build_model
-from multimem_ray.run import Run, inspect
+from multimem_ray.opening import inspect
+from multimem_ray.run import Run
 from multimem_ray.sample import Sample
 from multimem_ray.shards.find import find_shards
 from multimem_ray.shards.reader import read_shard

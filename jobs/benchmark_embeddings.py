@@ -108,8 +108,8 @@ def prepare(config: Config) -> Callable[[], None]:
     from multimem_ray.embeddings.join import spill
     from multimem_ray.embeddings.units import load_units
     from multimem_ray.embeddings.worker import UnitScorer
+    from multimem_ray.opening import open_run
     from multimem_ray.progress import Progress
-    from multimem_ray.run import open_run
     from multimem_ray.scoring.held_out_plan import plan_held_out
 
     torch.set_num_threads(1)

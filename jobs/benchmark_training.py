@@ -33,8 +33,9 @@ from rich.table import Table
 
 from jobs.watch import watch
 from multimem_ray.config import Config, resolve
+from multimem_ray.opening import inspect
 from multimem_ray.progress import Progress
-from multimem_ray.run import Run, Shards, inspect
+from multimem_ray.run import Run, Shards
 
 PARTS = ("banks", "plain", "separate")
 CORES = 2

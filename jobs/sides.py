@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from multimem_ray.config import load
+from multimem_ray.opening import inspect
 from multimem_ray.ray_session import data_context, ray_session
-from multimem_ray.run import Run, Shards, inspect
+from multimem_ray.run import Run, Shards
 from multimem_ray.scoring.commits import commit_log, details
 
 Finished = tuple[float, int]

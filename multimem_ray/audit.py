@@ -12,10 +12,11 @@ from contextlib import ExitStack
 from typing import Any
 
 from multimem_ray.config import Config
+from multimem_ray.opening import open_run, require_shards
 from multimem_ray.planning.timings import compare, record
 from multimem_ray.progress import Progress
 from multimem_ray.ray_session import cluster_cpus, cluster_gpus, ray_session
-from multimem_ray.run import Run, Shards, open_run, require_shards
+from multimem_ray.run import Run, Shards
 from multimem_ray.storage import Storage
 
 

@@ -112,8 +112,8 @@ def evaluate(config: ConfigFile = None, set_: Overrides = None) -> None:
     """Retrieval, linear probes and zero-shot classification of every model, on held-out samples."""
     from multimem_ray.audit import announce
     from multimem_ray.evaluation.evaluate import evaluate as evaluate_run
+    from multimem_ray.opening import require_shards
     from multimem_ray.results.terminal import evaluation_table
-    from multimem_ray.run import require_shards
 
     resolved, progress = _load(config, set_), _progress()
     require_shards(resolved, "evaluate")
@@ -241,7 +241,7 @@ def plant(
     seed: int = 0,
 ) -> None:
     """Copy shards with a known fraction of misaligned samples, to test an audit on them."""
-    from multimem_ray.run import look
+    from multimem_ray.opening import look
     from multimem_ray.shards.plant import plant as plant_copy
     from multimem_ray.storage import Storage
 

@@ -12,8 +12,8 @@ import torch
 from multimem_ray import cli
 from multimem_ray.audit import write_results
 from multimem_ray.config import resolve
+from multimem_ray.opening import open_run
 from multimem_ray.progress import Progress
-from multimem_ray.run import open_run
 from multimem_ray.scoring.bank import ScoringBank
 from multimem_ray.scoring.commits import CommitLog
 from multimem_ray.scoring.shard import score_shard

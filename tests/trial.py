@@ -14,7 +14,8 @@ from torch import Tensor
 from multimem_ray.config import Config, apply_overrides, resolve
 from multimem_ray.errors import SampleError
 from multimem_ray.metric import MeanAccumulator
-from multimem_ray.run import Run, Shards, inspect
+from multimem_ray.opening import inspect
+from multimem_ray.run import Run, Shards
 from multimem_ray.sample import Sample
 from multimem_ray.scoring.bank import ScoringBank, make_views
 from multimem_ray.scoring.shard import ScoredShard, score_shard

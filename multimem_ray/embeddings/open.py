@@ -37,7 +37,7 @@ class StoredShards(Shards):
 
 
 def inspect_stored(config: Config, absolute: Callable[[str], str]) -> tuple[Run, StoredShards]:
-    """What :func:`multimem_ray.run.inspect` does, for embeddings.
+    """What :func:`multimem_ray.opening.inspect` does, for embeddings.
 
     Args:
         config: With absolute paths.

@@ -17,8 +17,9 @@ from multimem_ray.config import Config, resolve
 from multimem_ray.embeddings.join import spill
 from multimem_ray.embeddings.units import load_units
 from multimem_ray.embeddings.worker import UnitScorer
+from multimem_ray.opening import open_run
 from multimem_ray.progress import Progress
-from multimem_ray.run import Run, Shards, open_run
+from multimem_ray.run import Run, Shards
 from multimem_ray.scoring.held_out_plan import plan_held_out
 
 MODALITIES = ("audio", "image", "text")

@@ -13,7 +13,8 @@ import pytest
 from multimem_ray.config import resolve
 from multimem_ray.embeddings import sets, side_by_side, stored, units
 from multimem_ray.errors import ConfigError, StorageError
-from multimem_ray.run import Run, inspect
+from multimem_ray.opening import inspect
+from multimem_ray.run import Run
 from tests.embeddings.kept import (
     MODALITIES,
     config_of,

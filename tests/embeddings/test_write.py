@@ -16,8 +16,8 @@ from rich.console import Console
 from multimem_ray.audit import embed_only, train_only
 from multimem_ray.config import Config
 from multimem_ray.embeddings.layout import About
+from multimem_ray.opening import inspect
 from multimem_ray.progress import Progress
-from multimem_ray.run import inspect
 from multimem_ray.sample import Sample
 from multimem_ray.scoring.bank import ScoringBank, make_views
 from multimem_ray.shards.reader import read_shard

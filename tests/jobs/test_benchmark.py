@@ -11,7 +11,7 @@ from jobs import benchmark, decoding, parts, sides
 from multimem_ray.config import load
 from multimem_ray.demo.dataset import FIELDS, make_demo_shards
 from multimem_ray.errors import ShardNotFoundError
-from multimem_ray.run import inspect
+from multimem_ray.opening import inspect
 
 
 def test_every_part_has_a_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 
 from multimem_ray.config import Config, resolve
+from multimem_ray.opening import open_run
 from multimem_ray.progress import Progress
-from multimem_ray.run import Run, Shards, open_run
+from multimem_ray.run import Run, Shards
 from multimem_ray.scoring.commits import commit_log
 from multimem_ray.scoring.pipeline import score
 from multimem_ray.shards.writer import ShardWriter

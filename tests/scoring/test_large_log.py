@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from multimem_ray.run import open_run, shard_id
+from multimem_ray.opening import open_run
+from multimem_ray.run import shard_id
 from multimem_ray.scoring.commits import marker_name, source_version
 from tests.small import small_config, write_shards
 
@@ -18,7 +19,7 @@ SCRIPT = """
 import resource, sys, time
 from multimem_ray.config import load
 from multimem_ray.progress import Progress
-from multimem_ray.run import open_run
+from multimem_ray.opening import open_run
 from multimem_ray.scoring.pipeline import score
 started = time.monotonic()
 totals = score(*open_run(load(sys.argv[1])), Progress())

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from multimem_ray.config import apply_overrides, resolve
+from multimem_ray.opening import open_run
 from multimem_ray.progress import Progress
-from multimem_ray.run import open_run
 from multimem_ray.scoring.commits import commit_log
 from multimem_ray.scoring.held_out_plan import plan_held_out
 from multimem_ray.scoring.pipeline import _held_out_rows, _shard_rows

@@ -20,8 +20,8 @@ import yaml
 from rich.console import Console
 
 from multimem_ray.config import Config
+from multimem_ray.opening import open_run
 from multimem_ray.progress import Progress
-from multimem_ray.run import open_run
 from multimem_ray.scoring.pipeline import score
 from tests.nodes import Nodes, drive, three_nodes, wait_for
 from tests.scoring.bank_of import finish_models

@@ -15,7 +15,8 @@ import torch
 from multimem_ray import metric
 from multimem_ray.config import resolve
 from multimem_ray.models.contrastive import build_model
-from multimem_ray.run import Run, inspect
+from multimem_ray.opening import inspect
+from multimem_ray.run import Run
 from multimem_ray.sample import Sample
 from multimem_ray.scoring.bank import ScoringBank, make_views
 from multimem_ray.scoring.rows import score_schema

@@ -11,8 +11,9 @@ import pytest
 import torch
 from rich.console import Console
 
+from multimem_ray.opening import open_run
 from multimem_ray.progress import Progress
-from multimem_ray.run import Run, Shards, open_run
+from multimem_ray.run import Run, Shards
 from multimem_ray.scoring.chunks import decoded_chunks
 from multimem_ray.scoring.commits import commit_log
 from multimem_ray.scoring.pipeline import score

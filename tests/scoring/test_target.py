@@ -13,8 +13,9 @@ import torch
 from multimem_ray import metric
 from multimem_ray.audit import write_results
 from multimem_ray.errors import ResumeError
+from multimem_ray.opening import open_run
 from multimem_ray.progress import Progress
-from multimem_ray.run import Run, Shards, open_run
+from multimem_ray.run import Run, Shards
 from multimem_ray.scoring.bank import ScoringBank, make_views
 from multimem_ray.scoring.commits import commit_log
 from multimem_ray.scoring.held_out import HeldOutMeans
