@@ -41,6 +41,13 @@ def print_summary(summary: Mapping[str, Any], output: str, console: Console) -> 
             f"MultiMem: mean {score['mean']:.3f}, median {q['0.5']:.3f}, 95 % {q['0.95']:.3f}, "
             f"highest {score['max']:.3f}" + _noise(summary["noise"])
         )
+    target = summary.get("target")
+    if target and target["gap"] is not None:
+        error = "" if target["gap_se"] is None else f" ± {target['gap_se']:.3f}"
+        say(
+            f"target: {target['gap']:.3f}{error} above the references on {target['held_out']} "
+            "held-out samples that neither saw; subtracted"
+        )
     shares = [row for row in summary["attribution"] if row["mean"] is not None]
     if shares:
         parts = ", ".join(f"{row['modality']} {row['mean']:.3f}" for row in shares)

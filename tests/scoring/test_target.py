@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from rich.console import Console
 
 from multimem_ray import metric
 from multimem_ray.audit import write_results
 from multimem_ray.errors import ResumeError
 from multimem_ray.opening import open_run
 from multimem_ray.progress import Progress
+from multimem_ray.results.terminal import print_summary
 from multimem_ray.run import Run, Shards
 from multimem_ray.scoring.bank import ScoringBank, make_views
 from multimem_ray.scoring.commits import commit_log
@@ -147,6 +150,9 @@ def test_summary_and_report_say_what_was_subtracted(audited: tuple[Run, Shards])
     assert [row["model"] for row in summary["models"]] == run.design.model_ids()
     assert summary["reliability"]["multimem"] is None
     assert summary["reliability"]["reason"] == "there is one target: its training was not repeated"
+    console = Console(file=io.StringIO(), width=200)
+    print_summary(summary, run.output, console)
+    assert "held-out samples that neither saw; subtracted" in console.file.getvalue()  # type: ignore[attr-defined]
     page = (Path(run.output) / "report.html").read_text(encoding="utf-8")
     assert "more consistent than the references" in page
     assert "the target against 4 reference models" in page
