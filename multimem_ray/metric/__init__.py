@@ -24,7 +24,7 @@ from multimem_ray.metric.consistency import (
     terms,
 )
 from multimem_ray.metric.held_out import MeanAccumulator
-from multimem_ray.metric.levels import Levels, LevelsAccumulator, bits_of, target_contrast
+from multimem_ray.metric.levels import Levels, LevelsAccumulator, bits_of
 from multimem_ray.metric.multimem import Contrast, contrast, normalized
 
 __all__ = [
@@ -42,6 +42,5 @@ __all__ = [
     "contrast",
     "normalized",
     "pair_cmc",
-    "target_contrast",
     "terms",
 ]

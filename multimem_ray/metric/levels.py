@@ -10,10 +10,14 @@ the score of the target f against references g, CMC'_f - mean CMC'_g, is the lit
 gap between the two on samples that neither of them saw. All scores are linear in (a, u), so pairs
 and attributions are freed of the gap in the same way, and still sum up exactly.
 
-The standard error has three parts: the spread of the references s_g² / K_g; that of the target,
-of which there is only one, taken to vary from training to training as a reference does, s_g²; and
-that of the gap, cᵀ Σ c with c the weights of the contrast and Σ the covariance of the models'
-means over H, the same samples under all of them.
+The standard error is that of a sample which nobody saw: how far the difference of target and
+references strays from the gap over the N samples of H, and the error of the gap itself,
+
+    SE² = cᵀ Σ c (1 + 1/N),
+
+with c the weights of the contrast and Σ the covariance over H of the models' CMC, the same samples
+under all of them. It holds what a spread over the references would miss: there is only one target,
+and it differs from them by more for some samples than for others.
 """
 
 from __future__ import annotations
@@ -27,7 +31,6 @@ from torch import Tensor
 from multimem_ray.metric._checks import check_mask
 from multimem_ray.metric.agreement import Agreement
 from multimem_ray.metric.consistency import cmc
-from multimem_ray.metric.multimem import Contrast, contrast, spread_of_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +41,15 @@ class Levels:
         alignment: (M, n, n) float64, over the samples of H that have both modalities.
         uniformity: (M, n, n) float64, the same, each sample against the rest of H.
         covariance: By set of modalities, as :func:`bits_of` writes it: (M, M) float64, covariance
-            of the mean CMC over the samples of H that have all of them. A set that fewer than two
-            samples have is not there.
+            of the CMC of the samples of H that have all of them. A set that fewer than two samples
+            have is not there.
+        counts: By set of modalities: number of those samples.
     """
 
     alignment: Tensor
     uniformity: Tensor
     covariance: Mapping[int, Tensor]
+    counts: Mapping[int, int]
 
     def centred(self, agreement: Agreement, model: int) -> Agreement:
         """Agreement of B samples under one model, less what is its level.
@@ -67,8 +72,8 @@ class Levels:
             ]
         )
 
-    def gap(self, present: Tensor, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-        """Gap between two sides on samples that nobody saw, and its standard error, (B,) each.
+    def gap(self, present: Tensor, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gap between two sides on samples that nobody saw, and how far single ones stray from it.
 
         Args:
             present: (B, n) bool.
@@ -76,8 +81,9 @@ class Levels:
             g: (B, M) bool.
 
         Returns:
-            NaN where a side has no model; the standard error also where H has not two samples
-            with these modalities.
+            The gap, its standard error, and the standard error of a single sample's score, (B,)
+            each. NaN where a side has no model; the errors also where H has not two samples with
+            these modalities.
         """
         models = len(self.alignment)
         check_mask("f", f, (len(present), models))
@@ -85,13 +91,16 @@ class Levels:
         weights = _shares(f) - _shares(g)
         gap = (weights * self.cmc(present).T).sum(dim=1)
         variance = torch.full((len(present),), torch.nan, dtype=torch.float64)
+        count = torch.ones_like(variance)
         bits = bits_of(present)
         for pattern in set(bits.tolist()):
             if pattern in self.covariance:
                 rows, sigma = bits == pattern, self.covariance[pattern]
                 chosen = weights[rows]
                 variance[rows] = ((chosen @ sigma) * chosen).sum(dim=1)
-        return gap, variance.clamp(min=0.0).sqrt()
+                count[rows] = self.counts[pattern]
+        variance = variance.clamp(min=0.0)
+        return gap, (variance / count).sqrt(), (variance * (1 + 1 / count)).sqrt()
 
 
 class LevelsAccumulator:
@@ -141,7 +150,8 @@ class LevelsAccumulator:
         return Levels(
             self._alignment / self._both,
             self._uniformity / self._both,
-            {p: s.covariance_of_mean() for p, s in self._sets.items() if s.count > 1},
+            {p: s.covariance() for p, s in self._sets.items() if s.count > 1},
+            {p: s.count for p, s in self._sets.items() if s.count > 1},
         )
 
 
@@ -162,31 +172,10 @@ class _Products:
         self._sum += moved.sum(dim=0)
         self._products += moved.T @ moved
 
-    def covariance_of_mean(self) -> Tensor:
+    def covariance(self) -> Tensor:
         mean = self._sum / self.count
         spread = self._products / self.count - torch.outer(mean, mean)
-        return spread / (self.count - 1)
-
-
-def target_contrast(values: Tensor, gap_se: Tensor, f: Tensor, g: Tensor) -> Contrast:
-    """Contrast of a single target with its references, with the standard error explained above.
-
-    Args:
-        values: (M, B), centred CMC.
-        gap_se: (B,), standard error of the gap that was taken away.
-        f: (B, M) bool; at most one model, the target.
-        g: (B, M) bool, the references that did not see the sample.
-
-    Returns:
-        As :func:`multimem_ray.metric.contrast`; ``se`` is NaN with fewer than two references.
-    """
-    plain = contrast(values, f, g)
-    of_mean = spread_of_mean(values, g)
-    of_one = of_mean * plain.n_g
-    se = (of_mean + of_one + gap_se.square()).sqrt()
-    known = (plain.n_f > 0) & (plain.n_g > 1)
-    se = torch.where(known, se, torch.full_like(se, torch.nan))
-    return Contrast(plain.score, se, plain.mean_f, plain.mean_g, plain.n_f, plain.n_g)
+        return spread * (self.count / (self.count - 1))
 
 
 def bits_of(present: Tensor) -> Tensor:

@@ -95,16 +95,6 @@ def _moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return mean, masked(spread / count, count >= 2, fill=torch.nan)
 
 
-def spread_of_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """(B, ...) variance of the mean over the models in ``mask``; NaN with fewer than two.
-
-    Args:
-        values: (M, B, ...).
-        mask: (B, M) bool.
-    """
-    return _moments(exact(values), mask)[1]
-
-
 def _like(tensor: Tensor, other: Tensor) -> Tensor:
     """With trailing axes of length 1, so that it broadcasts against ``other``."""
     return tensor.reshape(tensor.shape + (1,) * (other.ndim - tensor.ndim))

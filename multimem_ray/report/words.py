@@ -148,7 +148,7 @@ def _about_models(summary: dict[str, Any]) -> list[str]:
     reliability = (summary["reliability"] or {}).get("multimem")
     if models is None or not summary["coverage"]["scored"]:
         return []
-    if not noise["count"]:
+    if not noise["count"] and not summary.get("target"):
         remedy = "Four models give a standard error, eight a steadier ranking."
         if summary["design"].get("kind") == "leave_subset_out":
             remedy = "The design complementary_halves leaves each sample out of half of the models."
@@ -163,7 +163,7 @@ def _about_models(summary: dict[str, Any]) -> list[str]:
             "The ranking is noisy: that of as many new models would correlate with it at only "
             f"{number(reliability, 2)}. Read the list as candidates; more models make it steadier."
         )
-    if models <= 4:
+    if models <= 4 and not summary.get("target"):
         found.append(
             f"With {count(models)} models a standard error rests on two values a side, and is "
             "itself rough."

@@ -17,7 +17,7 @@ import numpy as np
 
 from multimem_ray.results.accumulate import Correlation, Floats
 
-TOO_FEW = "needs at least 4 reference models, that is two independent pairs"
+TOO_FEW = "it needs at least 4 reference models, that is two independent pairs"
 ONE_TARGET = "there is one target: its training was not repeated"
 NO_PAIRS = "this design has no independent pairs of models to compare"
 

@@ -7,6 +7,7 @@ pass costs the same on a laptop and over a billion rows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ class _Pass:
         self.levels = ModelLevels()
         self.reliability: Reliability | None = None
         self.kind, self.targeted = kind, targeted
-        self.noise = _Noise()
+        self.noise = _Noise(table.document("held_out", "held_out.json") if targeted else None)
 
     @property
     def references(self) -> int:
@@ -207,9 +208,15 @@ class _Pass:
 
 
 class _Noise:
-    """Standard errors, and how many scores stand out from theirs."""
+    """Standard errors, and how many scores stand out from theirs.
 
-    def __init__(self) -> None:
+    Args:
+        of_target: ``held_out.json``, where standard errors rest on the held-out samples.
+
+    """
+
+    def __init__(self, of_target: Mapping[str, Any] | None = None) -> None:
+        self._freedom = None if of_target is None else max(1, int(of_target["samples"]) - 1)
         self._count = self._above = self._below = 0
         self._expected = self._se = 0.0
 
@@ -229,6 +236,8 @@ class _Noise:
         # With the same number of models on each side and equal spread the quotient of score and
         # standard error is t-distributed with n_in + n_out - 2 degrees of freedom.
         freedom = np.maximum((n_in + n_out - 2)[known], 1)
+        if self._freedom is not None:
+            freedom = np.full_like(freedom, self._freedom)
         degrees, rows = np.unique(freedom, return_counts=True)
         self._expected += float((stats.t.sf(2.0, degrees) * rows).sum())
         return np.asarray(above)

@@ -87,12 +87,13 @@ def score_rows(
     if levels is None:
         compared, extra = found, {}
         score, seen = metric.contrast(cmc, f, g), metric.contrast(cmc, members, ~members)
+        se = score.se
     else:
         compared = [levels.centred(a, model) for model, a in enumerate(found)]
-        gap, gap_se = levels.gap(present, f, g)
+        gap, gap_se, se = levels.gap(present, f, g)
         extra = {"gap": _nullable(gap), "gap_se": _nullable(gap_se)}
         centred = torch.stack([metric.cmc(a, present) for a in compared])
-        score, seen = metric.target_contrast(centred, gap_se, f, g), metric.contrast(cmc, f, g)
+        score, seen = metric.contrast(centred, f, g), metric.contrast(cmc, f, g)
 
     def contrasted(of: Callable[[Agreement, Tensor], Tensor]) -> Tensor:
         return metric.contrast(torch.stack([of(a, present) for a in compared]), f, g).score
@@ -109,7 +110,7 @@ def score_rows(
         "split": _splits(run, who.groups, shard),
         "multimem": _nullable(score.score),
         "multimem_normalized": _nullable(metric.normalized(score.score, present.sum(1))),
-        "multimem_se": _nullable(score.se),
+        "multimem_se": _nullable(se),
         "n_in": seen.n_f.to(torch.int32).numpy(),
         "n_out": seen.n_g.to(torch.int32).numpy(),
         "cmc_in": _nullable(seen.mean_f),

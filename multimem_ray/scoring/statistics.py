@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
 from multimem_ray.metric import Levels
 
-_COVARIANCE = "covariance."
+_COVARIANCE, _COUNT = "covariance.", "count."
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class HeldOutStatistics:
         stored = load(data)
         if "alignment" not in stored:
             return cls(stored["means"])
-        covariance = {
-            int(name.removeprefix(_COVARIANCE)): tensor
-            for name, tensor in stored.items()
-            if name.startswith(_COVARIANCE)
-        }
-        return cls(stored["means"], Levels(stored["alignment"], stored["uniformity"], covariance))
+        sets = [name.removeprefix(_COVARIANCE) for name in stored if name.startswith(_COVARIANCE)]
+        levels = Levels(
+            stored["alignment"],
+            stored["uniformity"],
+            {int(bits): stored[_COVARIANCE + bits] for bits in sets},
+            {int(bits): int(stored[_COUNT + bits]) for bits in sets},
+        )
+        return cls(stored["means"], levels)
 
     def to_bytes(self) -> bytes:
         """As safetensors."""
@@ -43,4 +46,6 @@ class HeldOutStatistics:
         if self.levels is not None:
             named |= {"alignment": self.levels.alignment, "uniformity": self.levels.uniformity}
             named |= {f"{_COVARIANCE}{bits}": c for bits, c in self.levels.covariance.items()}
+            counts = self.levels.counts.items()
+            named |= {f"{_COUNT}{bits}": torch.tensor(count) for bits, count in counts}
         return save({name: tensor.contiguous() for name, tensor in named.items()})

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from multimem_ray import metric
-from multimem_ray.metric import Agreement, LevelsAccumulator, bits_of, target_contrast
+from multimem_ray.metric import Agreement, LevelsAccumulator, bits_of
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -58,7 +58,7 @@ def test_the_gap_and_its_error_are_those_of_paired_differences() -> None:
     found.add(held, present)
     f = torch.tensor([[False, False, False, True], [False, False, False, True]])
     g = torch.tensor([[True, False, True, False], [True, True, True, False]])
-    gap, se = found.levels().gap(torch.ones(2, 3, dtype=torch.bool), f, g)
+    gap, se, _ = found.levels().gap(torch.ones(2, 3, dtype=torch.bool), f, g)
     values = torch.stack([metric.cmc(a, present) for a in held])
     for row, references in enumerate(([0, 2], [0, 1, 2])):
         difference = values[3] - values[references].mean(dim=0)
@@ -73,7 +73,7 @@ def test_a_sample_is_compared_on_its_own_modalities() -> None:
     found.add(held, present)
     pair = torch.tensor([[True, False, True]])
     f, g = torch.tensor([[False, True]]), torch.tensor([[True, False]])
-    gap, se = found.levels().gap(pair, f, g)
+    gap, se, _ = found.levels().gap(pair, f, g)
     values = torch.stack([metric.cmc(a, pair.expand(20, 3)) for a in held])
     torch.testing.assert_close(gap[0], (values[1] - values[0]).mean())
     torch.testing.assert_close(se[0], (values[1] - values[0]).std() / 20**0.5)
@@ -100,7 +100,7 @@ def test_without_a_target_or_references_there_is_no_gap() -> None:
     one = torch.ones(1, 2, dtype=torch.bool)
     nobody, all_of_them = torch.zeros(1, 2, dtype=torch.bool), torch.ones(1, 2, dtype=torch.bool)
     for f, g in ((nobody, all_of_them), (all_of_them, nobody)):
-        gap, se = found.levels().gap(one, f, g)
+        gap, se, _ = found.levels().gap(one, f, g)
         assert gap.isnan().all()
         assert se.isnan().all()
 
@@ -112,27 +112,35 @@ def test_a_set_of_modalities_that_h_has_once_has_no_error() -> None:
     levels = found.levels()
     assert set(levels.covariance) == {0b011}
     f, g = torch.tensor([[True, False]]), torch.tensor([[False, True]])
-    gap, se = levels.gap(torch.ones(1, 3, dtype=torch.bool), f, g)
+    gap, se, _ = levels.gap(torch.ones(1, 3, dtype=torch.bool), f, g)
     assert gap.isfinite().all()
     assert se.isnan().all()
 
 
-def test_the_error_of_a_target_holds_its_three_parts() -> None:
-    values = torch.tensor([[1.0], [2.0], [4.0], [9.0]], dtype=torch.float64)
-    f = torch.tensor([[False, False, False, True]])
-    g = torch.tensor([[True, True, True, False]])
-    found = target_contrast(values, torch.tensor([0.5], dtype=torch.float64), f, g)
-    spread = values[:3].var(unbiased=True)
-    torch.testing.assert_close(found.score[0], 9.0 - values[:3].mean())
-    torch.testing.assert_close(found.se[0], (spread / 3 + spread + 0.25).sqrt())
-    alone = target_contrast(
-        values, torch.zeros(1).double(), f, torch.tensor([[True] + [False] * 3])
-    )
-    assert alone.score.isfinite().all()
-    assert alone.se.isnan().all()
-    unseen = target_contrast(values, torch.zeros(1).double(), torch.zeros_like(f), g)
-    assert unseen.score.isnan().all()
-    assert unseen.se.isnan().all()
+def test_the_error_of_a_score_is_that_of_a_sample_nobody_saw() -> None:
+    """Scores of samples drawn as H was stray by their standard error, whatever the models do."""
+    generator = torch.Generator().manual_seed(1)
+
+    def drawn(count: int) -> list[Agreement]:
+        shared = torch.randn(count, 1, 1, generator=generator, dtype=torch.float64)
+        own = torch.randn(5, count, 2, 2, generator=generator, dtype=torch.float64)
+        scales = torch.tensor([1.0, 1.0, 1.0, 1.0, 3.0], dtype=torch.float64)
+        zero = torch.zeros(count, 2, 2, dtype=torch.float64)
+        return [Agreement(s * (shared + o) + s, zero) for s, o in zip(scales, own, strict=True)]
+
+    found = LevelsAccumulator(5, 2)
+    found.add(drawn(400), torch.ones(400, 2, dtype=torch.bool))
+    levels, fresh = found.levels(), drawn(2000)
+    present = torch.ones(2000, 2, dtype=torch.bool)
+    f = torch.tensor([False, False, False, False, True]).expand(2000, -1)
+    g = torch.rand(2000, 5, generator=generator) < 0.5
+    g[:, 0], g[:, 4] = True, False
+    centred = torch.stack([metric.cmc(levels.centred(a, m), present) for m, a in enumerate(fresh)])
+    score, (_, gap_se, se) = metric.contrast(centred, f, g).score, levels.gap(present, f, g)
+    strayed = score / se
+    assert abs(float(strayed.mean())) < 0.15
+    assert 0.9 < float(strayed.std()) < 1.1
+    torch.testing.assert_close(se, gap_se * 401**0.5)
 
 
 def test_sets_as_numbers() -> None:
