@@ -5,6 +5,11 @@ it has a batch of its own. So its batches, and therefore its weights, are those 
 alone, whatever else is in the bank. On the CPU the models step side by side in threads, one
 core each: operators over several threads add in another order, and results would depend on the
 number of cores.
+
+Where several ranks train a bank, each steps on its part of every batch and tells the others its
+embeddings and gradients: the steps are those of one rank, for towers that treat samples one by
+one. Batch norm does not: its statistics are those of a rank's part (torch has none for several
+processes on a CPU), and the running ones that are written are the first rank's.
 """
 
 from __future__ import annotations
