@@ -512,6 +512,10 @@ class Config(Section):
         del kept["scoring"]["batch_size"], kept["scoring"]["partitions"], kept["data"]["planted"]
         for name in ("checkpoint_every_s", "cache_gb", "held_out_samples", "trackers"):
             del kept["training"][name]
+        if self.resources.train.workers_per_bank > 1:
+            # Batch norm takes its statistics from what one worker has of a batch.
+            workers = self.resources.train.workers_per_bank
+            kept["resources"] = {"train": {"workers_per_bank": workers}}
         return kept
 
 

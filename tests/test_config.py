@@ -147,3 +147,14 @@ def test_another_kind_of_tower_drops_the_options_of_the_presets() -> None:
         {**MINIMAL, "model": {"preset": "avt-clip", "towers": {"video": {"arch": "s3d"}}}}
     )
     assert kept.model.towers["video"] == {"kind": "torchvision_video", "arch": "s3d"}
+
+
+def test_several_workers_for_a_bank_are_part_of_what_a_model_is() -> None:
+    raw = {"output": "o", "data": {"shards": "s"}}
+    alone = resolve(raw)
+    assert resolve(raw | {"resources": {"train": {"workers_per_bank": 1}}}).fingerprint() == (
+        alone.fingerprint()
+    )
+    shared = resolve(raw | {"resources": {"train": {"workers_per_bank": 2}}})
+    assert shared.fingerprint() != alone.fingerprint()
+    assert difference(alone.score_relevant(), shared.score_relevant())
