@@ -358,7 +358,8 @@ class TrainResources(Section):
         1,
         ge=1,
         description="processes (ranks) that share each batch of a bank, each with its part of the "
-        "GPUs; same results but for batch norm, whose statistics are each rank's own",
+        "GPUs; same results but for batch norm, whose statistics are each rank's own, so that "
+        "another number is another run",
     )
     concurrent_banks: int | Literal["auto"] = "auto"
     decode: Literal["auto", "worker", "ray"] = Field(

@@ -12,7 +12,6 @@ import torch.multiprocessing
 from torch import distributed
 
 from multimem_ray.models.gather import average_gradients, rank
-from multimem_ray.run import Run
 from multimem_ray.shards.writer import ShardWriter
 from multimem_ray.training.bank import Bank
 from multimem_ray.training.cache import DecodedCache
@@ -141,10 +140,3 @@ def test_a_gpu_is_not_shared_by_ranks(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"workers_per_bank: each needs a GPU"):
         small_run(tmp_path, "resources.train.gpus=1", "resources.train.workers_per_bank=2")
-
-
-def test_the_number_of_ranks_changes_no_fingerprint(tmp_path: Path) -> None:
-    def made(*sets: str) -> Run:
-        return small_run(tmp_path, *sets)[0]
-
-    assert made().fingerprint == made("resources.train.workers_per_bank=2").fingerprint
