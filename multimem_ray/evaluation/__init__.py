@@ -7,7 +7,7 @@ makes them.
 
 from multimem_ray.evaluation.bootstrap import Estimate, bootstrap_mean
 from multimem_ray.evaluation.probe import linear_probe
-from multimem_ray.evaluation.retrieval import joint_query, recall_hits, retrieval
+from multimem_ray.evaluation.retrieval import joint_query, retrieval
 from multimem_ray.evaluation.zero_shot import zero_shot
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "bootstrap_mean",
     "joint_query",
     "linear_probe",
-    "recall_hits",
     "retrieval",
     "zero_shot",
 ]

@@ -10,11 +10,9 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -29,6 +27,7 @@ from multimem_ray.progress import Progress
 from multimem_ray.run import Run
 from multimem_ray.sample import Sample
 from multimem_ray.scoring.bank import ScoringBank, Views
+from multimem_ray.scoring.held_out_plan import load_plan
 from multimem_ray.shards.reader import read_shard
 
 _TEXT = "text"
@@ -126,13 +125,12 @@ def _embed(bank: ScoringBank, batch: Batch) -> Tensor:
 
 
 def _held_out_keys(run: Run) -> dict[str, set[str]]:
-    url = run.path("held_out", "keys.parquet")
-    if not run.storage.exists(url):
-        raise HeldOutError(f"{url} is not there; run `multimem audit` or `multimem score` first")
-    table = pq.read_table(BytesIO(run.storage.read_bytes(url)))
-    wanted: dict[str, set[str]] = defaultdict(set)
-    for shard, key in zip(table["shard"].to_pylist(), table["key"].to_pylist(), strict=True):
-        wanted[shard].add(key)
+    wanted = {chosen.shard: set(chosen.keys) for chosen in load_plan(run)}
+    if not wanted:
+        raise HeldOutError(
+            f"{run.output}: what is held out was not settled under this configuration; run "
+            "`multimem audit` or `multimem score` first"
+        )
     return wanted
 
 

@@ -1,9 +1,7 @@
 """Cross-modal retrieval: recall at k for every direction, and for joint queries.
 
 A query finds its sample if the sample's other modality is among the k nearest of the gallery by
-cosine. Equal texts have equal embeddings; a query cannot tell them apart, so ties are broken at
-random in expectation: with g gallery items nearer than the right one and t at its distance (itself
-included), the query counts as found with probability min(max((k − g) / t, 0), 1).
+cosine; see :mod:`multimem_ray.metric.recall` for ties.
 """
 
 from __future__ import annotations
@@ -19,38 +17,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from multimem_ray.evaluation.bootstrap import bootstrap_mean
+from multimem_ray.metric import recall_hits
 
 KS = (1, 5, 10)
-_TIE = 1e-6
-_ROWS = 1024
-
-
-def recall_hits(queries: Tensor, gallery: Tensor, ks: Sequence[int] = KS) -> NDArray[np.float64]:
-    """Probability of each query to find its own row of the gallery among the k nearest.
-
-    Args:
-        queries: (N, d), L2-normalised.
-        gallery: (N, d), L2-normalised; row i is what query i looks for.
-
-    Returns:
-        (N, len(ks)), in [0, 1]. Memory is that of 1,024 × N similarities.
-
-    Raises:
-        ValueError: The shapes differ.
-    """
-    if queries.shape != gallery.shape or queries.ndim != 2:
-        raise ValueError(f"queries {tuple(queries.shape)} and gallery {tuple(gallery.shape)}")
-    wanted = torch.tensor(list(ks), device=queries.device)
-    found = []
-    for start in range(0, len(queries), _ROWS):
-        similar = queries[start : start + _ROWS] @ gallery.t()
-        rows = torch.arange(len(similar), device=similar.device)
-        own = similar[rows, rows + start].unsqueeze(1)
-        nearer = (similar > own + _TIE).sum(1, keepdim=True)
-        equal = ((similar - own).abs() <= _TIE).sum(1, keepdim=True)
-        found.append(((wanted - nearer) / equal).clamp(0.0, 1.0).double().cpu())
-    hits: NDArray[np.float64] = torch.cat(found).numpy() if found else np.zeros((0, len(ks)))
-    return hits
 
 
 def joint_query(embeddings: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
@@ -89,7 +58,7 @@ def retrieval(
         rows = torch.from_numpy(np.flatnonzero(both))
         chosen = {name: embeddings[name][rows] for name in (*query, target)}
         asked = joint_query(chosen, query) if len(query) > 1 else chosen[query[0]]
-        hits = recall_hits(asked, chosen[target], ks)
+        hits = recall_hits(asked, chosen[target], ks).numpy()
         recall = {str(k): bootstrap_mean(hits[:, i], seed).as_dict() for i, k in enumerate(ks)}
         results.append(
             {"query": list(query), "target": target, "samples": int(both.sum()), "recall": recall}

@@ -26,6 +26,7 @@ from multimem_ray.metric.consistency import (
 from multimem_ray.metric.held_out import MeanAccumulator
 from multimem_ray.metric.levels import Levels, LevelsAccumulator, bits_of
 from multimem_ray.metric.multimem import Contrast, contrast, normalized
+from multimem_ray.metric.recall import recall_hits
 
 __all__ = [
     "Agreement",
@@ -42,5 +43,6 @@ __all__ = [
     "contrast",
     "normalized",
     "pair_cmc",
+    "recall_hits",
     "terms",
 ]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from multimem_ray.errors import SampleError
+from multimem_ray.metric import recall_hits
 from multimem_ray.modalities.base import Array
 from multimem_ray.models.contrastive import ContrastiveModel
 from multimem_ray.models.loss import pairs_of
@@ -23,7 +24,6 @@ from multimem_ray.training.order import shard_order
 
 MOST_SHARDS, MEASUREMENTS = 8, 20
 _CHUNK = 64
-_TIE = 1e-6
 
 
 class HeldOutRetrieval:
@@ -63,7 +63,7 @@ class HeldOutRetrieval:
             if len(both) > 1:
                 a = torch.stack([embedded[first][row] for row in both])
                 b = torch.stack([embedded[second][row] for row in both])
-                found[f"{first}_{second}"] = (recall_at_1(a, b) + recall_at_1(b, a)) / 2
+                found[f"{first}_{second}"] = (_recall_at_1(a, b) + _recall_at_1(b, a)) / 2
         return found
 
     @torch.inference_mode()
@@ -96,10 +96,5 @@ class HeldOutRetrieval:
                     return
 
 
-def recall_at_1(queries: Tensor, gallery: Tensor) -> float:
-    """Share of (N, d) queries whose own row is the nearest of the gallery; ties count in part."""
-    similar = queries @ gallery.t()
-    own = similar.diagonal()[:, None]
-    nearest = (similar <= own + _TIE).all(dim=1)
-    equal = ((similar - own).abs() <= _TIE).sum(dim=1)
-    return float((nearest / equal).mean())
+def _recall_at_1(queries: Tensor, gallery: Tensor) -> float:
+    return float(recall_hits(queries, gallery, [1]).mean())

@@ -6,7 +6,6 @@ import io
 import json
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -18,9 +17,8 @@ from multimem_ray.models.contrastive import build_model
 from multimem_ray.progress import Progress
 from multimem_ray.results.terminal import evaluation_table
 from multimem_ray.run import Run
-from multimem_ray.sample import Sample
 from multimem_ray.scoring.bank import ScoringBank
-from multimem_ray.shards.reader import read_shard
+from multimem_ray.scoring.held_out_plan import plan_held_out
 from tests.small import small_run
 
 QUIET = Progress(Console(file=io.StringIO()))
@@ -31,15 +29,7 @@ def prepared(folder: Path) -> Run:
     for number, model_id in enumerate(run.design.model_ids()):
         model = build_model(run.config.model, run.decoder.modalities, seed=number)
         run.model_folder(model_id).finish(model, {}, {})
-    keys = [
-        (shard.url, item.key)
-        for shard in shards.scored
-        for item in read_shard(shard.url, run.storage)
-        if isinstance(item, Sample) and run.held_out_rule.is_held_out([item.key], shard.url)[0]
-    ]
-    table = pa.table({"shard": [k[0] for k in keys], "key": [k[1] for k in keys]})
-    (folder / "out" / "held_out").mkdir(parents=True)
-    pq.write_table(table, folder / "out" / "held_out" / "keys.parquet")
+    plan_held_out(run, shards, QUIET)
     return run
 
 

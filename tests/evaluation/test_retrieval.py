@@ -1,4 +1,4 @@
-"""Recall at k against a plain ranking, ties in expectation, joint queries, missing modalities."""
+"""Directions and joint queries, on the samples that have what they ask for."""
 
 from __future__ import annotations
 
@@ -7,34 +7,13 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from multimem_ray.evaluation import joint_query, recall_hits, retrieval
+from multimem_ray.evaluation import joint_query, retrieval
+from multimem_ray.metric import recall_hits
 
 
 def vectors(rows: int, seed: int, dim: int = 6) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return normalize(torch.randn(rows, dim, generator=generator), dim=-1)
-
-
-def test_hits_are_those_of_a_plain_ranking() -> None:
-    queries, gallery = vectors(1500, 0), vectors(1500, 1)
-    hits = recall_hits(queries, gallery, (1, 5, 10))
-    order = np.argsort(-(queries.double() @ gallery.double().t()).numpy(), axis=1)
-    place = (order == np.arange(1500)[:, None]).argmax(axis=1)
-    for column, k in enumerate((1, 5, 10)):
-        # Float rounding may swap neighbours in a handful of rows.
-        assert (hits[:, column] != (place < k)).sum() <= 3
-
-
-def test_a_perfect_model_finds_everything() -> None:
-    both = vectors(50, 0, 32)
-    assert (recall_hits(both, both, (1,)) == 1).all()
-
-
-def test_equal_texts_share_their_chance() -> None:
-    texts = vectors(2, 3)[[0, 0, 0, 0, 1, 1]]
-    hits = recall_hits(texts, texts, (1, 2, 4))
-    np.testing.assert_allclose(hits[0], [1 / 4, 2 / 4, 1])
-    np.testing.assert_allclose(hits[5], [1 / 2, 1, 1])
 
 
 def test_every_direction_and_joint_query_on_the_samples_that_have_them() -> None:
@@ -47,7 +26,7 @@ def test_every_direction_and_joint_query_on_the_samples_that_have_them() -> None
     assert found[("audio", "image"), "text"]["samples"] == 12
     recall = found[("audio",), "image"]["recall"]["5"]
     hits = recall_hits(embedded["audio"][8:], embedded["image"][8:], (5,))
-    assert recall["value"] == pytest.approx(hits.mean())
+    assert recall["value"] == pytest.approx(float(hits.mean()))
     assert recall["low"] <= recall["value"] <= recall["high"]
 
 

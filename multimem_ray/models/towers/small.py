@@ -13,18 +13,27 @@ from multimem_ray.modalities.base import Spec
 from multimem_ray.models.towers.base import Tower
 
 
-def _convolutions(channels: int, width: int, depth: int) -> tuple[nn.Sequential, int]:
-    """``depth`` strided 3×3 convolutions, doubling the channels from ``width``."""
+def _pooled_convolutions(
+    shape: tuple[int, int, int], most: tuple[int, int], width: int, depth: int
+) -> tuple[nn.Sequential, int]:
+    """``depth`` strided 3×3 convolutions, doubling the channels from ``width``; pooled, flattened.
+
+    Args:
+        shape: Channels, height and breadth of what comes in.
+        most: Height and breadth of the map that it is pooled to, at most.
+
+    Returns:
+        (B, *shape) → (B, features), and the number of features.
+    """
+    previous, *sizes = shape
     layers: list[nn.Module] = []
-    previous = channels
     for level in range(depth):
         layers += [nn.Conv2d(previous, width << level, 3, 2, 1), nn.GELU()]
         previous = width << level
-    return nn.Sequential(*layers), previous
-
-
-def _halved(size: int, times: int) -> int:
-    return math.ceil(size / (1 << times))
+    halved = (math.ceil(size / (1 << depth)) for size in sizes)
+    height, breadth = (min(limit, size) for limit, size in zip(most, halved, strict=True))
+    layers += [nn.AdaptiveAvgPool2d((height, breadth)), nn.Flatten()]
+    return nn.Sequential(*layers), previous * height * breadth
 
 
 class ImageTower(Tower):
@@ -37,10 +46,8 @@ class ImageTower(Tower):
         super().__init__()
         channels, height, breadth = spec.shape
         self.scale = 255.0 if spec.dtype == "uint8" else 1.0
-        self.convolutions, features = _convolutions(channels, width, depth)
-        grid = (min(4, _halved(height, depth)), min(4, _halved(breadth, depth)))
-        self.pool = nn.AdaptiveAvgPool2d(grid)
-        flat = features * grid[0] * grid[1]
+        shape = (channels, height, breadth)
+        self.convolutions, flat = _pooled_convolutions(shape, (4, 4), width, depth)
         self.project = nn.Sequential(nn.LayerNorm(flat), nn.Linear(flat, dim))
 
     def prepare(self, raw: Tensor) -> Tensor:
@@ -48,8 +55,7 @@ class ImageTower(Tower):
         return scaled.contiguous(memory_format=torch.channels_last)
 
     def forward(self, features: Tensor) -> Tensor:
-        maps: Tensor = self.pool(self.convolutions(features))
-        projected: Tensor = self.project(maps.flatten(1))
+        projected: Tensor = self.project(self.convolutions(features))
         return projected
 
 
@@ -76,10 +82,8 @@ class SeriesTower(Tower):
             sample_rate=rate, n_fft=window, hop_length=hop, n_mels=mels, f_min=0.0, norm=None
         )
         frames = length // hop + 1
-        self.convolutions, features = _convolutions(channels, width, depth)
-        grid = (min(4, _halved(mels, depth)), min(8, _halved(frames, depth)))
-        self.pool = nn.AdaptiveAvgPool2d(grid)
-        flat = features * grid[0] * grid[1]
+        shape = (channels, mels, frames)
+        self.convolutions, flat = _pooled_convolutions(shape, (4, 8), width, depth)
         self.project = nn.Sequential(nn.LayerNorm(flat), nn.Linear(flat, dim))
 
     def prepare(self, raw: Tensor) -> Tensor:
@@ -92,8 +96,7 @@ class SeriesTower(Tower):
         return features.contiguous(memory_format=torch.channels_last)
 
     def forward(self, features: Tensor) -> Tensor:
-        maps: Tensor = self.pool(self.convolutions(features))
-        projected: Tensor = self.project(maps.flatten(1))
+        projected: Tensor = self.project(self.convolutions(features))
         return projected
 
 
@@ -104,10 +107,8 @@ class FramesTower(Tower):
         super().__init__()
         self.frames, channels, height, breadth = spec.shape
         self.scale = 255.0 if spec.dtype == "uint8" else 1.0
-        self.convolutions, features = _convolutions(channels, width, depth)
-        grid = (min(4, _halved(height, depth)), min(4, _halved(breadth, depth)))
-        self.pool = nn.AdaptiveAvgPool2d(grid)
-        flat = features * grid[0] * grid[1]
+        shape = (channels, height, breadth)
+        self.convolutions, flat = _pooled_convolutions(shape, (4, 4), width, depth)
         self.reduce = nn.Sequential(nn.LayerNorm(flat), nn.Linear(flat, 4 * width), nn.GELU())
         self.temporal = nn.Conv1d(4 * width, 4 * width, 3, padding=1)
         self.project = nn.Sequential(nn.GELU(), nn.Linear(4 * width, dim))
@@ -120,8 +121,8 @@ class FramesTower(Tower):
         return scaled.view(-1, self.frames, *scaled.shape[1:])
 
     def forward(self, features: Tensor) -> Tensor:
-        maps: Tensor = self.pool(self.convolutions(features.flatten(0, 1)))
-        each: Tensor = self.reduce(maps.flatten(1)).unflatten(0, (-1, self.frames))
+        maps: Tensor = self.convolutions(features.flatten(0, 1))
+        each: Tensor = self.reduce(maps).unflatten(0, (-1, self.frames))
         moved: Tensor = self.temporal(each.transpose(1, 2))
         projected: Tensor = self.project(moved.mean(2))
         return projected
