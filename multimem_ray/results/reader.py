@@ -13,6 +13,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from itertools import combinations
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 
 from multimem_ray.config import nearest
 from multimem_ray.errors import ConfigError, StorageError
+from multimem_ray.results.spans import Pick, spans_of
 from multimem_ray.run import shard_id
 from multimem_ray.scoring.commits import Commit, load_commits
 from multimem_ray.storage import FileInfo, Storage
@@ -107,8 +109,18 @@ class ScoreTable:
         *,
         files: Sequence[FileInfo] | None = None,
         progress: Progress | None = None,
+        by: str = "",
+        pick: Pick | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """Stream some columns of all rows (or of some files) in a fixed order.
+
+        Args:
+            columns: Names of the columns.
+            files: Some of ``score_files``.
+            progress: Called after each file.
+            by: With ``pick``: the column that decides which row groups are read.
+            pick: Called in several threads with the statistics of that column in a file's row
+                groups; says which to read.
 
         Raises:
             ConfigError: A column does not exist; names the nearest one.
@@ -116,7 +128,8 @@ class ScoreTable:
         """
         for column in columns:
             self.require(column)
-        yield from self._read(self.score_files if files is None else files, columns, progress)
+        chosen = self.score_files if files is None else files
+        yield from self._read(chosen, columns, progress, pick and _Picked(by, pick))
 
     def error_batches(self) -> Iterator[pa.RecordBatch]:
         """Stream the rows of ``errors/``: shard, key, index, stage, error, detail."""
@@ -148,7 +161,11 @@ class ScoreTable:
         return [found[name] for name in names if name in found]
 
     def _read(
-        self, files: Sequence[FileInfo], columns: Sequence[str] | None, progress: Progress | None
+        self,
+        files: Sequence[FileInfo],
+        columns: Sequence[str] | None,
+        progress: Progress | None,
+        picked: _Picked | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """Yield batches file by file, with at most ``THREADS`` small files fetched ahead."""
         with ThreadPoolExecutor(THREADS) as pool:
@@ -158,13 +175,13 @@ class ScoreTable:
             while True:
                 while len(waiting) < THREADS and (file := next(upcoming, None)) is not None:
                     small = file.size <= AHEAD_BYTES
-                    waiting.append(
-                        (file, pool.submit(self._whole, file, columns) if small else None)
-                    )
+                    ahead = pool.submit(self._whole, file, columns, picked) if small else None
+                    waiting.append((file, ahead))
                 if not waiting:
                     return
                 file, future = waiting.popleft()
-                yield from self._stream(file, columns) if future is None else future.result()
+                found = self._stream(file, columns, picked) if future is None else future.result()
+                yield from found
                 done += 1
                 if progress is not None:
                     progress(done, len(files))
@@ -175,20 +192,38 @@ class ScoreTable:
             return BytesIO(self.storage.read_bytes(file.url))
         return self.storage.open(file.url)
 
-    def _whole(self, file: FileInfo, columns: Sequence[str] | None) -> list[pa.RecordBatch]:
-        return list(self._stream(file, columns))
+    def _whole(
+        self, file: FileInfo, columns: Sequence[str] | None, picked: _Picked | None
+    ) -> list[pa.RecordBatch]:
+        return list(self._stream(file, columns, picked))
 
-    def _stream(self, file: FileInfo, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+    def _stream(
+        self, file: FileInfo, columns: Sequence[str] | None, picked: _Picked | None
+    ) -> Iterator[pa.RecordBatch]:
         try:
             with self._open(file) as handle:
                 parquet = pq.ParquetFile(handle, pre_buffer=True)
                 wanted = None if columns is None else list(columns)
-                yield from parquet.iter_batches(self.batch_rows, columns=wanted, use_threads=False)
+                groups = None if picked is None else picked.groups(parquet.metadata)
+                yield from parquet.iter_batches(
+                    self.batch_rows, row_groups=groups, columns=wanted, use_threads=False
+                )
         except (pa.ArrowException, OSError) as error:
             raise StorageError(
                 f"{file.url}: cannot be read as Parquet ({error}). Remove this file and its marker "
                 "in commits/, and run the audit again: only this shard is scored anew."
             ) from error
+
+
+@dataclass(frozen=True)
+class _Picked:
+    """Row groups of a file, chosen by the statistics of a column."""
+
+    by: str
+    pick: Pick
+
+    def groups(self, metadata: pq.FileMetaData) -> list[int]:
+        return list(self.pick(spans_of(metadata, self.by)))
 
 
 def _parse(url: str, data: bytes) -> dict[str, Any]:

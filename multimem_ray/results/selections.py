@@ -9,8 +9,10 @@ be DataComp's ``.npy``, which its resharder reads.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Literal
@@ -26,6 +28,7 @@ from multimem_ray.results.accumulate import Floats
 from multimem_ray.results.arrays import floats
 from multimem_ray.results.quantiles import QuantileSketch
 from multimem_ray.results.reader import ATTRIBUTION, ScoreTable
+from multimem_ray.results.spans import Span, within
 from multimem_ray.results.top import largest_first, require_number, sort_keys
 
 Kind = Literal["remove", "keep"]
@@ -43,6 +46,11 @@ class Cut:
     value: float
     shard: str
     key: str
+
+    def reaches(self, spans: Sequence[Span | None]) -> list[int]:
+        """Row groups with a row that ranks at or before the cut."""
+        ends = (self.value, math.inf) if self.largest else (-math.inf, self.value)
+        return within(spans, *ends)
 
     def removes(self, batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
         """Which rows rank at or before the cut; rows without a score never do."""
@@ -205,15 +213,17 @@ def _collect(
 ) -> dict[str, Any] | None:
     """The n-th row if it lies in the bracket; else None."""
     low, high = bracket
+    beyond = _Beyond(low, high, largest)
     before = 0
     inside: list[pa.RecordBatch] = []
-    for batch in table.batches([column, "shard", "key"]):
+    for batch in table.batches([column, "shard", "key"], by=column, pick=beyond.pick):
         values = floats(batch[column])
         with np.errstate(invalid="ignore"):
             before += int((values > high).sum() if largest else (values < low).sum())
             keep = (values >= low) & (values <= high)
         if keep.any():
             inside.append(batch.filter(pa.array(keep)))
+    before += beyond.rows
     rows = pa.Table.from_batches(inside) if inside else None
     place = n - 1 - before
     if rows is None or not 0 <= place < rows.num_rows:
@@ -221,6 +231,28 @@ def _collect(
     order = pc.select_k_unstable(rows, place + 1, sort_keys(column, largest))
     row: dict[str, Any] = rows.take(order[place:]).to_pylist()[0]
     return row
+
+
+class _Beyond:
+    """Leaves out row groups that lie outside of a bracket, and counts the rows before it."""
+
+    def __init__(self, low: float, high: float, largest: bool) -> None:
+        self._low, self._high, self._largest = low, high, largest
+        self._lock = threading.Lock()
+        self.rows = 0
+
+    def pick(self, spans: Sequence[Span | None]) -> list[int]:
+        """See :data:`multimem_ray.results.spans.Pick`."""
+        chosen = within(spans, self._low, self._high)
+        skipped = [s for at, s in enumerate(spans) if s is not None and at not in chosen]
+        before = sum(
+            s.valid
+            for s in skipped
+            if s.valid and (s.low > self._high if self._largest else s.high < self._low)
+        )
+        with self._lock:
+            self.rows += before
+        return chosen
 
 
 def _selected(
@@ -231,7 +263,8 @@ def _selected(
     plain = [c for c in ("key", "shard", "index", "label") if c in known]
     se = ["multimem_se"] if cut.column == "multimem" else []
     columns = list(dict.fromkeys([*plain, cut.column, *se, *parts]))
-    for batch in table.batches(columns):
+    pick = cut.reaches if kind == "remove" else None
+    for batch in table.batches(columns, by=cut.column, pick=pick):
         removed = cut.removes(batch)
         rows = batch.filter(pa.array(removed if kind == "remove" else ~removed))
         if not rows.num_rows:

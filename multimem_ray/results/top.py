@@ -1,13 +1,16 @@
 """The exact top of any score column, whatever the size of the table.
 
-A first pass reads only the score, shard and key of every row and keeps the best n; a second
-reads full rows from just the files in which those lie. Rows with equal scores are ordered by
-shard and key, so the answer does not depend on batches or on the order of files.
+A first pass reads only the score, shard and key, of the row groups that can hold one of the best n
+by their statistics, and keeps these; a second reads full rows from just the groups in which they
+lie. Files are ordered by MultiMem, so for this column it is the first group of most files. Rows
+with equal scores are ordered by shard and key, so the answer does not depend on batches or on the
+order of files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +18,7 @@ import pyarrow.compute as pc
 
 from multimem_ray.errors import ConfigError
 from multimem_ray.results.reader import Progress, ScoreTable
+from multimem_ray.results.spans import Span, best_of_file, within
 from multimem_ray.run import shard_id
 
 LOW_IS_SUSPICIOUS = frozenset({"cmc_in", "cmc_out"})
@@ -54,11 +58,14 @@ def top(
         raise ConfigError(f"the number of top samples is {n}; ask for at least 1")
     require_number(table, column)
     order = sort_keys(column, largest_first(column) if largest is None else largest)
-    best = _best(table.batches([column, "shard", "key"], progress=progress), column, n, order)
-    if best is None:
+    best = _Best(column, n, order)
+    wanted = [column, "shard", "key"]
+    for batch in table.batches(wanted, progress=progress, by=column, pick=best.pick):
+        best.add(batch)
+    if best.rows is None:
         return []
     wanted = list(dict.fromkeys([column, "shard", "key", *(columns or table.columns)]))
-    return _full_rows(table, best, wanted)
+    return _full_rows(table, best.rows, wanted)
 
 
 def sort_keys(column: str, largest: bool) -> list[tuple[str, str]]:
@@ -79,24 +86,58 @@ def require_number(table: ScoreTable, column: str) -> None:
             raise ConfigError(f"column '{column}' holds {kind}, not a score to rank by")
 
 
-def _best(
-    batches: Iterator[pa.RecordBatch], column: str, n: int, order: list[tuple[str, str]]
-) -> pa.Table | None:
-    best: pa.Table | None = None
-    for batch in batches:
-        fresh = pa.Table.from_batches([batch]).filter(pc.is_valid(batch[column]))
-        if best is not None and best.num_rows == n:
+class _Best:
+    """The best n rows of those seen so far.
+
+    Args:
+        column: Decides; rows where it is null do not take part.
+        n: How many.
+        order: See :func:`sort_keys`.
+    """
+
+    def __init__(self, column: str, n: int, order: list[tuple[str, str]]) -> None:
+        self._column, self._n, self._order = column, n, order
+        self._largest = order[0][1] == "descending"
+        self.rows: pa.Table | None = None
+
+    @property
+    def worst(self) -> float | None:
+        """The score to be reached; None while there are fewer than n rows."""
+        rows = self.rows
+        if rows is None or rows.num_rows < self._n:
+            return None
+        return float(rows[self._column][self._n - 1].as_py())
+
+    def pick(self, spans: Sequence[Span | None]) -> list[int]:
+        """Row groups that can hold one of the best; asked ahead, so what is known may be old."""
+        worst = self.worst
+        chosen = best_of_file(spans, self._n, largest=self._largest)
+        if worst is None:
+            return chosen
+        reach = (worst, math.inf) if self._largest else (-math.inf, worst)
+        return sorted({*chosen} & {*within(spans, *reach)})
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take what is better than the worst row so far."""
+        fresh = pa.Table.from_batches([batch]).filter(pc.is_valid(batch[self._column]))
+        worst = self.worst
+        if worst is not None:
             # Ties with the worst kept row stay in: shard and key decide about them below.
-            worst = best[column][n - 1]
-            better = pc.greater_equal if order[0][1] == "descending" else pc.less_equal
-            fresh = fresh.filter(better(fresh[column], worst))
+            reaches = pc.greater_equal if self._largest else pc.less_equal
+            fresh = fresh.filter(reaches(fresh[self._column], worst))
         if fresh.num_rows:
-            pool = fresh if best is None else pa.concat_tables([best, fresh])
-            best = pool.take(pc.select_k_unstable(pool, n, order)).combine_chunks()
-    return best
+            pool = fresh if self.rows is None else pa.concat_tables([self.rows, fresh])
+            best = pc.select_k_unstable(pool, self._n, self._order)
+            self.rows = pool.take(best).combine_chunks()
 
 
 def _full_rows(table: ScoreTable, best: pa.Table, columns: list[str]) -> list[dict[str, Any]]:
+    column = columns[0]
+    edges = pc.min_max(best[column]).as_py()
+
+    def pick(spans: Sequence[Span | None]) -> list[int]:
+        return within(spans, edges["min"], edges["max"])
+
     shards = best["shard"].to_pylist()
     keys = best["key"].to_pylist()
     place = {pair: rank for rank, pair in enumerate(zip(shards, keys, strict=True))}
@@ -104,7 +145,7 @@ def _full_rows(table: ScoreTable, best: pa.Table, columns: list[str]) -> list[di
     name = table.storage.name
     files = [f for f in table.score_files if name(f.url).removesuffix(".parquet") in ids]
     rows: dict[int, dict[str, Any]] = {}
-    for batch in table.batches(columns, files=files):
+    for batch in table.batches(columns, files=files, by=column, pick=pick):
         mask = pc.is_in(batch["key"], value_set=best["key"].combine_chunks())
         for row in batch.filter(mask).to_pylist():
             rank = place.get((row["shard"], row["key"]))

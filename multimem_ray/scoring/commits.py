@@ -12,7 +12,6 @@ Whoever reads scores takes what is committed only.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import time
 from collections.abc import Iterable, Sequence
@@ -20,9 +19,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from multimem_ray.run import Run, partition_of, shard_id
+from multimem_ray.scoring.files import error_file, score_file
 from multimem_ray.scoring.parts import PartFolder
 from multimem_ray.storage import FileInfo, Storage
 
@@ -195,10 +194,8 @@ class CommitLog:
         if not table.num_rows:
             self.storage.remove(url)
             return None
-        metadata = {**(table.schema.metadata or {}), b"multimem_ray": self.fingerprint.encode()}
-        buffer = io.BytesIO()
-        pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
-        data = buffer.getvalue()
+        write = score_file if kind == "scores" else error_file
+        data = write(table, self.fingerprint)
         self.storage.write_atomic(url, data)
         return hashlib.sha256(data).hexdigest()
 

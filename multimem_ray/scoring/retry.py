@@ -26,6 +26,8 @@ def parts_of_commit(log: CommitLog, shard: FileInfo, marker: str) -> list[Part]:
         return []
     scores = _table(log, "scores", shard, commit.rows)
     errors = _table(log, "errors", shard, commit.errors)
+    # A score file is ordered by score.
+    scores = scores.sort_by("index") if scores is not None else None
     indices = scores.column("index").to_pylist() if scores is not None else []
     failed = errors.column("index").to_pylist() if errors is not None else []
     whole = sum(index is None for index in failed)

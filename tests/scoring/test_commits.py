@@ -15,7 +15,7 @@ from multimem_ray.scoring.commits import CommitLog, Receipt, details, load_commi
 from multimem_ray.storage import FileInfo, Storage
 
 SHARD = FileInfo("/data/a.b.tar", 100, "v1")
-SCORES = pa.table({"key": ["k"], "multimem": [1.0]})
+SCORES = pa.table({"key": ["k"], "index": [0], "multimem": [1.0]})
 ERRORS = pa.table({"key": ["bad"], "error": ["undecodable"]})
 
 
@@ -35,7 +35,7 @@ def test_a_committed_shard_is_done(tmp_path: Path) -> None:
     content = details(Storage(), done[0])
     assert content["shard"] == SHARD.url
     table = pq.read_table(log(tmp_path).data_url("scores", SHARD.url), partitioning=None)
-    assert table.to_pydict() == {"key": ["k"], "multimem": [1.0]}
+    assert table.to_pydict() == SCORES.to_pydict()
 
 
 @pytest.mark.parametrize(

@@ -304,7 +304,8 @@ def scores_of(run: Run, shards: Shards) -> list[dict[str, Any]]:
 
     url = commit_log(run).data_url("scores", shards.scored[0].url)
     rows: list[dict[str, Any]] = pq.read_table(url, partitioning=None).to_pylist()
-    return rows
+    assert rows == sorted(rows, key=lambda row: -row["multimem"])
+    return sorted(rows, key=lambda row: row["index"])
 
 
 def test_a_restarted_worker_knows_what_it_had_committed(
