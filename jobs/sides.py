@@ -22,7 +22,8 @@ from multimem_ray.config import load
 from multimem_ray.opening import inspect
 from multimem_ray.ray_session import data_context, ray_session
 from multimem_ray.run import Run, Shards
-from multimem_ray.scoring.commits import commit_log, details
+from multimem_ray.scoring.commits import commit_log
+from multimem_ray.scoring.markers import details
 
 Finished = tuple[float, int]
 """A time, and the number of samples that were finished then."""

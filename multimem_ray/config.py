@@ -342,7 +342,16 @@ class ScoringConfig(Section):
     )
     batch_size: int = Field(128, ge=1, description="samples embedded at once; changes no score")
     partitions: int = Field(
-        16, ge=1, description="hive partitions of scores/, by hash of the shard"
+        16, ge=1, description="hive partitions of scores/ and errors/, by hash of the shard"
+    )
+    partition_by: str | None = Field(
+        None,
+        pattern=r"^(label|group|json\..+)$",
+        description="field that partitions scores/ in the hash's place: label, group, or any of "
+        "the sample's json, such as json.source",
+    )
+    max_partition_values: int = Field(
+        1000, ge=1, description="most distinct values of partition_by; more are an error"
     )
 
 
@@ -474,6 +483,8 @@ class Config(Section):
     def _combinations(self) -> Config:
         if self.held_out.shards is None and self.held_out.fraction == 0:
             raise ValueError("held_out.fraction is 0 and held_out.shards is not set: H is empty")
+        if self.scoring.partition_by == "group" and self.design.group is None:
+            raise ValueError("scoring.partition_by = group, and design.group is not set")
         if self.design.kind == "candidate" and self.design.candidate_fraction > 0.5:
             raise ValueError("design.candidate_fraction > 0.5: S_C and S_I are disjoint")
         target = self.design.target
@@ -510,7 +521,9 @@ class Config(Section):
             # Which files is told by what was found; who trained on what, by the design.
             del stored["run"], stored["models"]
             kept["data"]["embeddings"] = stored
-        del kept["scoring"]["batch_size"], kept["scoring"]["partitions"], kept["data"]["planted"]
+        del kept["data"]["planted"]
+        for name in ("batch_size", "partitions", "partition_by", "max_partition_values"):
+            del kept["scoring"][name]
         for name in ("checkpoint_every_s", "cache_gb", "held_out_samples", "trackers"):
             del kept["training"][name]
         if self.resources.train.workers_per_bank > 1:

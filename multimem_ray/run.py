@@ -23,7 +23,7 @@ from multimem_ray.design import Design, HeldOutRule, make_design
 from multimem_ray.design.given import UnseenHeldOut
 from multimem_ray.design.hashing import uniform
 from multimem_ray.design.membership import BoolMatrix
-from multimem_ray.errors import StorageError
+from multimem_ray.errors import SampleError, StorageError
 from multimem_ray.modalities import registry
 from multimem_ray.modalities.decoder import Decoder
 from multimem_ray.models.checkpoint import ModelFolder
@@ -112,6 +112,18 @@ class Run:
 
     def label_of(self, sample: Sample) -> str | None:
         value = sample.field(self.label) if self.label else None
+        return None if value is None else _as_text(value)
+
+    def partition_of_sample(self, sample: Sample) -> str | None:
+        """The value of ``scoring.partition_by`` where that is a field of the sample's json."""
+        field = self.config.scoring.partition_by
+        if field is None or not field.startswith("json."):
+            return None
+        try:
+            value = sample.field(field)
+        except SampleError:
+            # Where a row is written must not decide whether the sample is scored.
+            return None
         return None if value is None else _as_text(value)
 
     @property

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from multimem_ray.run import Run
-from multimem_ray.scoring.commits import CommitLog, details
+from multimem_ray.scoring.markers import details, load_commits
 from multimem_ray.storage import Storage
 
 _RECENT = 32
@@ -57,9 +57,7 @@ class RunStatus:
 def run_status(output: str, run_json: Mapping[str, Any], storage: Storage) -> RunStatus:
     """Status of the run in ``output``: one listing, and the last few markers for the rate."""
     run = Run.from_json({**run_json, "config": {**run_json["config"], "output": output}})
-    config = run.config
-    log = CommitLog(storage, output, run_json["fingerprint"], config.scoring.partitions)
-    commits = [c for c in log.load() if c.run == run_json["fingerprint"]]
+    commits = [c for c in load_commits(storage, output) if c.run == run_json["fingerprint"]]
     ids = run.design.model_ids()
     with ThreadPoolExecutor(8) as pool:
         done = sum(pool.map(run.is_trained, ids))

@@ -51,6 +51,7 @@ class FileInfo:
 
 
 Files: TypeAlias = list[FileInfo]
+Names: TypeAlias = list[str]
 
 
 class Storage:
@@ -143,6 +144,16 @@ class Storage:
                 else _walk(prefix, path, recursive)
             )
         return sorted(found, key=lambda info: info.url)
+
+    def folders(self, url: str) -> Names:
+        """Names of the folders right below a folder, sorted; empty if there is no such folder."""
+        path = local_path(url)
+        with translated(url), suppress(FileNotFoundError, NotADirectoryError):
+            if path is not None:
+                return sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
+            found = self._s3().ls(url, detail=True)
+            return sorted(self.name(item["name"]) for item in found if item["type"] == "directory")
+        return []
 
     def glob(self, pattern: str) -> Files:
         """Files that match ``*``, ``?``, ``[...]`` and ``**``, sorted by URL."""

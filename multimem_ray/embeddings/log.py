@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 from multimem_ray.embeddings import layout
 from multimem_ray.embeddings.layout import About, key_digest
 from multimem_ray.run import Run
-from multimem_ray.scoring.commits import CommitLog
+from multimem_ray.scoring.commits import CommitLog, Written
+from multimem_ray.scoring.layout import Layout
+from multimem_ray.storage import FileInfo
 
 _ROW_GROUP_BYTES = 16 << 20
 _ROW_GROUP_ROWS = (256, 16_384)
@@ -22,24 +24,18 @@ class EmbeddingLog(CommitLog):
     """The commit log below ``<output>/embeddings``: a file per shard and model, then one marker."""
 
     def __init__(self, run: Run) -> None:
-        config = run.config
-        super().__init__(
-            run.storage, run.path(layout.FOLDER), run.fingerprint, config.scoring.partitions
-        )
+        # Files of one shard stand side by side: by hash, whatever the scores are partitioned by.
+        by_hash = Layout(run.config.scoring.partitions)
+        super().__init__(run.storage, run.path(layout.FOLDER), run.fingerprint, by_hash)
         self._run = run
 
-    def _write_rows(self, shard_url: str, rows: pa.Table) -> str | None:
-        digest = hashlib.sha256()
+    def _write_rows(self, shard: FileInfo, rows: pa.Table) -> Written:
         keys = key_digest(c.cast(pa.large_string()) for c in rows[layout.KEY].chunks)
+        files: dict[str, str] = {}
         for model in self._run.design.model_ids():
-            url = self.data_url(f"model={model}", shard_url)
-            if not rows.num_rows:
-                self.storage.remove(url)
-                continue
-            data = _parquet(self._run, model, shard_url, keys, rows)
-            digest.update(data)
-            self.storage.write_atomic(url, data)
-        return digest.hexdigest() if rows.num_rows else None
+            encode = partial(_parquet, self._run, model, shard.url, keys)
+            files |= self._write(self.data_url(f"model={model}", shard.url), rows, encode)
+        return Written(files)
 
 
 def write_membership(run: Run) -> None:
@@ -83,11 +79,13 @@ def wide_column(model: str, modality: str) -> str:
     return f"{model}/{modality}"
 
 
-def _parquet(run: Run, model: str, shard: str, keys: str, rows: pa.Table) -> bytes:
+def _parquet(
+    run: Run, model: str, shard: str, keys: str, rows: pa.Table, fingerprint: str
+) -> bytes:
     config, names = run.config, list(run.modalities)
     views = config.scoring.views
     dim = rows.schema.field(wide_column(model, names[0])).type.list_size // views
-    about = About(model, views, dim, names, shard, keys, run.fingerprint)
+    about = About(model, views, dim, names, shard, keys, fingerprint)
     table = rows.select([*layout.IDENTITY, *(wide_column(model, name) for name in names)])
     table = table.rename_columns([*layout.IDENTITY, *names])
     row_bytes = 4 * about.views * about.dim * len(names)

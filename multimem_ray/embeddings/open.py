@@ -67,6 +67,7 @@ def inspect_stored(config: Config, absolute: Callable[[str], str]) -> tuple[Run,
     there = [set(of_model[0].columns) for of_model in pieces]
     label = _label(config, there)
     _require(config.design.group, there, "design.group")
+    _require_partition(config, label)
     flag = _flag(given, there)
     fields = {name: config.data.fields.get(name, name) for name in names}
     identity = _identity(given.key, label, config.design.group, flag, config)
@@ -89,6 +90,15 @@ def inspect_stored(config: Config, absolute: Callable[[str], str]) -> tuple[Run,
     run = Run(config, fields, label, frozenset(), digest([urls, units.spec.join]), pool_below)
     _ = run.design, run.held_out_rule
     return run, StoredShards(tuple(unit.info for unit in units.units), (), (), units)
+
+
+def _require_partition(config: Config, label: str | None) -> None:
+    by = config.scoring.partition_by
+    if by is not None and (by.startswith("json.") or (by == "label" and label is None)):
+        raise ConfigError(
+            f"scoring.partition_by: '{by}' is not among what is known of stored embeddings; use "
+            "label (with data.label) or group (with design.group)"
+        )
 
 
 def _sets(

@@ -38,6 +38,7 @@ def _claim(run: Run, shards: Shards) -> None:
         old = json.loads(storage.read_bytes(url))
         if old["fingerprint"] != run.fingerprint and not _only_adds_models(run, old):
             raise ResumeError(_refusal(run, shards, old))
+        _require_layout(run, old)
         started = old["started_at"]
     content = {
         "config": run.config.model_dump(mode="json"),
@@ -57,6 +58,17 @@ def _claim(run: Run, shards: Shards) -> None:
         "started_at": started,
     }
     storage.write_atomic(url, json.dumps(content, indent=1).encode())
+
+
+def _require_layout(run: Run, old: Mapping[str, Any]) -> None:
+    """Raise ResumeError if scores that are there lie in folders of another kind."""
+    before, now = old["config"]["scoring"].get("partition_by"), run.config.scoring.partition_by
+    if before != now:
+        lines = difference({"partition_by": before}, {"partition_by": now}, "scoring.")
+        raise ResumeError(
+            f"{run.output} holds scores that are partitioned in another way:\n  {lines[0]}\n"
+            "It changes no score: use the old value to resume, or another output folder."
+        )
 
 
 def _only_adds_models(run: Run, old: Mapping[str, Any]) -> bool:

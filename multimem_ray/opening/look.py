@@ -51,6 +51,8 @@ def inspect(config: Config) -> tuple[Run, Shards]:
     fields = _embedded(config, fields)
     config = _settled(config)
     label = config.data.label or _find_label(probe)
+    if config.scoring.partition_by == "label" and label is None:
+        raise ConfigError("scoring.partition_by = label, and there is no label; set data.label")
     urls = sorted(shard.url for shard in (*scored, *held_out))
     held_out_urls = frozenset(s.url for s in held_out)
     below = _pool_below(config, [shard.url for shard in scored])

@@ -24,9 +24,10 @@ import pyarrow.parquet as pq
 
 from multimem_ray.config import nearest
 from multimem_ray.errors import ConfigError, StorageError
+from multimem_ray.results.committed import error_files, score_files
 from multimem_ray.results.spans import Pick, spans_of
 from multimem_ray.run import shard_id
-from multimem_ray.scoring.commits import Commit, load_commits
+from multimem_ray.scoring.markers import Commit, load_commits
 from multimem_ray.storage import FileInfo, Storage
 
 Progress = Callable[[int, int], None]
@@ -66,7 +67,16 @@ class ScoreTable:
     @cached_property
     def score_files(self) -> list[FileInfo]:
         """The committed score files, in the order of the shards' names."""
-        return self._committed("scores", [c.shard_id for c in self.commits if c.rows])
+        return [file for files in self._score_files.values() for file in files]
+
+    def files_of(self, shards: Iterable[str]) -> list[FileInfo]:
+        """The score files of some shards, given by URL."""
+        wanted = {shard_id(url) for url in shards}
+        return [f for name, files in self._score_files.items() if name in wanted for f in files]
+
+    @cached_property
+    def _score_files(self) -> dict[str, list[FileInfo]]:
+        return score_files(self.storage, self.output, self.commits)
 
     @cached_property
     def error_files(self) -> list[FileInfo]:
@@ -74,9 +84,8 @@ class ScoreTable:
 
         A missing shard is never committed: its only row says that it is not there.
         """
-        missing = [shard_id(str(url)) for url in self.document("run.json").get("missing") or []]
-        committed = [c.shard_id for c in self.commits if c.errors]
-        return self._committed("errors", [*committed, *missing])
+        missing = [str(url) for url in self.document("run.json").get("missing") or []]
+        return error_files(self.storage, self.output, self.commits, missing)
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -148,17 +157,6 @@ class ScoreTable:
         if not self.storage.exists(url):
             return {}
         return _parse(url, self.storage.read_bytes(url))
-
-    def _list(self, folder: str) -> list[FileInfo]:
-        return self.storage.list(self.storage.join(self.output, folder))
-
-    def _committed(self, folder: str, names: Iterable[str]) -> list[FileInfo]:
-        found = {
-            self.storage.name(f.url).removesuffix(".parquet"): f
-            for f in self._list(folder)
-            if f.url.endswith(".parquet")
-        }
-        return [found[name] for name in names if name in found]
 
     def _read(
         self,

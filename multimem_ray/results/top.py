@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 from multimem_ray.errors import ConfigError
 from multimem_ray.results.reader import Progress, ScoreTable
 from multimem_ray.results.spans import Span, best_of_file, within
-from multimem_ray.run import shard_id
 
 LOW_IS_SUSPICIOUS = frozenset({"cmc_in", "cmc_out"})
 
@@ -141,11 +140,8 @@ def _full_rows(table: ScoreTable, best: pa.Table, columns: list[str]) -> list[di
     shards = best["shard"].to_pylist()
     keys = best["key"].to_pylist()
     place = {pair: rank for rank, pair in enumerate(zip(shards, keys, strict=True))}
-    ids = {shard_id(shard) for shard in set(shards)}
-    name = table.storage.name
-    files = [f for f in table.score_files if name(f.url).removesuffix(".parquet") in ids]
     rows: dict[int, dict[str, Any]] = {}
-    for batch in table.batches(columns, files=files, by=column, pick=pick):
+    for batch in table.batches(columns, files=table.files_of(shards), by=column, pick=pick):
         mask = pc.is_in(batch["key"], value_set=best["key"].combine_chunks())
         for row in batch.filter(mask).to_pylist():
             rank = place.get((row["shard"], row["key"]))

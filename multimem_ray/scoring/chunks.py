@@ -52,6 +52,7 @@ class ChunkBuilder:
     _samples: list[Sample] = field(default_factory=list)
     _groups: list[str] = field(default_factory=list)
     _labels: list[str | None] = field(default_factory=list)
+    _partitions: list[str | None] = field(default_factory=list)
     _decoded: list[dict[str, Array]] = field(default_factory=list)
     _failures: list[Failure] = field(default_factory=list)
     _held_out: int = 0
@@ -83,13 +84,14 @@ class ChunkBuilder:
         self._samples.append(Sample(item.key, item.shard, item.index, {}))
         self._groups.append(group)
         self._labels.append(label)
+        self._partitions.append(run.partition_of_sample(item))
         self._decoded.append(decoded)
 
     def build(self) -> Chunk:
         """The chunk, with ``scoring.views`` views of each sample to be scored."""
         keys = [sample.key for sample in self._samples]
         indices = [sample.index for sample in self._samples]
-        who = Identity(keys, indices, self._labels, self._groups)
+        who = Identity(keys, indices, self._labels, self._groups, self._partitions)
         views = make_views(self.run, keys, self._decoded) if keys else None
         return Chunk(self.first, self.end, who, views, self._held_out, self._failures)
 

@@ -1,8 +1,8 @@
 """The commit log: one file per shard says that the shard is done, and what came of it.
 
-    scores/partition=<nnn>/<shard>.parquet    written first, under a name that follows from the
-    errors/partition=<nnn>/<shard>.parquet    shard: an attempt that is repeated overwrites
-    commits/<shard>.<run>.<source>.<rows>-<held out>-<errors>.json      written last
+    scores/…/<shard>….parquet                 written first, under names that follow from the shard
+    errors/partition=<nnn>/<shard>.parquet    and its rows: an attempt that is repeated overwrites
+    commits/<shard>.<run>.<source>.….json     written last
 
 Writing the marker is the commit. Its name holds what a resumption needs: one listing of the folder
 tells what is done, under which configuration, from which version of the shard, and the sums.
@@ -14,34 +14,33 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
+from itertools import repeat
+from typing import TypeAlias
 
 import pyarrow as pa
 
-from multimem_ray.run import Run, partition_of, shard_id
+from multimem_ray.run import Run, shard_id
 from multimem_ray.scoring.files import error_file, score_file
+from multimem_ray.scoring.layout import Layout, rows_digest
+from multimem_ray.scoring.markers import (
+    Commit,
+    details,
+    load_commits,
+    marker_name,
+    parse_marker,
+    score_stem,
+    source_version,
+)
 from multimem_ray.scoring.parts import PartFolder
 from multimem_ray.storage import FileInfo, Storage
 
+Encode: TypeAlias = Callable[[pa.Table, str], bytes]
+"""Rows and the fingerprint of the run, as Parquet."""
 
-@dataclass(frozen=True)
-class Commit:
-    """A committed shard, as its marker's name tells."""
-
-    shard_id: str
-    run: str
-    source: str
-    rows: int
-    held_out: int
-    errors: int
-    url: str
-
-    @property
-    def samples(self) -> int:
-        """Samples and failures of the shard together."""
-        return self.rows + self.held_out + self.errors
+_WRITERS = 8
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,14 @@ class Receipt:
         return self.rows + self.held_out + self.errors
 
 
+@dataclass(frozen=True)
+class Written:
+    """The files of rows that a commit wrote: URL to SHA-256, and the digest of their names."""
+
+    files: Mapping[str, str]
+    digest: str = ""
+
+
 class CommitLog:
     """The commit log of a run.
 
@@ -67,12 +74,13 @@ class CommitLog:
         storage: Where the output lies.
         output: The output folder.
         fingerprint: Of the configuration; commits of another do not count.
-        partitions: Number of hive partitions.
+        layout: How scores are partitioned.
     """
 
-    def __init__(self, storage: Storage, output: str, fingerprint: str, partitions: int) -> None:
+    def __init__(self, storage: Storage, output: str, fingerprint: str, layout: Layout) -> None:
         self.storage, self.output = storage, output
-        self.fingerprint, self.partitions = fingerprint, partitions
+        self.fingerprint, self.layout = fingerprint, layout
+        self._known_folders: set[str] = set()
 
     def load(self) -> list[Commit]:
         """All markers, also stale ones."""
@@ -121,31 +129,55 @@ class CommitLog:
     ) -> None:
         """Write what came of a shard, then its marker.
 
-        The markers it replaces go before: they would vouch for what is being overwritten.
+        The markers it replaces go before: they would vouch for what is being overwritten. Files
+        that only they list go afterwards.
+
+        Raises:
+            ConfigError: Scores are partitioned by a field with too many values.
         """
+        outdated = {url for old in stale for url in self._listed(old)}
         for old in stale:
             self.storage.remove(old)
-        digest = self._write_rows(shard.url, scores)
-        self._mark(shard, receipt, digest, self._write("errors", shard.url, errors))
+        written = self._write_rows(shard, scores)
+        files = {**written.files, **self.write_errors(shard.url, errors)}
+        self._mark(shard, receipt, written, files)
+        for url in outdated - files.keys():
+            self.storage.remove(url)
 
-    def _write_rows(self, shard_url: str, rows: pa.Table) -> str | None:
-        """Write the rows of a shard; returns the digest of the file."""
-        return self._write("scores", shard_url, rows)
+    def _write_rows(self, shard: FileInfo, rows: pa.Table) -> Written:
+        """Write the rows of a shard."""
+        if self.layout.by is None:
+            return Written(self._write(self.data_url("scores", shard.url), rows, score_file))
+        pieces = dict(self.layout.pieces(rows))
+        place = self.storage.join(self.output, "scores")
+        self.layout.admit(self.storage, place, set(pieces), self._known_folders)
+        digest = rows_digest(rows)
+        name = score_stem(shard_id(shard.url), self.fingerprint, source_version(shard), digest)
+        urls = [self.storage.join(place, folder, f"{name}.parquet") for folder in pieces]
+        with ThreadPoolExecutor(_WRITERS) as pool:
+            made = pool.map(self._write, urls, pieces.values(), repeat(score_file))
+            return Written({url: sha for found in made for url, sha in found.items()}, digest)
 
     def _mark(
-        self, shard: FileInfo, receipt: Receipt, digest: str | None, errors_digest: str | None
+        self, shard: FileInfo, receipt: Receipt, written: Written, files: Mapping[str, str]
     ) -> None:
+        below = len(self.storage.join(self.output, ""))
         content = {
             **asdict(receipt),
             "size": shard.size,
             "version": shard.version,
-            "sha256": digest,
-            "errors_sha256": errors_digest,
+            "files": {url[below:]: sha256 for url, sha256 in files.items()},
             "fingerprint": self.fingerprint,
             "finished_at": time.time(),
         }
-        sums = (receipt.rows, receipt.held_out, receipt.errors)
-        marker = marker_name(shard_id(shard.url), self.fingerprint, source_version(shard), *sums)
+        marker = marker_name(
+            shard_id(shard.url),
+            self.fingerprint,
+            source_version(shard),
+            *(receipt.rows, receipt.held_out, receipt.errors),
+            digest=written.digest,
+            files=len(written.files),
+        )
         url = self.storage.join(self.output, "commits", marker)
         self.storage.write_atomic(url, json.dumps(content, indent=1).encode())
 
@@ -172,6 +204,20 @@ class CommitLog:
         """All parts go, of whatever run: for when every shard is committed."""
         self.storage.remove(self.storage.join(self.output, "parts"), recursive=True)
 
+    def clear_orphans(self, done: Iterable[Commit]) -> None:
+        """Score files that killed attempts at committed shards left go; nobody would read them.
+
+        Only scores partitioned by a field can leave some behind: by hash, the next attempt
+        overwrites. One listing.
+        """
+        if self.layout.by is None:
+            return
+        stems = {commit.shard_id: commit.stem for commit in done}
+        for info in self.storage.list(self.storage.join(self.output, "scores")):
+            name = self.storage.name(info.url).removesuffix(".parquet")
+            if stems.get(name.rsplit(".", 3)[0], name) != name:
+                self.storage.remove(info.url)
+
     def known_parts(self) -> dict[str, list[str]]:
         """Names of parts that an earlier attempt left, by the URL of their folder; one listing."""
         found: dict[str, list[str]] = {}
@@ -181,61 +227,39 @@ class CommitLog:
         return found
 
     def data_url(self, kind: str, shard_url: str) -> str:
-        """Where the ``scores`` or ``errors`` of a shard lie."""
-        partition = partition_of(shard_url, self.partitions)
+        """Where the ``scores`` or ``errors`` of a shard lie in a partition by hash."""
+        partition = self.layout.by_hash(shard_url)
         return self.storage.join(self.output, kind, partition, f"{shard_id(shard_url)}.parquet")
 
-    def write_errors(self, shard_url: str, errors: pa.Table) -> None:
-        """Errors of something that is never committed, such as a missing shard."""
-        self._write("errors", shard_url, errors)
+    def files(self, kind: str, shard_url: str, marker: str) -> list[str]:
+        """The ``scores`` or ``errors`` files of a commit, as its marker lists them."""
+        listed = self._listed(marker)
+        found = [url for url in listed if url.startswith(self.storage.join(self.output, kind, ""))]
+        # A marker of an earlier version of this tool lists none.
+        return found if listed else [self.data_url(kind, shard_url)]
 
-    def _write(self, kind: str, shard_url: str, table: pa.Table) -> str | None:
-        url = self.data_url(kind, shard_url)
+    def _listed(self, marker: str) -> list[str]:
+        commit = parse_marker(marker)
+        if commit is None or not self.storage.exists(marker):
+            return []
+        files = details(self.storage, commit).get("files", {})
+        return [self.storage.join(self.output, name) for name in files]
+
+    def write_errors(self, shard_url: str, errors: pa.Table) -> dict[str, str]:
+        """The failures of a shard, also of one that is never committed as it is missing."""
+        return self._write(self.data_url("errors", shard_url), errors, error_file)
+
+    def _write(self, url: str, table: pa.Table, encode: Encode) -> dict[str, str]:
+        """URL and SHA-256 of what was written; without rows nothing is, and an old file goes."""
         if not table.num_rows:
             self.storage.remove(url)
-            return None
-        write = score_file if kind == "scores" else error_file
-        data = write(table, self.fingerprint)
+            return {}
+        data = encode(table, self.fingerprint)
         self.storage.write_atomic(url, data)
-        return hashlib.sha256(data).hexdigest()
+        return {url: hashlib.sha256(data).hexdigest()}
 
 
 def commit_log(run: Run) -> CommitLog:
     """The commit log of a run."""
-    return CommitLog(run.storage, run.output, run.fingerprint, run.config.scoring.partitions)
-
-
-def load_commits(storage: Storage, output: str) -> list[Commit]:
-    """All markers of a run, also stale ones; one listing, whatever their number."""
-    folder = storage.join(output, "commits")
-    parsed = (parse_marker(info.url) for info in storage.list(folder, recursive=False))
-    return [commit for commit in parsed if commit is not None]
-
-
-def marker_name(shard_id: str, run: str, source: str, rows: int, held_out: int, errors: int) -> str:
-    """The file name of a marker; see :class:`Commit` for the parts."""
-    return f"{shard_id}.{run}.{source}.{rows}-{held_out}-{errors}.json"
-
-
-def source_version(shard: FileInfo) -> str:
-    """Eight hex digits that change when the shard's size or version (ETag, time) does."""
-    text = f"{shard.size} {shard.version}"
-    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
-
-
-def details(storage: Storage, commit: Commit) -> dict[str, Any]:
-    """The content of a marker."""
-    content: dict[str, Any] = json.loads(storage.read_bytes(commit.url))
-    return content
-
-
-def parse_marker(url: str) -> Commit | None:
-    """A commit from its marker's name; None for a file that is no marker."""
-    parts = url.rsplit("/", 1)[-1].rsplit(".", 4)
-    if len(parts) != 5 or parts[4] != "json":
-        return None
-    sums = parts[3].split("-")
-    if len(sums) != 3 or not all(part.isdigit() for part in sums):
-        return None
-    rows, held_out, errors = map(int, sums)
-    return Commit(parts[0], parts[1], parts[2], rows, held_out, errors, url)
+    layout = Layout.of(run.config.scoring)
+    return CommitLog(run.storage, run.output, run.fingerprint, layout)

@@ -26,9 +26,10 @@ from multimem_ray.progress import Progress
 from multimem_ray.ray_session import cluster_cpus, cluster_gpus, data_context
 from multimem_ray.run import Run, Shards, shard_id
 from multimem_ray.sample import Failure
-from multimem_ray.scoring.commits import Commit, CommitLog, commit_log
+from multimem_ray.scoring.commits import CommitLog, commit_log
 from multimem_ray.scoring.failures import error_rows
 from multimem_ray.scoring.held_out_plan import Chosen, plan_held_out
+from multimem_ray.scoring.markers import Commit
 from multimem_ray.scoring.split import split_receipts, wants_split
 from multimem_ray.storage import FileInfo
 
@@ -120,6 +121,7 @@ def score(run: Run, shards: Shards, progress: Progress, left: Pending | None = N
         done, todo = log.split(shards.scored)
         if todo:
             raise RuntimeError(f"{len(todo)} shards were scored and are not committed: {todo[0]}")
+        log.clear_orphans(done)
     log.clear_parts()
     if run.is_stored:
         _clear_join(run)

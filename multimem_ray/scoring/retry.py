@@ -7,7 +7,9 @@ import io
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from multimem_ray.scoring.commits import CommitLog, parse_marker
+from multimem_ray.scoring.commits import CommitLog
+from multimem_ray.scoring.layout import VALUE, value_of
+from multimem_ray.scoring.markers import Commit, parse_marker
 from multimem_ray.scoring.parts import Part
 from multimem_ray.storage import FileInfo
 
@@ -24,9 +26,9 @@ def parts_of_commit(log: CommitLog, shard: FileInfo, marker: str) -> list[Part]:
     commit = parse_marker(marker)
     if commit is None:
         return []
-    scores = _table(log, "scores", shard, commit.rows)
-    errors = _table(log, "errors", shard, commit.errors)
-    # A score file is ordered by score.
+    scores = _table(log, "scores", shard, commit) if commit.rows else None
+    errors = _table(log, "errors", shard, commit) if commit.errors else None
+    # A score file is ordered by score, and there may be several.
     scores = scores.sort_by("index") if scores is not None else None
     indices = scores.column("index").to_pylist() if scores is not None else []
     failed = errors.column("index").to_pylist() if errors is not None else []
@@ -44,8 +46,14 @@ def parts_of_commit(log: CommitLog, shard: FileInfo, marker: str) -> list[Part]:
     return parts
 
 
-def _table(log: CommitLog, kind: str, shard: FileInfo, rows: int) -> pa.Table | None:
-    if not rows:
-        return None
-    data = log.storage.read_bytes(log.data_url(kind, shard.url))
-    return pq.read_table(io.BytesIO(data)).replace_schema_metadata(None)
+def _table(log: CommitLog, kind: str, shard: FileInfo, commit: Commit) -> pa.Table:
+    urls = log.files(kind, shard.url, commit.url)
+    tables = [pq.read_table(io.BytesIO(log.storage.read_bytes(url))) for url in urls]
+    if kind == "scores" and log.layout.by is not None:
+        pairs = zip(urls, tables, strict=True)
+        tables = [_with_value(table, value_of(url)) for url, table in pairs]
+    return pa.concat_tables(table.replace_schema_metadata(None) for table in tables)
+
+
+def _with_value(table: pa.Table, value: str | None) -> pa.Table:
+    return table.append_column(VALUE, pa.array([value] * table.num_rows, pa.string()))

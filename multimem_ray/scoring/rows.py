@@ -7,7 +7,7 @@ fewer than two models on a side, MultiMem of a sample that every model saw.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -18,25 +18,32 @@ from multimem_ray import metric
 from multimem_ray.metric import Agreement, Levels
 from multimem_ray.models.loss import pairs_of
 from multimem_ray.run import Run
+from multimem_ray.scoring.layout import VALUE
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What is known of B samples beside their scores; one list entry per sample."""
+    """What is known of B samples beside their scores; one list entry per sample.
+
+    Args:
+        partitions: Values of ``scoring.partition_by`` where that is a field of the samples' json.
+    """
 
     keys: list[str]
     indices: list[int]
     labels: list[str | None]
     groups: list[str]
+    partitions: list[str | None] = field(default_factory=list)
 
     def at(self, row: int) -> Identity:
         """One of them."""
         one = slice(row, row + 1)
-        return Identity(self.keys[one], self.indices[one], self.labels[one], self.groups[one])
+        columns = (self.keys, self.indices, self.labels, self.groups, self.partitions)
+        return Identity(*(column[one] for column in columns))  # type: ignore[arg-type]
 
 
 def score_schema(run: Run) -> pa.Schema:
-    """Schema of a run's score files."""
+    """Schema of a run's score rows: that of its files, and what they may be partitioned by."""
     models = len(run.design.model_ids())
     pairs = [f"{a}_{b}" for a, b in pairs_of(run.modalities)]
     number = pa.float64()
@@ -61,6 +68,7 @@ def score_schema(run: Run) -> pa.Schema:
         *((f"clipmem_{pair}", number) for pair in pairs),
         ("cmc", pa.list_(pa.float32(), models)),
         ("member", pa.list_(pa.bool_(), models)),
+        *((name, pa.string()) for name in (VALUE,) if run.config.scoring.partition_by),
     ]
     return pa.schema(fields)
 
@@ -125,8 +133,19 @@ def score_rows(
         columns[f"attribution_{name}"] = _nullable(here)
     columns["cmc"] = _lists(cmc.t().to(torch.float32))
     columns["member"] = _lists(members)
+    columns[VALUE] = _partition_values(run, who)
     schema = score_schema(run)
     return pa.table([pa.array(columns[n], schema.field(n).type) for n in schema.names], schema)
+
+
+def _partition_values(run: Run, who: Identity) -> list[str | None]:
+    by = run.config.scoring.partition_by
+    if by == "label":
+        return who.labels
+    if by == "group":
+        # Who has no group is a group of its own, by its key.
+        return [None if own == key else own for own, key in zip(who.groups, who.keys, strict=True)]
+    return who.partitions
 
 
 def _modality_lists(names: Sequence[str], present: Tensor) -> list[list[str]]:

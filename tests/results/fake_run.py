@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from multimem_ray import run
 from multimem_ray.config import resolve
-from multimem_ray.scoring.commits import marker_name
+from multimem_ray.scoring.markers import marker_name
 
 
 @dataclass

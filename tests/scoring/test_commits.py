@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from multimem_ray.scoring.commits import CommitLog, Receipt, details, load_commits
+from multimem_ray.scoring.commits import CommitLog, Receipt
+from multimem_ray.scoring.layout import Layout
+from multimem_ray.scoring.markers import details, load_commits
 from multimem_ray.storage import FileInfo, Storage
 
 SHARD = FileInfo("/data/a.b.tar", 100, "v1")
@@ -20,7 +22,7 @@ ERRORS = pa.table({"key": ["bad"], "error": ["undecodable"]})
 
 
 def log(folder: Path, fingerprint: str = "f" * 16) -> CommitLog:
-    return CommitLog(Storage(), str(folder), fingerprint, partitions=4)
+    return CommitLog(Storage(), str(folder), fingerprint, Layout(4))
 
 
 def commit(where: CommitLog, shard: FileInfo = SHARD, **kwargs: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from multimem_ray.opening import open_run
 from multimem_ray.run import shard_id
-from multimem_ray.scoring.commits import marker_name, source_version
+from multimem_ray.scoring.markers import marker_name, source_version
 from tests.small import small_config, write_shards
 
 SHARDS = 100_000

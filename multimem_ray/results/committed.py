@@ -1,0 +1,75 @@
+"""Which files of a run's output belong to its commits: one listing, and markers vouch for the rest.
+
+Files that a killed attempt left, or an older version of a shard, have no marker with their name and
+are not part of the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from multimem_ray.errors import StorageError
+from multimem_ray.run import shard_id
+from multimem_ray.scoring.markers import Commit, details
+from multimem_ray.storage import FileInfo, Storage
+
+
+def score_files(
+    storage: Storage, output: str, commits: Sequence[Commit]
+) -> dict[str, list[FileInfo]]:
+    """Score files by id of their shard, in the order of the commits.
+
+    Raises:
+        StorageError: A commit's files are not all there.
+    """
+    there = _listed(storage, output, "scores")
+    found: dict[str, list[FileInfo]] = {}
+    for commit in commits:
+        if not commit.rows:
+            continue
+        files = _of(storage, output, commit, there.get(commit.stem, []), commit.files)
+        if len(files) != commit.files:
+            raise StorageError(
+                f"{commit.url}: {commit.files} files of scores belong to this commit, and "
+                f"{len(files)} are there. If the run is going on, try again; else remove this "
+                "marker and run the audit again: only this shard is scored anew."
+            )
+        found[commit.shard_id] = files
+    return found
+
+
+def error_files(
+    storage: Storage, output: str, commits: Sequence[Commit], missing: Iterable[str]
+) -> list[FileInfo]:
+    """Error files of commits, then those of missing shards, which are never committed."""
+    there = _listed(storage, output, "errors")
+    of_commits = [
+        _of(storage, output, commit, there.get(commit.shard_id, []), 1)
+        for commit in commits
+        if commit.errors
+    ]
+    of_missing = [there.get(shard_id(url), [])[-1:] for url in missing]
+    return [file for files in (*of_commits, *of_missing) for file in files]
+
+
+def _listed(storage: Storage, output: str, folder: str) -> dict[str, list[FileInfo]]:
+    """Parquet files below a folder of the output by their name without the extension."""
+    found: dict[str, list[FileInfo]] = {}
+    for info in storage.list(storage.join(output, folder)):
+        name, dot, extension = storage.name(info.url).rpartition(".")
+        if dot and extension == "parquet":
+            found.setdefault(name, []).append(info)
+    return found
+
+
+def _of(
+    storage: Storage, output: str, commit: Commit, files: list[FileInfo], count: int
+) -> list[FileInfo]:
+    """The files of a commit among those with its name.
+
+    By hash, an attempt with another number of partitions may have left one of the same name.
+    """
+    if len(files) <= count:
+        return files
+    listed = {storage.join(output, name) for name in details(storage, commit).get("files", {})}
+    return [file for file in files if file.url in listed] or files[-count:]
