@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,10 @@ _RECENT = 32
 
 @dataclass(frozen=True)
 class RunStatus:
-    """State of a run; times in seconds."""
+    """State of a run; times in seconds.
+
+    ``undecodable`` and ``killed`` are held-out samples that were left out of the means.
+    """
 
     models: int
     models_done: int
@@ -28,6 +32,8 @@ class RunStatus:
     held_out: int
     errors: int
     shards_per_s: float | None
+    undecodable: int = 0
+    killed: int = 0
 
     @property
     def left_s(self) -> float | None:
@@ -48,6 +54,9 @@ class RunStatus:
             ("samples", f"{self.rows} scored, {self.held_out} held out"),
             ("errors", str(self.errors)),
         ]
+        if self.undecodable or self.killed:
+            told = f"{self.undecodable} could not be used, {self.killed} killed their process"
+            found.append(("left out of the held-out set", told))
         if self.shards_done < self.shards and self.left_s is not None:
             rate = f"{self.shards_per_s:.2f} shards/s, about {self.left_s:.0f} s left"
             found.append(("rate", rate))
@@ -65,6 +74,7 @@ def run_status(output: str, run_json: Mapping[str, Any], storage: Storage) -> Ru
             float(d["finished_at"])
             for d in pool.map(lambda c: details(storage, c), commits[-_RECENT:])
         )
+    held_out = _held_out(output, run_json, storage)
     return RunStatus(
         models=len(ids),
         models_done=done,
@@ -75,7 +85,16 @@ def run_status(output: str, run_json: Mapping[str, Any], storage: Storage) -> Ru
         held_out=sum(c.held_out for c in commits),
         errors=sum(c.errors for c in commits),
         shards_per_s=_rate(recent),
+        undecodable=int(held_out.get("undecodable", 0)),
+        killed=len(held_out.get("killed", [])),
     )
+
+
+def _held_out(output: str, run_json: Mapping[str, Any], storage: Storage) -> dict[str, Any]:
+    """What is told of the held-out set; {} before it is embedded."""
+    url = storage.join(output, "held_out", "held_out.json")
+    known = json.loads(storage.read_bytes(url)) if storage.exists(url) else {}
+    return known if known.get("fingerprint") == run_json["fingerprint"] else {}
 
 
 def _rate(times: list[float]) -> float | None:

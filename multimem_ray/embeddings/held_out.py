@@ -17,7 +17,8 @@ from multimem_ray import metric
 from multimem_ray.embeddings.side_by_side import Rows
 from multimem_ray.embeddings.stored import UnitReader
 from multimem_ray.run import Run
-from multimem_ray.scoring.held_out import Embedded, HeldOutMeans
+from multimem_ray.scoring.held_out import HeldOutMeans
+from multimem_ray.scoring.held_out_parts import Embedded
 from multimem_ray.scoring.held_out_plan import Chosen
 
 if TYPE_CHECKING:
@@ -46,13 +47,7 @@ class StoredHeldOut(HeldOutMeans):
                 at = np.flatnonzero(_is_in(rows.keys, wanted) & ~rows.repeated)
                 if len(at):
                     found.append(self._of(_picked(rows, at)))
-        if not found:
-            return self._nothing()
-        return Embedded(
-            torch.cat([part.mean for part in found], dim=1),
-            torch.cat([part.alignment for part in found], dim=1),
-            torch.cat([part.present for part in found]),
-        )
+        return Embedded.joined([self._embedded([]), *found])
 
     def _of(self, rows: Rows) -> Embedded:
         dim, units = self._run.config.model.dim, self._reader.units

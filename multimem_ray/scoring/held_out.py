@@ -6,7 +6,8 @@ The scoring actors do it before they score, shard by shard of H, and tell each o
     held_out/parts/<run>/<shard>    held-out samples of one shard under all models, while it lasts
     held_out/means.safetensors      (M, n, d) float64: all that scoring needs of H; with a target,
                                     also the levels of the models on H
-    held_out/held_out.json          counts, and the consistency of H under each model; written last
+    held_out/held_out.json          counts, who was left out, and the consistency of H under each
+                                    model; written last
 
 Whoever finishes the last part sums up; whoever waits too long does what is missing. So no actor
 depends on another one staying alive, and the driver needs neither models nor means.
@@ -15,30 +16,34 @@ depends on another one staying alive, and the driver needs neither models nor me
 from __future__ import annotations
 
 import json
+import logging
 import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, TypeAlias
 
 import torch
-from safetensors.torch import load, save
 from torch import Tensor
 
 from multimem_ray import metric
-from multimem_ray.errors import HeldOutError, SampleError
+from multimem_ray.errors import SampleError
 from multimem_ray.metric import Agreement, Levels, LevelsAccumulator, MeanAccumulator
 from multimem_ray.modalities.base import Array
 from multimem_ray.run import Run, shard_id
 from multimem_ray.sample import Sample
-from multimem_ray.scoring.attempts import Attempt
 from multimem_ray.scoring.bank import ScoringBank, make_views
+from multimem_ray.scoring.held_out_care import embedded_carefully
+from multimem_ray.scoring.held_out_parts import Embedded, Killed
 from multimem_ray.scoring.held_out_plan import Chosen, is_summarized, load_plan
 from multimem_ray.scoring.parts import PartFolder
 from multimem_ray.scoring.statistics import HeldOutStatistics
 from multimem_ray.shards.reader import read_shard
+from multimem_ray.storage import FileInfo
+
+logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.1
 PATIENCE_S = 30.0
@@ -46,50 +51,46 @@ PATIENCE_S = 30.0
 _Decoded: TypeAlias = tuple[str, Mapping[str, Array]]
 
 
-@dataclass(frozen=True)
-class Embedded:
-    """Held-out samples of one shard under all models.
-
-    Args:
-        mean: (M, B, n, d), embeddings averaged over the views.
-        alignment: (M, B, n, n).
-        present: (B, n).
-    """
-
-    mean: Tensor
-    alignment: Tensor
-    present: Tensor
-
-
 class HeldOutMeans:
     """What an actor does for the held-out set, and gets from it.
 
     Args:
-        patience_s: Seconds without any progress of the others after which it helps.
+        patience_s: Seconds without any sign of the others after which it helps.
+        careful: Note down what is about to be done, and leave out samples that killed their
+            process; for after a death. Where others left notes it is careful anyway.
     """
 
-    def __init__(self, run: Run, bank: ScoringBank, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self,
+        run: Run,
+        bank: ScoringBank,
+        patience_s: float = PATIENCE_S,
+        *,
+        careful: bool = False,
+    ) -> None:
         self._run, self._bank, self._patience_s = run, bank, patience_s
+        self._careful = careful
         self._stored: HeldOutStatistics | None = None
 
-    def embed(self, chosen: Chosen, careful: bool = False) -> None:
-        """Embed the held-out samples of one shard; sum up if it was the last.
-
-        Args:
-            careful: Note down each sample, and leave out one that killed its process; for after
-                a death.
-        """
+    def embed(self, chosen: Chosen) -> None:
+        """Embed the held-out samples of one shard; sum up if it was the last."""
         url = self._part_url(chosen)
         if is_summarized(self._run) or self._run.storage.exists(url):
             return
-        self._run.storage.write_atomic(url, save(_tensors(self.part(chosen, careful))))
+        careful = self._careful or bool(self._notes(chosen).names())
+        self._run.storage.write_atomic(url, self.part(chosen, careful).to_bytes())
         if not self._missing():
             self._summarize()
 
     def part(self, chosen: Chosen, careful: bool) -> Embedded:
         """What becomes of the held-out samples of one shard."""
-        decoded = self._carefully(chosen) if careful else self._decoded(self._samples(chosen))
-        return self._embedded(decoded)
+        samples, most = self._samples(chosen), self._run.config.scoring.batch_size
+        if careful:
+            folder = self._notes(chosen)
+            parts = embedded_carefully(chosen, samples, most, folder, self._decoded, self._embedded)
+        else:
+            parts = [self._embedded(self._decoded(batch)) for batch in _batches(samples, most)]
+        return Embedded.joined([self._embedded([]), *parts])
 
     def statistics(self) -> HeldOutStatistics:
         """All that scoring needs of H; waits until H is embedded.
@@ -104,15 +105,16 @@ class HeldOutMeans:
         return self._stored
 
     def _wait(self) -> None:
-        missing: list[Chosen] | None = None
+        signs: set[FileInfo] = set()
         since = time.monotonic()
         while not is_summarized(self._run):
-            left = self._missing()
-            if missing is None or len(left) < len(missing):
-                missing, since = left, time.monotonic()
+            there = self._run.storage.list(self._parts_folder())
+            # Who goes through a shard with care writes notes all the while.
+            if set(there) != signs:
+                signs, since = set(there), time.monotonic()
             if time.monotonic() - since < self._patience_s:
                 time.sleep(LOOK_EVERY_S)
-            elif left:
+            elif left := self._missing():
                 self.embed(random.choice(left))  # noqa: S311 - so that helpers differ
             else:
                 self._summarize()
@@ -129,74 +131,61 @@ class HeldOutMeans:
     def _part_url(self, chosen: Chosen) -> str:
         return self._run.storage.join(self._parts_folder(), shard_id(chosen.shard))
 
+    def _notes(self, chosen: Chosen) -> PartFolder:
+        storage = self._run.storage
+        place = storage.join(self._parts_folder(), "notes", shard_id(chosen.shard))
+        return PartFolder(storage, place)
+
     def _samples(self, chosen: Chosen) -> Iterator[Sample]:
         wanted = set(chosen.keys)
         for item in read_shard(chosen.shard, self._run.storage):
             if isinstance(item, Sample) and item.key in wanted:
                 yield item
 
-    def _decoded(self, samples: Iterable[Sample]) -> Iterator[_Decoded]:
+    def _decoded(self, samples: Iterable[Sample]) -> list[_Decoded]:
+        found: list[_Decoded] = []
         for sample in samples:
             # A held-out sample that cannot be decoded is left out of the means.
             with suppress(SampleError):
-                yield sample.key, self._run.decoder.decode(sample)
+                found.append((sample.key, self._run.decoder.decode(sample)))
+        return found
 
-    def _carefully(self, chosen: Chosen) -> Iterator[_Decoded]:
-        storage = self._run.storage
-        place = storage.join(self._parts_folder(), "notes", shard_id(chosen.shard))
-        folder = PartFolder(storage, place)
-        notes = Attempt.load(folder)
-        notes.save(folder)
-        if notes.hopeless:
-            raise HeldOutError(
-                f"{chosen.shard}: embedding its held-out samples killed {notes.deaths} processes; "
-                "remove the shard from data.shards"
-            )
-        for sample in self._samples(chosen):
-            if sample.index not in notes.killers:
-                notes.begin(folder, "decode", sample.index, sample.index + 1)
-                yield from self._decoded([sample])
-        notes.done(folder)
+    def _embedded(self, decoded: Sequence[_Decoded]) -> Embedded:
+        """A batch under all models; samples on which the models raise an error are left out."""
+        if not decoded:
+            models, n = len(self._run.design.model_ids()), len(self._run.modalities)
+            return Embedded.nothing(models, n, self._bank.dim)
+        try:
+            return self._batch(decoded)
+        except Exception as error:
+            if len(decoded) == 1:
+                logger.warning("held-out sample %s is left out: %s", decoded[0][0], error)
+                return self._embedded([])
+            parts = [self._embedded([one]) for one in decoded]
+            if not any(len(part.present) for part in parts):
+                raise
+            return Embedded.joined(parts)
 
-    def _embedded(self, samples: Iterable[_Decoded]) -> Embedded:
-        parts = []
-        remaining = iter(samples)
-        while batch := list(islice(remaining, self._run.config.scoring.batch_size)):
-            keys, decoded = (list(column) for column in zip(*batch, strict=True))
-            parts.append(self._chunk(keys, decoded))
-        if not parts:
-            return self._nothing()
-        return Embedded(
-            torch.cat([part.mean for part in parts], dim=1),
-            torch.cat([part.alignment for part in parts], dim=1),
-            torch.cat([part.present for part in parts]),
-        )
-
-    def _chunk(self, keys: list[str], decoded: list[Any]) -> Embedded:
-        views = make_views(self._run, keys, decoded)
+    def _batch(self, decoded: Sequence[_Decoded]) -> Embedded:
+        keys, arrays = (list(column) for column in zip(*decoded, strict=True))
+        views = make_views(self._run, keys, arrays)
         embedded = self._bank.embed(views).cpu()
         nowhere = torch.zeros(embedded.shape[-2:])
         alignment = [metric.agreement(e, views.present, nowhere).alignment for e in embedded]
         return Embedded(embedded.mean(dim=1), torch.stack(alignment), views.present)
 
-    def _nothing(self) -> Embedded:
-        models, n = len(self._run.design.model_ids()), len(self._run.modalities)
-        return Embedded(
-            torch.zeros(models, 0, n, self._bank.dim),
-            torch.zeros(models, 0, n, n, dtype=torch.float64),
-            torch.zeros(0, n, dtype=torch.bool),
-        )
-
     def _parts(self) -> Iterator[Embedded]:
         """The parts in the order of the plan, one at a time in memory."""
         for item in load_plan(self._run):
-            yield Embedded(**load(self._run.storage.read_bytes(self._part_url(item))))
+            yield Embedded.from_bytes(self._run.storage.read_bytes(self._part_url(item)))
 
     def _summarize(self) -> None:
         run, ids = self._run, self._run.design.model_ids()
         sums = [MeanAccumulator(run.modalities, self._bank.dim) for _ in ids]
+        killed: list[Killed] = []
         try:
             for part in self._parts():
+                killed += part.killed
                 for accumulator, mean in zip(sums, part.mean, strict=True):
                     accumulator.add(mean[None], part.present)
             means = torch.stack([accumulator.means() for accumulator in sums])
@@ -209,10 +198,13 @@ class HeldOutMeans:
         plan = load_plan(run)
         stored = HeldOutStatistics(means, found.levels).to_bytes()
         run.storage.write_atomic(run.path("held_out", "means.safetensors"), stored)
+        chosen = sum(len(item.keys) for item in plan)
         content = {
             "fingerprint": run.fingerprint,
-            "keys_seen": sum(len(item.keys) for item in plan),
+            "keys_seen": chosen,
             "samples": found.samples,
+            "undecodable": chosen - found.samples - len(killed),
+            "killed": [asdict(one) for one in killed],
             "modalities": dict(zip(run.modalities, sums[0].counts.tolist(), strict=True)),
             "models": dict(zip(ids, found.models, strict=True)),
             "target": found.target,
@@ -222,9 +214,9 @@ class HeldOutMeans:
         run.storage.remove(run.path("held_out", "parts"), recursive=True)
 
 
-def _tensors(part: Embedded) -> dict[str, Tensor]:
-    named = {"mean": part.mean, "alignment": part.alignment, "present": part.present}
-    return {name: tensor.contiguous() for name, tensor in named.items()}
+def _batches(samples: Iterator[Sample], most: int) -> Iterator[list[Sample]]:
+    while batch := list(islice(samples, most)):
+        yield batch
 
 
 @dataclass(frozen=True)

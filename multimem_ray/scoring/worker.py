@@ -54,14 +54,14 @@ class ShardScorer:
         self._run, self._log, self._product = run, log or commit_log(run), product
         self._bank = _bank(run)
         self._monitor = Monitor(run.output)
-        self._held_out = HeldOutMeans(run, self._bank)
         died = was_restarted() if restarted is None else restarted
+        self._held_out = HeldOutMeans(run, self._bank, careful=died)
         self._careful = CAREFUL_SHARDS if died else 0
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Do one row of work; see :mod:`multimem_ray.scoring.pipeline` for the columns."""
         if row["kind"] == "held_out":
-            return _embed_held_out(self._held_out, row, self._careful > 0)
+            return _embed_held_out(self._held_out, row)
         shard = FileInfo(row["url"], row["size"], row["version"])
         receipt = self._log.receipt(shard) if self._careful else None
         if receipt is None:
@@ -112,12 +112,11 @@ class ChunkScorer:
     def __init__(self, run: Run) -> None:
         self._run, self._log = run, commit_log(run)
         self._bank = _bank(run)
-        self._held_out = HeldOutMeans(run, self._bank)
-        self._careful = was_restarted()
+        self._held_out = HeldOutMeans(run, self._bank, careful=was_restarted())
 
     def held_out(self, row: dict[str, Any]) -> dict[str, Any]:
         """Embed held-out samples, which this actor decodes itself."""
-        return _embed_held_out(self._held_out, row, self._careful)
+        return _embed_held_out(self._held_out, row)
 
     def chunk(self, row: dict[str, Any]) -> tuple[str, int]:
         """Name of the part that came of a chunk, and how many positions it covers."""
@@ -135,9 +134,9 @@ def _bank(run: Run) -> ScoringBank:
     return ScoringBank(run, device)
 
 
-def _embed_held_out(held_out: HeldOutMeans, row: dict[str, Any], careful: bool) -> dict[str, Any]:
+def _embed_held_out(held_out: HeldOutMeans, row: dict[str, Any]) -> dict[str, Any]:
     keys = tuple(json.loads(row["names"]))
-    held_out.embed(Chosen(row["url"], keys), careful)
+    held_out.embed(Chosen(row["url"], keys))
     return {"kind": "held_out", **asdict(Receipt(row["url"], 0, len(keys), 0, 0.0))}
 
 

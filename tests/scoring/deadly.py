@@ -1,4 +1,4 @@
-"""A modality whose decoder can kill its process, as a crashing library would."""
+"""A modality that can kill its process, as a crashing library would: decoding, or later."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from multimem_ray.modalities.registry import register
 
 @register
 class Deadly(Modality):
-    """Eight numbers from bytes; ``kill`` is the last that a process hears of."""
+    """Eight numbers from bytes.
+
+    ``kill`` is the last that a process hears of; with ``later`` it dies once it is decoded.
+    """
 
     name = "deadly"
     extensions = ("deadly",)
@@ -29,4 +32,6 @@ class Deadly(Modality):
         return np.frombuffer(data[:8].ljust(8, b"\0"), np.uint8).astype(np.int32)
 
     def view(self, decoded: Array, rng: np.random.Generator | None) -> Array:
+        if decoded[:5].astype(np.uint8).tobytes() == b"later":
+            os.kill(os.getpid(), signal.SIGKILL)
         return decoded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from tests.small import members
 SAMPLES = 30
 
 
-def deadly_config(folder: Path, killers: set[int], **score_resources: Any) -> Config:
+def deadly_config(
+    folder: Path, killers: set[int], word: bytes = b"kill", **score_resources: Any
+) -> Config:
     with ShardWriter(str(folder / "shards"), max_samples=10) as writer:
         for number in range(SAMPLES):
-            deadly = b"kill" if number in killers else f"good {number}".encode()
+            deadly = word if number in killers else f"good {number}".encode()
             writer.write(f"s{number:03d}", {"txt": members(number)["txt"], "deadly": deadly})
     return resolve(
         {
@@ -87,16 +90,19 @@ def test_samples_that_kill_are_recorded_and_the_rest_is_scored(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize(("word", "stage"), [(b"kill", "decode"), (b"later", "score")])
 def test_a_held_out_sample_that_kills_is_left_out_of_the_means(
-    tmp_path: Path, ray_session: object
+    tmp_path: Path, ray_session: object, word: bytes, stage: str
 ) -> None:
     config = deadly_config(tmp_path / "a", set(), actors=1)
     run, _ = open_run(config)
     groups = [f"s{number:03d}" for number in range(SAMPLES)]
     killer = int(run.held_out_rule.is_held_out(groups, "").argmax())
-    run, shards = open_run(deadly_config(tmp_path / "b", {killer}, actors=1))
+    run, shards = open_run(deadly_config(tmp_path / "b", {killer}, word, actors=1))
     finish_models(run)
     totals = score(run, shards, Progress(Console(quiet=True)))
-    facts = run.storage.read_bytes(run.path("held_out", "held_out.json"))
-    assert f'"samples": {totals.held_out - 1}'.encode() in facts
+    facts = json.loads(run.storage.read_bytes(run.path("held_out", "held_out.json")))
+    assert facts["samples"] == totals.held_out - 1
+    assert [(one["key"], one["stage"]) for one in facts["killed"]] == [(groups[killer], stage)]
+    assert facts["undecodable"] == 0
     assert totals.rows + totals.held_out == SAMPLES

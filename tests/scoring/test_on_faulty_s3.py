@@ -13,7 +13,7 @@ from multimem_ray.opening import open_run
 from multimem_ray.progress import Progress
 from multimem_ray.scoring.commits import commit_log
 from multimem_ray.scoring.held_out_plan import plan_held_out
-from multimem_ray.scoring.pipeline import _held_out_rows, _shard_rows
+from multimem_ray.scoring.pipeline import _held_out_rows, shard_rows
 from multimem_ray.scoring.worker import ShardScorer
 from multimem_ray.storage import Storage
 from tests.faulty_s3 import faulty
@@ -56,7 +56,7 @@ def run_all(raw: dict[str, object], sets: list[str]) -> tuple[list[str], list[li
     log = commit_log(run)
     rows = _held_out_rows(plan_held_out(run, shards, Progress()))
     scorer = ShardScorer(run, restarted=False)
-    for row in [*rows, *_shard_rows(log, log.split(shards.scored)[1])]:
+    for row in [*rows, *shard_rows(log, log.split(shards.scored)[1])]:
         scorer(row)
     done, todo = log.split(shards.scored)
     assert not todo
