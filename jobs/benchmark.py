@@ -2,6 +2,7 @@
 
     python jobs/benchmark.py [SHARDS …] [--models 8] [--samples 4000] [--repeats 3]
                              [--modalities audio,image,text] [--sides bare,ours,naive,chained]
+                             [--held-out 100,100000] [--memory 2000,50000]
                              [--json benchmark.json]
 
 The parts come first, and decoding beside the bare decoders (:mod:`jobs.decoding`); with
@@ -9,7 +10,8 @@ The parts come first, and decoding beside the bare decoders (:mod:`jobs.decoding
 wanted number of samples. The sides (see :mod:`jobs.sides`) run in turns, each in a process of its
 own, so that what else goes on on the machine meets all of them; medians count. On a busy machine
 look at the CPU time a sample takes, over all processes: it depends less on the others. Models are
-untrained: that costs the same.
+untrained: that costs the same. What must not grow, with the held-out set or with the data, is
+measured on demand (:mod:`jobs.flatness`).
 """
 
 from __future__ import annotations
@@ -30,9 +32,9 @@ import psutil
 import yaml
 from rich.console import Console
 
-from jobs import decoding, parts, sides
-from jobs.watch import watch
-from multimem_ray.config import Config, resolve
+from jobs import decoding, flatness, parts, sides
+from jobs.watch import LOOKS_PER_MEMORY, watch
+from multimem_ray.config import Config, load, resolve
 from multimem_ray.demo.dataset import make_demo_shards
 from multimem_ray.errors import MultiMemError
 from multimem_ray.models.contrastive import build_model
@@ -62,13 +64,41 @@ def main(arguments: list[str]) -> None:
             beside = list(decoding.compare(shards, parts.MOST_SAMPLES // 5))
             found["decoding"] = [vars(comparison) for comparison in beside]
             console.print(decoding.table(beside), markup=False)
-        if not options.sides:
-            _write(found, options, console)
-            return
-        config = prepare(folder, shards, options)
-        found["sides"] = compare(folder, config, options, console)
-    console.print(sides_table(found["sides"]), markup=False)
+        if options.held_out:
+            found["held_out"] = against_held_out(folder / "held-out", shards, options, console)
+        if options.memory:
+            found["memory"] = memory(folder, shards, options, console)
+        if options.sides:
+            config = prepare(folder, shards, options)
+            found["sides"] = compare(folder, config, options, console)
+            console.print(sides_table(found["sides"]), markup=False)
     _write(found, options, console)
+
+
+def against_held_out(
+    folder: Path, shards: list[str], options: argparse.Namespace, console: Console
+) -> list[dict[str, Any]]:
+    """Scoring against held-out sets of several sizes."""
+    run, of_run = inspect(load(prepare(folder, shards, options, samples=1), []))
+    sizes = [int(size) for size in options.held_out.split(",")]
+    rows = flatness.against_held_out(run, of_run.scored[0].url, sizes)
+    console.print(flatness.held_out_table(rows), markup=False)
+    return [vars(row) for row in rows]
+
+
+def memory(
+    folder: Path, shards: list[str], options: argparse.Namespace, console: Console
+) -> dict[int, dict[str, int]]:
+    """Peak memory of each kind of process in runs of several sizes."""
+    peaks: dict[int, dict[str, int]] = {}
+    for size in sorted(int(size) for size in options.memory.split(",")):
+        own = folder / f"memory-{size}"
+        config = prepare(own, shards, options, samples=size)
+        found = run_once(own, config, "ours", options.workers, 0, looks_per_memory=2)
+        peaks[size] = found["peak_uss_by_process"] | {"all processes together": found["peak_uss"]}
+        shutil.rmtree(own)
+    console.print(flatness.memory_table(peaks), markup=False)
+    return peaks
 
 
 def _write(found: dict[str, Any], options: argparse.Namespace, console: Console) -> None:
@@ -86,14 +116,22 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--modalities", default="", help="such as audio,image,text; default: all")
     parser.add_argument("--sides", default=",".join(sides.SIDES))
+    parser.add_argument("--held-out", default="", help="sizes of H to score against, such as 9,99")
+    parser.add_argument("--memory", default="", help="samples of runs whose memory is compared")
     parser.add_argument("--json", default="", help="where everything is written")
     parser.add_argument("--no-parts", action="store_true", help="leave the parts out")
     return parser.parse_args(arguments)
 
 
-def prepare(folder: Path, shards: list[str], options: argparse.Namespace) -> Path:
-    """A run of untrained models on shards that are repeated to size; its configuration."""
-    copies = _repeated(folder / "shards", shards, options)
+def prepare(
+    folder: Path, shards: list[str], options: argparse.Namespace, samples: int | None = None
+) -> Path:
+    """A run of untrained models on shards that are repeated to size; its configuration.
+
+    Args:
+        samples: Size; default: that of the options.
+    """
+    copies = _repeated(folder / "shards", shards, samples or options.samples)
     config = _config(folder, options, None)
     run, _ = inspect(config)
     if options.modalities:
@@ -120,13 +158,13 @@ def _config(folder: Path, options: argparse.Namespace, fields: dict[str, str] | 
     )
 
 
-def _repeated(folder: Path, shards: list[str], options: argparse.Namespace) -> list[Path]:
+def _repeated(folder: Path, shards: list[str], samples: int) -> list[Path]:
     storage = Storage()
     found = find_shards(shards, storage).shards
     sizes = [_samples(shard, storage) for shard in found]
-    folder.mkdir()
+    folder.mkdir(parents=True)
     made: list[Path] = []
-    while not made or sum(sizes[i % len(found)] for i in range(len(made))) < options.samples:
+    while not made or sum(sizes[i % len(found)] for i in range(len(made))) < samples:
         shard = found[len(made) % len(found)]
         with storage.local_copy(shard.url) as source:
             made.append(Path(shutil.copy(source, folder / f"{len(made):06d}.tar")))
@@ -157,13 +195,20 @@ def compare(
     return runs
 
 
-def run_once(folder: Path, config: Path, side: str, workers: int, repeat: int) -> dict[str, Any]:
+def run_once(
+    folder: Path,
+    config: Path,
+    side: str,
+    workers: int,
+    repeat: int,
+    looks_per_memory: int = LOOKS_PER_MEMORY,
+) -> dict[str, Any]:
     """One run of one side in a process of its own, with the memory of all its processes."""
     output = folder / f"out-{side}-{repeat}"
     shutil.copytree(folder / "out", output)
     result = folder / f"{side}-{repeat}.json"
     command = [sys.executable, "-m", "jobs.sides", side, str(config), str(output), str(workers)]
-    watched = watch([*command, str(result)])
+    watched = watch([*command, str(result)], looks_per_memory)
     shutil.rmtree(output)
     found: dict[str, Any] = json.loads(result.read_text())
     spent = watched.cpu_between(found["from"], found["until"])

@@ -44,8 +44,11 @@ class Watched:
         return float(np.interp(end, times, seconds) - np.interp(start, times, seconds))
 
 
-def watch(command: Sequence[str]) -> Watched:
+def watch(command: Sequence[str], looks_per_memory: int = LOOKS_PER_MEMORY) -> Watched:
     """Run a command of the project to its end.
+
+    Args:
+        looks_per_memory: Looks at the CPU time for each at the memory.
 
     Raises:
         RuntimeError: It failed.
@@ -57,7 +60,7 @@ def watch(command: Sequence[str]) -> Watched:
     while process.poll() is None:
         there = _family(process.pid)
         found.cpu.append((time.time(), _cpu(there, used)))
-        if len(found.cpu) % LOOKS_PER_MEMORY == 0:
+        if len(found.cpu) % looks_per_memory == 0:
             _memory(there, found)
         time.sleep(LOOK_EVERY_S)
     found.wall_s = time.monotonic() - started

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from jobs import benchmark, decoding, parts, sides
+from jobs import benchmark, decoding, flatness, parts, sides
 from multimem_ray.config import load
 from multimem_ray.demo.dataset import FIELDS, make_demo_shards
 from multimem_ray.errors import ShardNotFoundError
 from multimem_ray.opening import inspect
+from multimem_ray.scoring.bank import ScoringBank
 
 
 def test_every_part_has_a_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,6 +81,52 @@ def test_the_bare_side_runs_all_samples(tmp_path: Path) -> None:
     assert found["samples"] == 24
     assert found["samples_per_s"] > 0
     assert found["first_s"] <= found["wall_s"]
+
+
+def test_scoring_is_measured_against_held_out_sets_of_several_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(flatness, "REPEATS", 1)
+    shards = make_demo_shards(tmp_path / "demo", samples=8, shards=1)
+    output = tmp_path / "found.json"
+    few = ["--no-parts", "--sides", "", "--models", "2", "--modalities", "image,text"]
+    sizes = ["--held-out", "10,5000", "--json", str(output)]
+    benchmark.main([str(shards[0]), *few, *sizes])
+    small, large = json.loads(output.read_text())["held_out"]
+    assert (small["held_out"], large["held_out"]) == (10, 5000)
+    assert 0 < small["consistency_ms"] < small["chunk_ms"]
+    assert large["consistency_ms"] < 5 * small["consistency_ms"], "500 times the set"
+    assert "| 5,000 |" in capsys.readouterr().out
+
+
+def test_made_up_means_are_those_of_all_vectors(tmp_path: Path) -> None:
+    run, _ = inspect(load(prepared(tmp_path, "--modalities", "image,text"), []))
+    bank = ScoringBank(run, torch.device("cpu"))
+    few, many = (flatness.means_of(run, bank, size) for size in (5, 10_000))
+    assert few.shape == many.shape == (2, 2, bank.dim)
+    assert many.norm(dim=-1).max() < 0.1 * few.norm(dim=-1).min()
+
+
+def test_the_memory_of_two_sizes_is_compared() -> None:
+    peaks = {
+        100: {"python": 200_000_000, "ray::MapWorker": 10**9},
+        2000: {"python": 210_000_000, "ray::MapWorker": 10**9, "gcs_server": 5 * 10**7},
+    }
+    table = flatness.memory_table(peaks)
+    assert "| ray::MapWorker | 1,000 MB | 1,000 MB | 1.00 |" in table
+    assert "| python (the driver is one) | 200 MB | 210 MB | 1.05 |" in table
+    assert "| gcs_server | – | 50 MB | – |" in table
+
+
+@pytest.mark.slow
+def test_memory_is_watched_in_runs_of_two_sizes(tmp_path: Path) -> None:
+    shards = make_demo_shards(tmp_path / "demo", samples=8, shards=1)
+    result = tmp_path / "found.json"
+    few = ["--no-parts", "--sides", "", "--models", "2", "--modalities", "image,text"]
+    benchmark.main([str(shards[0]), *few, "--memory", "32,64", "--json", str(result)])
+    peaks = json.loads(result.read_text())["memory"]
+    assert peaks.keys() == {"32", "64"}
+    assert all(any(title.startswith("ray::") for title in own) for own in peaks.values())
 
 
 @pytest.mark.slow
