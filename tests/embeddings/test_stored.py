@@ -343,3 +343,14 @@ def test_vectors_of_a_model_must_be_of_one_space(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", table(keys_of(8), made))
     with pytest.raises(ConfigError, match="one space"):
         inspect(config_of(tmp_path / "out", [path, path]))
+
+
+def test_scores_can_be_partitioned_by_label(tmp_path: Path, found: list[dict[str, Any]]) -> None:
+    paths = written(tmp_path, found, kind=[f"kind {number % 3}" for number in range(N)])
+    by = {"scoring": {"partition_by": "label"}, "data": {"label": "kind"}}
+    run, _ = score(config_of(tmp_path / "out", paths, **by))
+    assert_literal(run, found, keys_of(N))
+    folders = {path.name for path in Path(run.output, "scores").iterdir()}
+    assert folders == {f"partition_label=kind%20{number}" for number in range(3)}
+    with pytest.raises(ConfigError, match=r"partition_by.*json\.kind.*data\.label"):
+        inspect(config_of(tmp_path / "out2", paths, scoring={"partition_by": "json.kind"}))
