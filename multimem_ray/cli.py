@@ -156,6 +156,9 @@ def top(
     output: RunFolder,
     n: Annotated[int, typer.Option("-n", help="how many")] = 20,
     by: Annotated[str, typer.Option(help="score column")] = "multimem",
+    partition: Annotated[
+        str | None, typer.Option(help="only of one partition, such as source=tape-7")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
     endpoint_url: Endpoint = None,
 ) -> None:
@@ -164,7 +167,7 @@ def top(
     from multimem_ray.results.top import top as ranked
 
     run, storage = _existing(output, endpoint_url)
-    rows = ranked(ScoreTable(output, storage), by, n)
+    rows = ranked(ScoreTable(output, storage, partition=partition), by, n)
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row))

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from multimem_ray import cli
+from multimem_ray.run import partition_of
 from tests.results.fake_run import fake_run
 from tests.small import write_shards
 
@@ -100,6 +101,13 @@ def test_top_errors_and_status_of_a_run(
     assert len(capsys.readouterr().out.splitlines()) == 4
     assert run(monkeypatch, "top", made.output, "--by", "cmc_uot") == 2
     assert "did you mean 'cmc_out'" in capsys.readouterr().err
+    partition = next(Path(made.output, "scores").iterdir()).name
+    assert run(monkeypatch, "top", made.output, "--json", "--partition", partition) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert rows
+    assert {partition_of(row["shard"], 16) for row in rows} == {partition}
+    assert run(monkeypatch, "top", made.output, "--partition", "partition=999") == 2
+    assert "there is no partition 'partition=999'; did you mean" in capsys.readouterr().err
     assert run(monkeypatch, "errors", made.output) == 0
     shown = capsys.readouterr().out
     assert "decode/undecodable" in shown

@@ -6,10 +6,13 @@ are not part of the result.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from urllib.parse import unquote
 
-from multimem_ray.errors import StorageError
+from multimem_ray.config import nearest
+from multimem_ray.errors import ConfigError, StorageError
 from multimem_ray.run import shard_id
+from multimem_ray.scoring.layout import escaped
 from multimem_ray.scoring.markers import Commit, details
 from multimem_ray.storage import FileInfo, Storage
 
@@ -50,6 +53,27 @@ def error_files(
     ]
     of_missing = [there.get(shard_id(url), [])[-1:] for url in missing]
     return [file for files in (*of_commits, *of_missing) for file in files]
+
+
+def in_partition(files: Mapping[str, list[FileInfo]], name: str) -> dict[str, list[FileInfo]]:
+    """Those of some files that lie in the partition ``key=value``; the value as it is in the data.
+
+    Raises:
+        ConfigError: There is no such partition; names the nearest one.
+    """
+    key, _, value = name.partition("=")
+    folder = f"{key}={escaped(value)}"
+    found = {
+        shard: [file for file in own if _folder(file) == folder] for shard, own in files.items()
+    }
+    if files and not any(found.values()):
+        there = {unquote(_folder(file)) for own in files.values() for file in own}
+        raise ConfigError(f"there is no partition '{name}'{nearest(name, there)}")
+    return found
+
+
+def _folder(file: FileInfo) -> str:
+    return file.url.rsplit("/", 2)[-2]
 
 
 def _listed(storage: Storage, output: str, folder: str) -> dict[str, list[FileInfo]]:

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from multimem_ray.config import nearest
 from multimem_ray.errors import ConfigError, StorageError
-from multimem_ray.results.committed import error_files, score_files
+from multimem_ray.results.committed import error_files, in_partition, score_files
 from multimem_ray.results.spans import Pick, spans_of
 from multimem_ray.run import shard_id
 from multimem_ray.scoring.markers import Commit, load_commits
@@ -46,12 +46,21 @@ class ScoreTable:
         output: Folder or ``s3://`` prefix of the run.
         storage: How to reach it.
         batch_rows: Most rows in one batch.
+        partition: Only the scores of one partition, such as ``source=tape 7``.
     """
 
-    def __init__(self, output: str, storage: Storage, *, batch_rows: int = BATCH_ROWS) -> None:
+    def __init__(
+        self,
+        output: str,
+        storage: Storage,
+        *,
+        batch_rows: int = BATCH_ROWS,
+        partition: str | None = None,
+    ) -> None:
         self.output = output
         self.storage = storage
         self.batch_rows = batch_rows
+        self.partition = partition
 
     @cached_property
     def commits(self) -> list[Commit]:
@@ -66,7 +75,12 @@ class ScoreTable:
 
     @cached_property
     def score_files(self) -> list[FileInfo]:
-        """The committed score files, in the order of the shards' names."""
+        """The committed score files, in the order of the shards' names.
+
+        Raises:
+            ConfigError: There is no such partition.
+            StorageError: Files of a commit are lost.
+        """
         return [file for files in self._score_files.values() for file in files]
 
     def files_of(self, shards: Iterable[str]) -> list[FileInfo]:
@@ -76,7 +90,8 @@ class ScoreTable:
 
     @cached_property
     def _score_files(self) -> dict[str, list[FileInfo]]:
-        return score_files(self.storage, self.output, self.commits)
+        found = score_files(self.storage, self.output, self.commits)
+        return found if self.partition is None else in_partition(found, self.partition)
 
     @cached_property
     def error_files(self) -> list[FileInfo]:

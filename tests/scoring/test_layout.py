@@ -179,6 +179,16 @@ def test_a_retry_knows_the_values(tmp_path: Path) -> None:
     assert len(list((tmp_path / "scores").rglob("*.parquet"))) == 4
 
 
+def test_one_partition_is_read_by_its_value(tmp_path: Path) -> None:
+    commit(log(tmp_path), rows())
+    (tmp_path / "run.json").write_text(json.dumps({"fingerprint": RUN}))
+    for partition, expected in (("source=b/c d", keys(1, 6)), ("source=", keys(2, 5))):
+        table = ScoreTable(str(tmp_path), Storage(), partition=partition)
+        assert sorted(k for b in table.batches(["key"]) for k in b["key"].to_pylist()) == expected
+    with pytest.raises(ConfigError, match=r"no partition 'source=x'.*source="):
+        _ = ScoreTable(str(tmp_path), Storage(), partition="source=x").score_files
+
+
 def test_a_lost_file_is_told(tmp_path: Path) -> None:
     commit(log(tmp_path), rows())
     next((tmp_path / "scores" / "source=a").iterdir()).unlink()
