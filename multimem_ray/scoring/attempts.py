@@ -67,6 +67,9 @@ class Attempt:
             notes.repeated = 0
         elif notes.stage:
             notes.repeated += 1
+            if (notes.first, notes.end) not in notes.suspects:
+                # It was the only one of a batch that could have held more: from now on, alone.
+                notes.suspects.append((notes.first, notes.end))
             if notes.repeated >= DEATHS_OF_A_SAMPLE:
                 notes.killers[notes.first] = notes.stage
                 notes.repeated = 0

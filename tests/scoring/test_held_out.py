@@ -105,11 +105,13 @@ def embed_all(run: Run, bank: ScoringBank) -> None:
         held.embed(item)
 
 
-@pytest.mark.parametrize("stage", ["decode", "score"])
+@pytest.mark.parametrize(
+    ("stage", "batch_size", "deaths"), [("decode", 4, 3), ("score", 4, 3), ("score", 1, 2)]
+)
 def test_a_sample_that_kills_is_named_and_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, batch_size: int, deaths: int
 ) -> None:
-    run, _ = planned(tmp_path, "scoring.batch_size=4")
+    run, _ = planned(tmp_path, f"scoring.batch_size={batch_size}")
     bank, plan = bank_of(run), load_plan(run)
     decode, embed = HeldOutMeans._decoded, HeldOutMeans._batch
     poison = plan[0].keys[1]
@@ -128,8 +130,8 @@ def test_a_sample_that_kills_is_named_and_left_out(
         monkeypatch.setattr(HeldOutMeans, "_decoded", deadly_decode)
     else:
         monkeypatch.setattr(HeldOutMeans, "_batch", deadly_embed)
-    deaths = until_done(lambda: embed_all(run, bank))
-    assert deaths == 3, "one with the batch, two with the sample itself"
+    died = until_done(lambda: embed_all(run, bank))
+    assert died == deaths, "one with the batch, if it holds more; two with the sample itself"
     facts, chosen = facts_of(run), sum(len(item.keys) for item in plan)
     (killed,) = facts["killed"]
     assert (killed["shard"], killed["key"], killed["stage"]) == (plan[0].shard, poison, stage)
@@ -163,6 +165,32 @@ def means_without(run: Run, bank: ScoringBank, left_out: set[str]) -> Tensor:
         for accumulator, mean in zip(sums, part.mean, strict=True):
             accumulator.add(mean[None], part.present)
     return torch.stack([accumulator.means() for accumulator in sums])
+
+
+def test_the_only_held_out_sample_of_a_shard_may_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = planned(tmp_path, "scoring.batch_size=4")
+    bank, (first, second) = bank_of(run), load_plan(run)
+    alone = Chosen(first.shard, first.keys[:1])
+    monkeypatch.setattr(held_out, "load_plan", lambda run: [alone, second])
+    embed = HeldOutMeans._batch
+
+    def deadly(self: Any, decoded: Any) -> Any:
+        if decoded[0][0] == alone.keys[0]:
+            raise KilledError
+        return embed(self, decoded)
+
+    def work() -> None:
+        held = HeldOutMeans(run, bank, careful=True)
+        held.embed(alone)
+        held.embed(second)
+
+    monkeypatch.setattr(HeldOutMeans, "_batch", deadly)
+    assert until_done(work) == 2
+    facts = facts_of(run)
+    assert [one["key"] for one in facts["killed"]] == list(alone.keys)
+    assert facts["samples"] == len(second.keys)
 
 
 def test_deaths_by_chance_leave_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,17 +120,24 @@ def test_parts_that_overlap_or_leave_gaps_are_told(tmp_path: Path) -> None:
         Part(0, 4, empty, 3, [])
 
 
+@pytest.mark.parametrize("stage", ["decode", "score"])
 @pytest.mark.parametrize(
-    ("stage", "deaths"), [("decode", 3), ("score", 3)], ids=["decode", "score"]
+    ("place", "batch_size", "deaths"), [(13, 6, 3), (19, 19, 2)], ids=["amid", "alone at the end"]
 )
 def test_a_sample_that_kills_is_found_and_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, deaths: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    place: int,
+    batch_size: int,
+    deaths: int,
 ) -> None:
-    run, shards = small_run(tmp_path, "scoring.batch_size=6", "held_out.fraction=0.000001")
+    sets = f"scoring.batch_size={batch_size}", "held_out.fraction=0.000001"
+    run, shards = small_run(tmp_path, *sets)
     bank, source = bank_of(run), shards.scored[0]
     good = whole(run, shards, bank)
     folder = commit_log(run).parts(source)
-    poison = good.scores["key"][13].as_py()
+    poison = good.scores["key"][place].as_py()
     add, score = chunks.ChunkBuilder.add, attempts.score_chunk
 
     def deadly_add(self: Any, item: Any) -> None:
@@ -153,10 +160,10 @@ def test_a_sample_that_kills_is_found_and_left_out(
             break
         except KilledError:
             assert died < 10
-    assert died == deaths, "one death with the chunk, two with the sample itself"
+    assert died == deaths, "one death with the chunk, if it holds more; two with the sample"
     found = assembled(run, source, parts, 0.0)
     assert found.errors.to_pylist()[0] | {"detail": ""} == {
-        "shard": source.url, "key": poison, "index": 13, "stage": stage,
+        "shard": source.url, "key": poison, "index": place, "stage": stage,
         "error": "killed_worker", "detail": "",
     }  # fmt: skip
     left = [key for key in good.scores["key"].to_pylist() if key != poison]
