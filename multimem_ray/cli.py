@@ -184,6 +184,85 @@ def top(
 
 
 @app.command()
+def select(
+    output: RunFolder,
+    by: Annotated[
+        str, typer.Option(help="score column that ranks, or clipmem, or random")
+    ] = "multimem",
+    top: Annotated[int | None, typer.Option(help="remove so many, the most suspicious")] = None,
+    percent: Annotated[float | None, typer.Option(help="remove so many in a hundred")] = None,
+    above: Annotated[
+        float | None, typer.Option(help="remove what scores above (below, where low is suspicious)")
+    ] = None,
+    se_margin: Annotated[
+        float, typer.Option(help="with --above: by so many standard errors of the score")
+    ] = 0.0,
+    random: Annotated[
+        int | None, typer.Option(help="remove so many at random, to compare with")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of the random draw")] = 0,
+    name: Annotated[
+        str | None, typer.Option(help="name of the selection; default from --by")
+    ] = None,
+    datacomp: Annotated[
+        bool, typer.Option("--datacomp", help="also keep.npy and remove.npy, as DataComp has them")
+    ] = False,
+    endpoint_url: Endpoint = None,
+) -> None:
+    """Write the list of samples to remove, and of those to keep, with the reasons."""
+    from multimem_ray.results.reader import ScoreTable
+    from multimem_ray.results.select import Wanted, select_samples
+
+    _, storage = _existing(output, endpoint_url)
+    wanted = Wanted(by, top, percent, above, se_margin, random, seed)
+    made = select_samples(ScoreTable(output, storage), wanted, name, datacomp=datacomp)
+    counts = made.counts
+    unscored = f", {counts['without_score']} of them without the score"
+    typer.echo(
+        f"{counts['removed']} samples to remove, {counts['kept']} to keep"
+        + (unscored if counts["without_score"] else "")
+    )
+    for kind in ("remove", "keep"):
+        typer.echo(f"{kind}: {storage.join(made.folder, kind)}")
+    typer.echo(
+        f"next: multimem reshard SHARDS --out FOLDER --remove {storage.join(made.folder, 'remove')}"
+    )
+
+
+@app.command()
+def reshard(
+    shards: Annotated[str, typer.Argument(help="shards: braces, globs, @file, '::'")],
+    out: Annotated[
+        str, typer.Option(help="folder or s3:// prefix for the shards that are written")
+    ],
+    remove: Annotated[
+        str | None, typer.Option(help="list of samples to leave out: a folder of a selection")
+    ] = None,
+    keep: Annotated[str | None, typer.Option(help="list of samples to keep, and no others")] = None,
+    endpoint_url: Endpoint = None,
+) -> None:
+    """Rewrite shards without some of their samples. Again = resume."""
+    from multimem_ray.config import StorageConfig
+    from multimem_ray.shards.keys import read_keys
+    from multimem_ray.shards.reshard import reshard as rewrite
+    from multimem_ray.storage import Storage
+
+    if (remove is None) == (keep is None):
+        raise ConfigError("reshard: give either --remove or --keep")
+    storage, progress = Storage(StorageConfig(endpoint_url=endpoint_url)), _progress()
+    listed = read_keys(remove or keep or "", storage)
+    progress.say(f"{len(listed)} samples in the list")
+    with progress.task("reshard", 1, unit="shards") as shown:
+        made = rewrite(
+            shards, out, listed, keep=keep is not None, storage=storage, advance=shown.resize
+        )
+    for line in made.lines():
+        typer.echo(line)
+    if not made.agrees:
+        raise MultiMemError(f"the sums of {out} do not agree; see reshard.json there")
+
+
+@app.command()
 def status(output: RunFolder, endpoint_url: Endpoint = None) -> None:
     """What is done and what is to do, from the files of a run alone."""
     from multimem_ray.status import run_status
