@@ -168,7 +168,9 @@ def _class_vectors(run: Run, bank: ScoringBank, classes: Sequence[str]) -> Tenso
     text = next((m for m in run.decoder.modalities if m.name == _TEXT), None)
     if text is None:
         return None
-    per_class = [prompts(label, run.config.evaluation.templates) for label in classes]
+    settings = run.config.evaluation
+    words = [settings.class_names.get(label, label) for label in classes]
+    per_class = [prompts(word, settings.templates) for word in words]
     views = [{_TEXT: text.view(text.decode(p), None)} for group in per_class for p in group]
     place = run.modalities.index(_TEXT)
     embedded = _embed(bank, run.decoder.collate(views))[:, :, place]
