@@ -124,6 +124,27 @@ def evaluate(config: ConfigFile = None, set_: Overrides = None) -> None:
 
 
 @app.command()
+def mitigate(config: ConfigFile = None, set_: Overrides = None) -> None:
+    """Train models that memorize less, and compare them with those of an audit. Again = resume."""
+    from rich.markup import escape
+
+    from multimem_ray.mitigation.page import shown
+    from multimem_ray.mitigation.stage import memory_table, utility_table
+    from multimem_ray.mitigation.stage import mitigate as run_mitigation
+
+    result = run_mitigation(_load(config, set_), _progress())
+    for made in (memory_table(result["memory"]), utility_table(result["utility"])):
+        table = Table(*made.columns, title=made.title, box=None, pad_edge=False)
+        for row in made.rows:
+            table.add_row(*(escape(shown(cell)) for cell in row))
+        _out().print(table)
+        for note in made.notes:
+            typer.echo(note)
+    if result["overhead"]:
+        typer.echo(f"choosing took {100 * result['overhead']['share']:.2f} % of training")
+
+
+@app.command()
 def plan(
     config: ConfigFile = None,
     set_: Overrides = None,

@@ -38,7 +38,7 @@ from multimem_ray.training.judged import Judged
 from multimem_ray.training.optimizer import build_optimizer
 from multimem_ray.training.prepared import Prepared, Views
 from multimem_ray.training.reference import ReferenceModel, Slice
-from multimem_ray.training.regrouping import LEFT_OUT, PLAIN, REGROUPED, Regrouping
+from multimem_ray.training.regrouping import CHOSEN, LEFT_OUT, PLAIN, REGROUPED, Regrouping
 
 
 class Bank:
@@ -246,4 +246,8 @@ class Bank:
                 "held_out": config.held_out.model_dump(mode="json"),
                 "group": config.design.group,
             }
+            if model.regrouping is not None:
+                self.run.storage.write_atomic(
+                    model.folder.path(CHOSEN), model.regrouping.as_parquet()
+                )
             model.folder.finish(model.model, built_from, membership)

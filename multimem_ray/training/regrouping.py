@@ -19,11 +19,14 @@ Everything follows from the model, the epoch and the keys: banks and resumption 
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -38,6 +41,7 @@ from multimem_ray.training.judged import Floats, Hashes, Judged
 Views = Mapping[str, Array]
 
 PLAIN, REGROUPED, LEFT_OUT = "plain", "regrouped", "left out"
+CHOSEN = "chosen.parquet"
 
 
 @dataclass
@@ -153,6 +157,14 @@ class Regrouping:
         """(K, 2) int64: what is chosen, for a checkpoint."""
         rows = [(np.uint64(i).astype(np.int64).item(), m) for i, m in sorted(self.chosen.items())]
         return torch.tensor(rows, dtype=torch.int64).view(-1, 2)
+
+    def as_parquet(self) -> bytes:
+        """What is chosen at the end: ``id`` (hash of the key) and ``misfit`` (a modality)."""
+        names = [None if m < 0 else self.modalities[m] for m in self.chosen.values()]
+        ids = pa.array(list(self.chosen), pa.uint64())
+        buffer = io.BytesIO()
+        pq.write_table(pa.table({"id": ids, "misfit": pa.array(names, pa.string())}), buffer)
+        return buffer.getvalue()
 
     def load(self, state: Tensor) -> None:
         """Go on with what a checkpoint held."""
