@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import stats  # type: ignore[import-untyped]
 
 from multimem_ray.config import apply_overrides, resolve
 from multimem_ray.mitigation.compare import compare_memory, overhead, utility
