@@ -19,7 +19,7 @@ from jobs.paper_tables import TABLES, Made
 from multimem_ray.mitigation.page import Table, write_page
 from multimem_ray.progress import Progress
 
-QUICK = Size(samples=500, epochs=40, width=8, seeds=2, views=2, models=6)
+QUICK = Size(samples=400, epochs=30, width=8, seeds=2, views=2, models=6)
 FULL = Size(samples=2000, epochs=120, width=16, seeds=5, views=4, models=8)
 
 
