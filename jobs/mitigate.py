@@ -1,4 +1,4 @@
-"""Mitigation as a job: ``ray job submit --working-dir . -- python jobs/mitigate.py CONFIG [--set …]``.
+"""Mitigation as a job: ``ray job submit --working-dir . -- python jobs/mitigate.py CONFIG``.
 
 The same as ``multimem mitigate``: train by a recipe that memorizes less, score with references of
 the same recipe, and compare with the audit that ``mitigation.references`` names.
