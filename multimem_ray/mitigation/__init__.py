@@ -28,5 +28,7 @@ sample, how it looks to models that never saw it; the running model tells the re
 references  what an earlier audit knows of the samples, as training wants it
 compare     a mitigated run beside its references: memorization and utility
 stage       what `multimem mitigate` does
+page        tables as one page
+in_process  a whole audit in this process, without Ray
 trials      many small trainings in this process: conditions, seeds, paired tests
 """

@@ -76,14 +76,15 @@ def memory_table(memory: dict[str, Any]) -> Table:
     for name, old in memory["before"].items():
         new = memory["after"][name]
         if old is not None and new is not None:
-            change = new / old - 1 if old else None
+            # A relative change of what is not above 0 says nothing.
+            change = 100 * (new / old - 1) if old > 0 else None
             rows.append([_NAMES.get(name, name), memory["count"][name], old, new, change])
     note = (
         f"Matched references: all models were trained by the recipe. Against models without it, "
         f"the mean would be {memory['unmatched']:.3f}, and {memory['corrected']:.3f} less the gap "
         f"of {memory['gap']:.3f} on samples that no model saw."
     )
-    return Table("Mean MultiMem", ["samples", "count", "before", "after", "change"], rows, note)
+    return Table("Mean MultiMem", ["samples", "count", "before", "after", "change, %"], rows, note)
 
 
 def utility_table(found: dict[str, Any]) -> Table:
