@@ -141,12 +141,14 @@ def _train(run: Run, shards: Shards, progress: Progress, stack: ExitStack) -> No
     if all(run.is_trained(model_id) for model_id in run.design.model_ids()):
         progress.say("reference models: all trained before")
         return
+    from multimem_ray.mitigation.references import prepare_references
     from multimem_ray.scoring.held_out_plan import plan_held_out
     from multimem_ray.training.trainer import train
 
     stack.enter_context(ray_session(run.config))
     # A held-out set that cannot serve must be told before hours of training, not after.
     plan_held_out(run, shards, progress)
+    prepare_references(run, progress)
     started = time.monotonic()
     trained = train(run, shards.scored, progress)
     _record(run, "train", started, len(trained))

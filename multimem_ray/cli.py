@@ -124,6 +124,27 @@ def evaluate(config: ConfigFile = None, set_: Overrides = None) -> None:
 
 
 @app.command()
+def mitigate(config: ConfigFile = None, set_: Overrides = None) -> None:
+    """Train models that memorize less, and compare them with those of an audit. Again = resume."""
+    from rich.markup import escape
+
+    from multimem_ray.mitigation.page import shown
+    from multimem_ray.mitigation.stage import memory_table, utility_table
+    from multimem_ray.mitigation.stage import mitigate as run_mitigation
+
+    result = run_mitigation(_load(config, set_), _progress())
+    for made in (memory_table(result["memory"]), utility_table(result["utility"])):
+        table = Table(*made.columns, title=made.title, box=None, pad_edge=False)
+        for row in made.rows:
+            table.add_row(*(escape(shown(cell)) for cell in row))
+        _out().print(table)
+        for note in made.notes:
+            typer.echo(note)
+    if result["overhead"]:
+        typer.echo(f"choosing took {100 * result['overhead']['share']:.2f} % of training")
+
+
+@app.command()
 def plan(
     config: ConfigFile = None,
     set_: Overrides = None,
@@ -184,6 +205,85 @@ def top(
         place = row["shard"].rsplit("/", 1)[-1]
         table.add_row(*numbers, row["label"] or "", row["key"], place)
     _out().print(table)
+
+
+@app.command()
+def select(
+    output: RunFolder,
+    by: Annotated[
+        str, typer.Option(help="score column that ranks, or clipmem, or random")
+    ] = "multimem",
+    top: Annotated[int | None, typer.Option(help="remove so many, the most suspicious")] = None,
+    percent: Annotated[float | None, typer.Option(help="remove so many in a hundred")] = None,
+    above: Annotated[
+        float | None, typer.Option(help="remove what scores above (below, where low is suspicious)")
+    ] = None,
+    se_margin: Annotated[
+        float, typer.Option(help="with --above: by so many standard errors of the score")
+    ] = 0.0,
+    random: Annotated[
+        int | None, typer.Option(help="remove so many at random, to compare with")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of the random draw")] = 0,
+    name: Annotated[
+        str | None, typer.Option(help="name of the selection; default from --by")
+    ] = None,
+    datacomp: Annotated[
+        bool, typer.Option("--datacomp", help="also keep.npy and remove.npy, as DataComp has them")
+    ] = False,
+    endpoint_url: Endpoint = None,
+) -> None:
+    """Write the list of samples to remove, and of those to keep, with the reasons."""
+    from multimem_ray.results.reader import ScoreTable
+    from multimem_ray.results.select import Wanted, select_samples
+
+    _, storage = _existing(output, endpoint_url)
+    wanted = Wanted(by, top, percent, above, se_margin, random, seed)
+    made = select_samples(ScoreTable(output, storage), wanted, name, datacomp=datacomp)
+    counts = made.counts
+    unscored = f", {counts['without_score']} of them without the score"
+    typer.echo(
+        f"{counts['removed']} samples to remove, {counts['kept']} to keep"
+        + (unscored if counts["without_score"] else "")
+    )
+    for kind in ("remove", "keep"):
+        typer.echo(f"{kind}: {storage.join(made.folder, kind)}")
+    typer.echo(
+        f"next: multimem reshard SHARDS --out FOLDER --remove {storage.join(made.folder, 'remove')}"
+    )
+
+
+@app.command()
+def reshard(
+    shards: Annotated[str, typer.Argument(help="shards: braces, globs, @file, '::'")],
+    out: Annotated[
+        str, typer.Option(help="folder or s3:// prefix for the shards that are written")
+    ],
+    remove: Annotated[
+        str | None, typer.Option(help="list of samples to leave out: a folder of a selection")
+    ] = None,
+    keep: Annotated[str | None, typer.Option(help="list of samples to keep, and no others")] = None,
+    endpoint_url: Endpoint = None,
+) -> None:
+    """Rewrite shards without some of their samples. Again = resume."""
+    from multimem_ray.config import StorageConfig
+    from multimem_ray.shards.keys import read_keys
+    from multimem_ray.shards.reshard import reshard as rewrite
+    from multimem_ray.storage import Storage
+
+    if (remove is None) == (keep is None):
+        raise ConfigError("reshard: give either --remove or --keep")
+    storage, progress = Storage(StorageConfig(endpoint_url=endpoint_url)), _progress()
+    listed = read_keys(remove or keep or "", storage)
+    progress.say(f"{len(listed)} samples in the list")
+    with progress.task("reshard", 1, unit="shards") as shown:
+        made = rewrite(
+            shards, out, listed, keep=keep is not None, storage=storage, advance=shown.resize
+        )
+    for line in made.lines():
+        typer.echo(line)
+    if not made.agrees:
+        raise MultiMemError(f"the sums of {out} do not agree; see reshard.json there")
 
 
 @app.command()

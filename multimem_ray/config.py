@@ -332,6 +332,80 @@ class TrainingConfig(Section):
     )
 
 
+class MitigationConfig(Section):
+    """Training that memorizes less. Every model of the design is trained by it, see
+    :mod:`multimem_ray.mitigation`."""
+
+    kind: Literal["none", "in_training", "post_training"] = Field(
+        "none",
+        description="in_training: treat chosen samples while the models train; post_training: "
+        "treat them while the finished models of `references` are fine-tuned",
+    )
+    references: str | None = Field(
+        None, description="output of a finished audit, whose models judge the training samples"
+    )
+    by: Literal["multimem", "cmc_out", "clipmem", "cosine", "gradient_norm", "random", "list"] = (
+        Field(
+            "multimem",
+            description="what chooses samples: high MultiMem; low consistency under references "
+            "that never saw them (cmc_out); high CLIPMem; low cosine under the model itself; high "
+            "norm of the gradient of its loss; at random; or those of the list `samples`",
+        )
+    )
+    samples: str | None = Field(
+        None, description="by list: the list, as `multimem select` writes it"
+    )
+    percent: float = Field(5.0, gt=0, le=100, description="share of a model's samples chosen")
+    top: int | None = Field(None, ge=1, description="so many samples instead of a percentage")
+    treatment: Literal["augment", "unpair", "drop"] = Field(
+        "augment",
+        description="augment: regroup them into batches of their own, with noise and stronger "
+        "views; unpair: leave out the modality that fits least, by the references; drop: leave "
+        "out the sample",
+    )
+    every: int = Field(10, ge=1, description="in_training: epochs between choices")
+    start: int | None = Field(
+        None,
+        ge=0,
+        description="in_training: first epoch with a treatment; default `every`, or 0 where the "
+        "choice needs nothing of the running model (cmc_out, random, list)",
+    )
+    noise: float = Field(
+        0.5, ge=0, description="augment: noise on their embeddings, as training.noise has it"
+    )
+    views: float = Field(1.0, ge=0, description="augment: factor of the strength of their views")
+    seed: int = Field(0, ge=0, description="of random")
+
+    @property
+    def watches(self) -> bool:
+        """Whether choices depend on the running model."""
+        of_itself = {"cosine", "gradient_norm"}
+        if self.kind == "in_training":
+            of_itself |= {"multimem", "clipmem"}
+        return self.kind != "none" and self.by in of_itself
+
+    @property
+    def first(self) -> int:
+        """First epoch with a treatment."""
+        if self.kind == "post_training":
+            return 0
+        if self.start is not None:
+            return self.start
+        return self.every if self.watches else 0
+
+    @model_validator(mode="after")
+    def _complete(self) -> MitigationConfig:
+        if self.kind == "none":
+            return self
+        if self.references is None:
+            raise ValueError("references: name the output of a finished audit of these data")
+        if (self.by == "list") != (self.samples is not None):
+            raise ValueError("samples: by: list goes with a list of samples, and it with by: list")
+        if self.watches and self.kind == "in_training" and self.first == 0:
+            raise ValueError(f"start = 0: by {self.by} needs an epoch of the model; use 1 or more")
+        return self
+
+
 class ScoringConfig(Section):
     """How samples are embedded and scored."""
 
@@ -430,6 +504,10 @@ class EvaluationConfig(Section):
         default_factory=lambda: ["{}", "a {}", "a photo of a {}", "the sound of a {}"],
         description="prompts of a label for zero-shot classification; {} is the label",
     )
+    class_names: dict[str, str] = Field(
+        default_factory=dict,
+        description="label: its words in the prompts, such as {'7': seven}; default the label",
+    )
     folds: int = Field(5, ge=2, description="folds of the linear probe's cross-validation")
     seed: int = Field(0, ge=0, description="seed of folds and bootstrap")
 
@@ -472,6 +550,7 @@ class Config(Section):
         default_factory=dict, description="per modality: decode and view settings"
     )
     training: TrainingConfig = TrainingConfig()
+    mitigation: MitigationConfig = MitigationConfig()
     scoring: ScoringConfig = ScoringConfig()
     resources: ResourcesConfig = ResourcesConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -492,6 +571,13 @@ class Config(Section):
             raise ValueError(
                 "design.target trained on all of data.shards, so nothing is left that neither it "
                 "nor the references saw: name other shards in held_out.shards"
+            )
+        if self.mitigation.kind != "none" and self.design.kind == "given":
+            raise ValueError("mitigation: with design.kind given no model is trained")
+        if self.mitigation.kind != "none" and self.resources.train.workers_per_bank > 1:
+            raise ValueError(
+                "mitigation treats samples one by one, which a bank of one worker does: set "
+                "resources.train.workers_per_bank to 1"
             )
         paired = self.design.kind in {"complementary_halves", "candidate"}
         if paired and self.design.models % 2:
@@ -530,6 +616,9 @@ class Config(Section):
             # Batch norm takes its statistics from what one worker has of a batch.
             workers = self.resources.train.workers_per_bank
             kept["resources"] = {"train": {"workers_per_bank": workers}}
+        # Outputs from before there was a mitigation are those of trainings without.
+        if self.mitigation.kind == "none":
+            del kept["mitigation"]
         return kept
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multimem_ray.config import Config, digest
+from multimem_ray.config import Config, ModelConfig, digest
 from multimem_ray.design import Design, HeldOutRule, make_design
 from multimem_ray.design.given import UnseenHeldOut
 from multimem_ray.design.hashing import uniform
@@ -130,6 +130,14 @@ class Run:
     def is_stored(self) -> bool:
         """Whether stored embeddings take the place of shards and models."""
         return self.config.data.embeddings is not None
+
+    def model_config(self, model_id: str) -> ModelConfig:
+        """How a model is built: post-training mitigation starts each from its own weights."""
+        model, mitigation = self.config.model, self.config.mitigation
+        if mitigation.kind != "post_training" or mitigation.references is None:
+            return model
+        start = self.storage.join(mitigation.references, "models", model_id)
+        return model.model_copy(update={"init": start})
 
     def is_trained(self, model_id: str) -> bool:
         """Whether a model is finished, here or elsewhere."""

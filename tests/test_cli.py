@@ -127,3 +127,40 @@ def test_plant_writes_a_copy_and_its_truth(
     assert len(list(out.glob("*.tar"))) == 2
     bad = run(monkeypatch, "plant", f"{shards}/*.tar", "--out", str(out), "--field", "text")
     assert bad == 2
+
+
+def test_select_writes_lists_that_reshard_takes(
+    monkeypatch: pytest.MonkeyPatch, capsys: Output, tmp_path: Path
+) -> None:
+    shards = write_shards(tmp_path / "shards", 20, 2)
+    names = sorted(str(path) for path in shards.glob("*.tar"))
+    keys = [[f"s{number:04d}" for number in range(10 * i, 10 * i + 10)] for i in range(2)]
+    made = fake_run(tmp_path, shard_names=names, keys=keys)
+    assert run(monkeypatch, "select", made.output, "--top", "3", "--name", "worst") == 0
+    shown = capsys.readouterr().out
+    assert "3 samples to remove, 17 to keep" in shown
+    remove = f"{made.output}/selections/worst/remove"
+    assert f"--remove {remove}" in shown
+    out = tmp_path / "out"
+    assert run(monkeypatch, "reshard", str(shards), "--out", str(out), "--remove", remove) == 0
+    assert "17 of 20 samples written to 2 shards" in capsys.readouterr().out
+    assert run(monkeypatch, "reshard", str(shards), "--out", str(out), "--remove", remove) == 0
+    assert "2 shards had been rewritten before" in capsys.readouterr().out
+
+
+def test_select_and_reshard_refuse_what_is_ambiguous(
+    monkeypatch: pytest.MonkeyPatch, capsys: Output, tmp_path: Path
+) -> None:
+    made = fake_run(tmp_path)
+    assert run(monkeypatch, "select", made.output, "--top", "3", "--percent", "1") == 2
+    assert "exactly one of" in capsys.readouterr().err
+    assert run(monkeypatch, "select", made.output, "--top", "3", "--se-margin", "2") == 2
+    assert "belongs to --above" in capsys.readouterr().err
+    assert run(monkeypatch, "select", made.output, "--random", "5", "--seed", "3") == 0
+    about = json.loads((Path(made.output) / "selections/random/selection.json").read_text())
+    assert about["asked"] == {"random": 5, "seed": 3}
+    assert about["removed"] == 5
+    assert run(monkeypatch, "select", made.output, "--top", "3", "--datacomp") == 2
+    assert "no uid of 32" in capsys.readouterr().err
+    assert run(monkeypatch, "reshard", "x.tar", "--out", str(tmp_path / "out")) == 2
+    assert "either --remove or --keep" in capsys.readouterr().err

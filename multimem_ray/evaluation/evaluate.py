@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -24,6 +25,7 @@ from multimem_ray.evaluation.zero_shot import class_vectors, prompts, zero_shot
 from multimem_ray.modalities.base import Array
 from multimem_ray.modalities.batch import Batch
 from multimem_ray.progress import Progress
+from multimem_ray.results.planted import read_truth, sample_ids
 from multimem_ray.run import Run
 from multimem_ray.sample import Sample
 from multimem_ray.scoring.bank import ScoringBank, Views
@@ -85,7 +87,7 @@ def evaluate(run: Run, progress: Progress) -> dict[str, Any]:
 
 def embed_held_out(run: Run, bank: ScoringBank, progress: Progress) -> HeldOutEmbeddings:
     """Embed the clean view of every held-out sample with every model."""
-    wanted = _held_out_keys(run)
+    wanted = _aligned(run, _held_out_keys(run))
     total = sum(len(keys) for keys in wanted.values())
     parts: list[Tensor] = []
     presents: list[NDArray[np.bool_]] = []
@@ -134,6 +136,22 @@ def _held_out_keys(run: Run) -> dict[str, set[str]]:
     return wanted
 
 
+def _aligned(run: Run, wanted: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Without what is known to be misaligned: no model can be right about it."""
+    url = run.config.data.planted
+    if url is None:
+        return wanted
+    truth = read_truth(url, run.storage)
+    kept = {}
+    for shard, keys in wanted.items():
+        ordered = sorted(keys)
+        batch = pa.RecordBatch.from_pydict({"shard": [shard] * len(ordered), "key": ordered})
+        rows = truth.find(sample_ids(run.storage, batch))
+        planted = (rows >= 0) & truth.planted[rows]
+        kept[shard] = {key for key, bad in zip(ordered, planted, strict=True) if not bad}
+    return kept
+
+
 def _one_model(
     run: Run,
     held_out: HeldOutEmbeddings,
@@ -168,7 +186,9 @@ def _class_vectors(run: Run, bank: ScoringBank, classes: Sequence[str]) -> Tenso
     text = next((m for m in run.decoder.modalities if m.name == _TEXT), None)
     if text is None:
         return None
-    per_class = [prompts(label, run.config.evaluation.templates) for label in classes]
+    settings = run.config.evaluation
+    words = [settings.class_names.get(label, label) for label in classes]
+    per_class = [prompts(word, settings.templates) for word in words]
     views = [{_TEXT: text.view(text.decode(p), None)} for group in per_class for p in group]
     place = run.modalities.index(_TEXT)
     embedded = _embed(bank, run.decoder.collate(views))[:, :, place]

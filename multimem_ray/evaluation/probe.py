@@ -33,6 +33,7 @@ def linear_probe(
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     names, counts = np.unique(labels, return_counts=True)
     kept = names[counts >= folds]
@@ -42,7 +43,9 @@ def linear_probe(
     x, y = features[chosen], labels[chosen]
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    right = cross_val_predict(classifier, x, y, cv=splits) == y
+    # The matrices are small: more threads only wait for each other.
+    with threadpool_limits(1):
+        right = cross_val_predict(classifier, x, y, cv=splits) == y
     return {
         **bootstrap_mean(right.astype(np.float64), seed).as_dict(),
         "classes": len(kept),

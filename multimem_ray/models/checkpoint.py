@@ -13,7 +13,7 @@ Everything is safetensors or JSON: reading a checkpoint never unpickles.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-_WEIGHT, _OPTIMIZER = "weight.", "optimizer."
+_WEIGHT, _OPTIMIZER, _CHOSEN = "weight.", "optimizer.", "mitigation.chosen"
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,13 @@ class Progress:
         epoch: Epochs done.
         step: Optimizer steps taken.
         loss_scale: fp16: factor of the loss, and steps since it last changed.
+        chosen: Mitigation: the samples that are treated, (K, 2) int64.
     """
 
     epoch: int
     step: int
     loss_scale: tuple[float, int] | None = None
+    chosen: Tensor | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ class ModelFolder:
         for index, state in optimizer.state_dict()["state"].items():
             for name, value in state.items():
                 tensors[f"{_OPTIMIZER}{index}.{name}"] = torch.as_tensor(value).cpu().contiguous()
+        if progress.chosen is not None:
+            tensors[_CHOSEN] = progress.chosen.contiguous()
         metadata = {
             "epoch": str(progress.epoch),
             "step": str(progress.step),
@@ -142,7 +146,10 @@ class ModelFolder:
         _match_strides(optimizer)
         scale = json.loads(metadata.get("loss_scale", "null"))
         return Progress(
-            int(metadata["epoch"]), int(metadata["step"]), None if scale is None else tuple(scale)
+            int(metadata["epoch"]),
+            int(metadata["step"]),
+            None if scale is None else tuple(scale),
+            tensors.get(_CHOSEN),
         )
 
     def append_history(self, lines: list[dict[str, Any]]) -> None:

@@ -7,6 +7,7 @@ of a run holds a digest of everything that it was started from.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,12 @@ def weights_digest(config: Config, storage: Storage) -> str:
     found: dict[str, str] = {}
     for place in _places(config):
         found |= dict(_files(place, storage))
+    references = config.mitigation.references
+    if config.mitigation.kind != "none" and references is not None:
+        # Scores and weights of a run follow from its fingerprint.
+        url = storage.join(references, "run.json")
+        if storage.exists(url):
+            found[url] = str(json.loads(storage.read_bytes(url)).get("fingerprint"))
     return digest(sorted(found.values())) if found else ""
 
 

@@ -19,11 +19,26 @@ def absolute(config: Config, storage: Storage) -> Config:
             "init": config.model.init and absolute_url(config.model.init, storage),
         }
     )
+    mitigation = config.mitigation.model_copy(
+        update={
+            name: place and absolute_url(place, storage)
+            for name, place in (
+                ("references", config.mitigation.references),
+                ("samples", config.mitigation.samples),
+            )
+        }
+    )
     given = [_absolute_given(item, storage) for item in config.design.given]
     target = config.design.target and _absolute_target(config.design.target, storage)
     design = config.design.model_copy(update={"given": given, "target": target})
     return config.model_copy(
-        update={"output": output, "resources": resources, "model": model, "design": design}
+        update={
+            "output": output,
+            "resources": resources,
+            "model": model,
+            "design": design,
+            "mitigation": mitigation,
+        }
     )
 
 

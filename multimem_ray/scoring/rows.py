@@ -1,5 +1,9 @@
 """The columns of a score file, and how they follow from the agreement matrices.
 
+``unseen_<modality>`` is the attribution of the consistency under the models that did not see a
+sample: cmc_out = n/2 + their sum, and the lowest is the modality that fits the others least.
+``unseen_clipmem`` is CLIPMem's alignment under them, summed over pairs.
+
 Undefined values are null, never NaN: a pair of which a modality is absent, a standard error with
 fewer than two models on a side, MultiMem of a sample that every model saw.
 """
@@ -66,6 +70,8 @@ def score_schema(run: Run) -> pa.Schema:
         *((f"pair_{pair}", number) for pair in pairs),
         *((f"attribution_{name}", number) for name in run.modalities),
         *((f"clipmem_{pair}", number) for pair in pairs),
+        *((f"unseen_{name}", number) for name in run.modalities),
+        ("unseen_clipmem", number),
         ("cmc", pa.list_(pa.float32(), models)),
         ("member", pa.list_(pa.bool_(), models)),
         *((name, pa.string()) for name in (VALUE,) if run.config.scoring.partition_by),
@@ -93,12 +99,13 @@ def score_rows(
     members, f, g = (torch.from_numpy(side) for side in run.sides(who.groups, shard))
     cmc = torch.stack([metric.cmc(a, present) for a in found])
     if levels is None:
-        compared, extra = found, {}
+        compared, extra, outside = found, {}, ~members
         score, seen = metric.contrast(cmc, f, g), metric.contrast(cmc, members, ~members)
         se = score.se
     else:
         compared = [levels.centred(a, model) for model, a in enumerate(found)]
         gap, gap_se, se = levels.gap(present, f, g)
+        outside = g
         extra = {"gap": _nullable(gap), "gap_se": _nullable(gap_se)}
         centred = torch.stack([metric.cmc(a, present) for a in compared])
         score, seen = metric.contrast(centred, f, g), metric.contrast(cmc, f, g)
@@ -106,8 +113,12 @@ def score_rows(
     def contrasted(of: Callable[[Agreement, Tensor], Tensor]) -> Tensor:
         return metric.contrast(torch.stack([of(a, present) for a in compared]), f, g).score
 
+    def unseen(of: Callable[[Agreement, Tensor], Tensor]) -> Tensor:
+        values = torch.stack([of(a, present) for a in compared])
+        return metric.contrast(values, torch.zeros_like(outside), outside).mean_g
+
     pair, clipmem = contrasted(metric.pair_cmc), contrasted(metric.clipmem_alignment)
-    attributed = contrasted(metric.attribution)
+    attributed, fit = contrasted(metric.attribution), unseen(metric.attribution)
     columns: dict[str, object] = {
         "key": who.keys,
         "shard": [shard] * len(who.keys),
@@ -131,6 +142,8 @@ def score_rows(
     for j, name in enumerate(names):
         here = torch.where(present[:, j], attributed[:, j], torch.nan)
         columns[f"attribution_{name}"] = _nullable(here)
+        columns[f"unseen_{name}"] = _nullable(torch.where(present[:, j], fit[:, j], torch.nan))
+    columns["unseen_clipmem"] = _nullable(unseen(_clipmem_sum))
     columns["cmc"] = _lists(cmc.t().to(torch.float32))
     columns["member"] = _lists(members)
     columns[VALUE] = _partition_values(run, who)
@@ -155,6 +168,11 @@ def _modality_lists(names: Sequence[str], present: Tensor) -> list[list[str]]:
         code: [name for place, name in enumerate(names) if code >> place & 1] for code in set(codes)
     }
     return [of_code[code] for code in codes]
+
+
+def _clipmem_sum(found: Agreement, present: Tensor) -> Tensor:
+    """(B,) CLIPMem's alignment, summed over the pairs that a sample has."""
+    return metric.clipmem_alignment(found, present).triu(diagonal=1).nansum(dim=(1, 2))
 
 
 def _splits(run: Run, groups: list[str], shard: str) -> list[str | None]:

@@ -24,10 +24,11 @@ from multimem_ray.errors import ConfigError
 from multimem_ray.modalities.fields import Fields
 from multimem_ray.sample import Failure, Sample
 from multimem_ray.shards.contents import Alternatives, Item, look, replaced
+from multimem_ray.shards.copies import copies
 from multimem_ray.shards.find import find_shards
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.shards.writer import create_shard
-from multimem_ray.storage import FileInfo, Storage, local_path
+from multimem_ray.storage import FileInfo, Storage
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ def plant(
         raise ConfigError(f"modality '{modality}' is not in fields: {', '.join(sorted(fields))}")
     storage = storage or Storage()
     found = find_shards(spec, storage)
-    urls = _copies(found.shards, out, storage)
+    urls = copies(found.shards, out, storage)
     report = PlantReport(storage.join(out, TRUTH), missing=found.missing)
     planter = _Planter(found.shards, storage, Fields(fields).alternatives, modality, label, seed)
     steps = 2 * len(urls)
@@ -290,28 +291,6 @@ class _Planter:
         if item.label is None or len(self._labels[name]) < 2:
             return True
         return donor.label not in {None, item.label}
-
-
-def _copies(shards: Sequence[FileInfo], out: str, storage: Storage) -> list[str]:
-    """A URL in ``out`` for each shard, under its own name if no two have the same."""
-    names = []
-    for shard in shards:
-        name = storage.name(shard.url)
-        for suffix in (".tar.gz", ".tgz", ".tar"):
-            name = name.removesuffix(suffix)
-        names.append(f"{name}.tar")
-    if len(set(names)) < len(names):
-        names = [f"{number:06d}-{name}" for number, name in enumerate(names)]
-    urls = [storage.join(out, name) for name in names]
-    for shard, url in zip(shards, urls, strict=True):
-        if _place(shard.url) == _place(url):
-            raise ConfigError(f"out: {out} is where {shard.url} is; write the copy elsewhere")
-    return urls
-
-
-def _place(url: str) -> str:
-    path = local_path(url)
-    return url if path is None else str(path.resolve())
 
 
 def _tell(advance: Callable[[int, int], None] | None, step: int, steps: int) -> None:

@@ -10,6 +10,9 @@ optimizer learning rates, AdamW and SGD
 gradients of a contrastive loss, of a whole batch or in micro-batches
 reference one model: its steps, its losses, its checkpoint
 bank      several models, each stepping on its own members
+judged    what references of a mitigation think of the samples
+regrouping: which samples a model treats otherwise, and how
+prepared  a sample on its way to the models
 held_out  retrieval among held-out samples, while training goes on
 trackers  TensorBoard, MLflow, W&B
 worker    what runs inside a Ray Train worker

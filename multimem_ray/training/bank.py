@@ -15,20 +15,30 @@ processes on a CPU), and the running ones that are written are the first rank's.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from multimem_ray.design.hashing import seed_of
-from multimem_ray.models.contrastive import build_model, channels_last, compiled
+from multimem_ray.models.checkpoint import Progress
+from multimem_ray.models.contrastive import (
+    ContrastiveModel,
+    build_model,
+    channels_last,
+    compiled,
+)
 from multimem_ray.models.gather import world_size
 from multimem_ray.models.precision import require_precision
 from multimem_ray.run import Run
+from multimem_ray.training.judged import Judged
 from multimem_ray.training.optimizer import build_optimizer
-from multimem_ray.training.reference import ReferenceModel, Slice, Views
+from multimem_ray.training.prepared import Prepared, Views
+from multimem_ray.training.reference import ReferenceModel, Slice
+from multimem_ray.training.regrouping import CHOSEN, LEFT_OUT, PLAIN, REGROUPED, Regrouping
 
 
 class Bank:
@@ -39,13 +49,22 @@ class Bank:
         model_ids: Which of its models.
         device: Where they train.
         threads: How many models step at the same time on a CPU.
+        held_out_means: Mean embeddings (n, d) of held-out samples under a model; needed by a
+            mitigation that compares the running model with references.
     """
 
     def __init__(
-        self, run: Run, model_ids: Sequence[str], device: torch.device, threads: int
+        self,
+        run: Run,
+        model_ids: Sequence[str],
+        device: torch.device,
+        threads: int,
+        held_out_means: Callable[[ContrastiveModel], Tensor] | None = None,
     ) -> None:
         self.run = run
-        self.config = run.config.training
+        self.config, self._mitigation = run.config.training, run.config.mitigation
+        self._held_out_means = held_out_means
+        self._judged = None if self._mitigation.kind == "none" else Judged.load(run)
         require_precision(device, self.config.precision, "training.precision")
         self._lock = Lock()
         numbers = {model_id: i for i, model_id in enumerate(run.design.model_ids())}
@@ -58,9 +77,8 @@ class Bank:
     def _load(self, model_id: str, number: int, device: torch.device) -> ReferenceModel:
         seed = seed_of(self.config.seed, "init", number) % (1 << 63)
         run = self.run
-        model = build_model(run.config.model, run.decoder.modalities, seed, storage=run.storage).to(
-            device
-        )
+        config = run.model_config(model_id)
+        model = build_model(config, run.decoder.modalities, seed, storage=run.storage).to(device)
         model.precision = self.config.precision
         # Tensor cores want it too; in fp32, GPUs gain little.
         if device.type == "cpu" or model.precision != "fp32":
@@ -71,6 +89,10 @@ class Bank:
         reference = ReferenceModel(
             model_id, number, model, optimizer, run.model_folder(model_id), self.config, self._lock
         )
+        if self._judged is not None:
+            reference.regrouping = Regrouping(
+                self._mitigation, self._judged, run.modalities, number
+            )
         reference.resume()
         return reference
 
@@ -80,14 +102,15 @@ class Bank:
         return min(model.progress.epoch for model in self.models)
 
     def train_epoch(
-        self, number: int, samples: Iterable[tuple[Views | None, Sequence[bool], float]]
+        self,
+        number: int,
+        samples: Iterable[Prepared | tuple[Views | None, Sequence[bool], float]],
     ) -> dict[str, dict[str, Any]]:
         """Train every model that has not done this epoch yet.
 
         Args:
             number: The epoch.
-            samples: (views, membership in each model of the run, share of the epoch done); without
-                views where another rank has them.
+            samples: See :class:`Prepared`; the key is needed for a mitigation only.
 
         Returns:
             Model id → history line.
@@ -95,39 +118,108 @@ class Bank:
         started = time.monotonic()
         active = [model for model in self.models if model.progress.epoch == number]
         share = 0.0
-        for views, members, share in samples:
-            for model in active:
-                if members[model.number]:
-                    model.waiting.append(views)
-                    if len(model.waiting) == self.config.batch_size:
-                        self._step(model, (number + share) / self.config.epochs)
         for model in active:
-            self._last_step(model, (number + share) / self.config.epochs)
+            self._begin(model, number)
+        for sample in (Prepared(*item) for item in samples):
+            share = sample.share
+            for model in active:
+                if sample.members[model.number]:
+                    self._take(model, sample, (number + share) / self.config.epochs)
+        for model in active:
+            self._last_steps(model, (number + share) / self.config.epochs)
         seconds = time.monotonic() - started
         return {model.id: {**model.close_epoch(), "seconds": seconds} for model in active}
 
-    def _last_step(self, model: ReferenceModel, progress: float) -> None:
-        """What is left makes a batch if it is half of one, or all that the model has."""
-        left = len(model.waiting)
-        if left >= 2 and (2 * left >= self.config.batch_size or model.seen == 0):
-            self._step(model, progress)
-        model.waiting = []
+    @property
+    def must_look(self) -> bool:
+        """Whether models choose, before the first epoch, by what they make of their samples."""
+        return any(self._must_look(model) for model in self.models)
 
-    def _step(self, model: ReferenceModel, progress: float) -> None:
-        views, model.waiting = model.waiting, []
-        model.seen += len(views)
+    def look(self, samples: Iterable[Prepared]) -> None:
+        """Let those models see their samples once, without learning from them."""
+        looking = [model for model in self.models if self._must_look(model)]
+        for model in looking:
+            self._begin(model, -1)
+        for sample in samples:
+            for model in looking:
+                if sample.members[model.number]:
+                    self._put(model, LEFT_OUT, sample.key, sample.views, 0.0)
+        for model in looking:
+            self._last_steps(model, 0.0)
+            model.settle()
+            if model.regrouping is not None:
+                model.regrouping.end(-1)
+
+    def _must_look(self, model: ReferenceModel) -> bool:
+        # What it chose is in its checkpoint.
+        return model.regrouping is not None and (
+            model.regrouping.watches(-1) and model.progress == Progress(0, 0)
+        )
+
+    def _begin(self, model: ReferenceModel, epoch: int) -> None:
+        regrouping = model.regrouping
+        if regrouping is None:
+            return
+        regrouping.begin(epoch)
+        if regrouping.needs_means(epoch) and self._held_out_means is not None:
+            started = time.perf_counter()
+            regrouping.means = self._held_out_means(model.model)
+            regrouping.seconds += time.perf_counter() - started
+
+    def _take(self, model: ReferenceModel, sample: Prepared, progress: float) -> None:
+        lane, views = PLAIN, sample.views
+        if model.regrouping is not None and views is not None:
+            lane, views = model.regrouping.lane(sample.key, views, sample.stronger)
+        if lane != LEFT_OUT or (model.regrouping is not None and model.regrouping.watching):
+            self._put(model, lane, sample.key, views, progress)
+
+    def _put(
+        self, model: ReferenceModel, lane: str, key: str, views: Views | None, progress: float
+    ) -> None:
+        model.lanes[lane].add(key, views)
+        if len(model.lanes[lane]) == self.config.batch_size:
+            self._step(model, lane, progress)
+
+    def _last_steps(self, model: ReferenceModel, progress: float) -> None:
+        """What is left makes a batch if it is half of one, or all that the model has.
+
+        Regrouped samples are few: two of them suffice.
+        """
+        for lane in (PLAIN, REGROUPED, LEFT_OUT):
+            left = len(model.lanes[lane])
+            enough = 2 * left >= self.config.batch_size or model.seen == 0
+            if (left and lane == LEFT_OUT) or (left >= 2 and (enough or lane == REGROUPED)):
+                self._step(model, lane, progress)
+            model.lanes[lane].take()
+
+    def _step(self, model: ReferenceModel, lane: str, progress: float) -> None:
+        keys, views = model.lanes[lane].take()
+        if lane != LEFT_OUT:
+            model.seen += len(views)
         model.settle()
         if self._pool is None:
-            self._collated_step(model, views, progress)
+            self._collated_step(model, lane, keys, views, progress)
         else:
-            model.pending = self._pool.submit(self._collated_step, model, views, progress)
+            model.pending = self._pool.submit(
+                self._collated_step, model, lane, keys, views, progress
+            )
 
     def _collated_step(
-        self, model: ReferenceModel, views: Sequence[Views | None], progress: float
+        self,
+        model: ReferenceModel,
+        lane: str,
+        keys: Sequence[str],
+        views: Sequence[Views | None],
+        progress: float,
     ) -> None:
         here = [(place, view) for place, view in enumerate(views) if view is not None]
         batch = self.run.decoder.collate([view for _, view in here])
-        model.step(batch, progress, Slice([place for place, _ in here], len(views)))
+        if lane == LEFT_OUT:
+            model.look(batch, keys)
+            return
+        place = Slice([place for place, _ in here], len(views))
+        noise = self._mitigation.noise if lane == REGROUPED else 0.0
+        model.step(batch, progress, place, keys=keys, noise=noise)
 
     def checkpoint(self) -> None:
         """Write the place of every model, so that another process can go on from here."""
@@ -144,6 +236,7 @@ class Bank:
                 m.name: m.settings.model_dump(mode="json") for m in self.run.decoder.modalities
             },
             "training": config.training.model_dump(mode="json"),
+            "mitigation": config.mitigation.model_dump(mode="json"),
         }
         for model in self.models:
             membership = {
@@ -153,4 +246,8 @@ class Bank:
                 "held_out": config.held_out.model_dump(mode="json"),
                 "group": config.design.group,
             }
+            if model.regrouping is not None:
+                self.run.storage.write_atomic(
+                    model.folder.path(CHOSEN), model.regrouping.as_parquet()
+                )
             model.folder.finish(model.model, built_from, membership)

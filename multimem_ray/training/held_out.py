@@ -23,6 +23,8 @@ from multimem_ray.storage import FileInfo
 from multimem_ray.training.order import shard_order
 
 MOST_SHARDS, MEASUREMENTS = 8, 20
+# A mean vector needs fewer samples than a recall does, and is needed in the midst of training.
+MEANS_OF = 64
 _CHUNK = 64
 
 
@@ -66,12 +68,32 @@ class HeldOutRetrieval:
                 found[f"{first}_{second}"] = (_recall_at_1(a, b) + _recall_at_1(b, a)) / 2
         return found
 
+    def means(self, model: ContrastiveModel) -> Tensor:
+        """(n, d) mean embeddings of a few samples, in the order of the run's modalities.
+
+        Zero for a modality that none of them has.
+        """
+        training = model.training
+        model.eval()
+        try:
+            embedded = self._embed(model, MEANS_OF)
+        finally:
+            model.train(training)
+        found = model.log_scales.new_zeros(len(self._run.modalities), model.dim)
+        for name, vectors in embedded.items():
+            place = self._run.modalities.index(name)
+            found[place] = torch.stack(list(vectors.values())).mean(dim=0)
+        return found
+
     @torch.inference_mode()
-    def _embed(self, model: ContrastiveModel) -> dict[str, dict[int, Tensor]]:
+    def _embed(
+        self, model: ContrastiveModel, most: int | None = None
+    ) -> dict[str, dict[int, Tensor]]:
         device = model.log_scales.device
         found: dict[str, dict[int, Tensor]] = {}
-        for start in range(0, len(self._views), _CHUNK):
-            batch = self._run.decoder.collate(self._views[start : start + _CHUNK]).to(device)
+        views = self._views[:most]
+        for start in range(0, len(views), _CHUNK):
+            batch = self._run.decoder.collate(views[start : start + _CHUNK]).to(device)
             for name, vectors in model.embed(model.prepare(batch.values)).items():
                 rows = (batch.rows[name] + start).tolist()
                 found.setdefault(name, {}).update(zip(rows, vectors, strict=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -25,6 +27,7 @@ from multimem_ray.models.gather import average_gradients, rank
 from multimem_ray.models.noise import add_noise, unit_noise
 from multimem_ray.training.gradients import Embeddings, backward
 from multimem_ray.training.optimizer import learning_rate
+from multimem_ray.training.regrouping import Regrouping
 
 Views = Mapping[str, Array]
 
@@ -47,6 +50,27 @@ class Slice:
 
 
 @dataclass
+class Lane:
+    """Samples that wait to make a batch."""
+
+    keys: list[str] = field(default_factory=list)
+    views: list[Views | None] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def add(self, key: str, views: Views | None) -> None:
+        self.keys.append(key)
+        self.views.append(views)
+
+    def take(self) -> tuple[list[str], list[Views | None]]:
+        """All of them; the lane is empty then."""
+        taken = self.keys, self.views
+        self.keys, self.views = [], []
+        return taken
+
+
+@dataclass
 class ReferenceModel:
     """One model of a bank: weights, optimizer, its place, and the batch it is collecting."""
 
@@ -58,7 +82,8 @@ class ReferenceModel:
     config: TrainingConfig
     lock: Lock
     progress: Progress = field(default_factory=lambda: Progress(0, 0))
-    waiting: list[Views | None] = field(default_factory=list)
+    regrouping: Regrouping | None = None
+    lanes: dict[str, Lane] = field(default_factory=lambda: defaultdict(Lane))
     losses: list[Tensor] = field(default_factory=list)
     skipped: list[Tensor] = field(default_factory=list)
     seen: int = 0
@@ -70,13 +95,23 @@ class ReferenceModel:
         self.scaler = GradScaler(self.device.type, enabled=self.config.precision == "fp16")
         self.chance = Chance(draws(self.model), self.device, self.lock)
 
-    def step(self, batch: Batch, progress: float, slice_: Slice | None = None) -> None:
+    def step(
+        self,
+        batch: Batch,
+        progress: float,
+        slice_: Slice | None = None,
+        *,
+        keys: Sequence[str] = (),
+        noise: float = 0.0,
+    ) -> None:
         """One optimizer step.
 
         Args:
             batch: What the model trains on; on several ranks, what this one has of it.
             progress: Share of the whole training that is done, 0 to 1.
             slice_: Where that lies in the whole batch; default: it is the whole batch.
+            keys: Of its samples; needed by a mitigation that watches them.
+            noise: Amount that is put on all embeddings, beside ``training.noise``.
         """
         rate = learning_rate(self.config, self.progress.step, progress)
         for group in self.optimizer.param_groups:
@@ -88,7 +123,7 @@ class ReferenceModel:
             self.model.prepare(batch.values),
             batch.rows,
             micro_batch=self.config.micro_batch,
-            change=partial(self._with_noise, batch=batch, slice_=slice_),
+            change=partial(self._changed, batch=batch, slice_=slice_, keys=keys, extra=noise),
             chance=partial(self.chance.of, "dropout", rank(), *self._place()),
             scale=self.scaler.scale,
         )
@@ -97,6 +132,47 @@ class ReferenceModel:
         self.losses.append(loss)
         self.skipped.append(skipped)
         self.progress = Progress(self.progress.epoch, self.progress.step + 1)
+
+    @torch.no_grad()
+    def look(self, batch: Batch, keys: Sequence[str]) -> None:
+        """Embed samples for the choice of a mitigation, without learning from them."""
+        if self.regrouping is None:
+            return
+        batch = batch.to(self.device)
+        started = time.perf_counter()
+        training = self.model.training
+        self.model.eval()
+        try:
+            embedded = self.model.embed(self.model.prepare(batch.values))
+        finally:
+            self.model.train(training)
+        self.regrouping.seconds += time.perf_counter() - started
+        self.regrouping.watch(keys, embedded, batch.rows, self.model)
+
+    def _changed(
+        self,
+        embeddings: Embeddings,
+        *,
+        batch: Batch,
+        slice_: Slice | None,
+        keys: Sequence[str],
+        extra: float,
+    ) -> Embeddings:
+        """Embeddings as the loss sees them."""
+        if self.regrouping is not None and self.regrouping.watching:
+            self.regrouping.watch(keys, embeddings, batch.rows, self.model)
+        noisy = self._with_noise(embeddings, batch, slice_)
+        return self._with_more_noise(noisy, batch, extra) if extra else noisy
+
+    def _with_more_noise(
+        self, embeddings: Embeddings, batch: Batch, amount: float
+    ) -> dict[str, Tensor]:
+        found = {}
+        for name, embedded in embeddings.items():
+            seed = seed_of("regrouped noise", *self._place(), name)
+            noise = unit_noise(batch.size, self.model.dim, seed, self.device)
+            found[name] = add_noise(embedded, noise[batch.rows[name]], amount)
+        return found
 
     def _place(self) -> tuple[int, int, int]:
         """What the random numbers of a step follow from."""
@@ -161,6 +237,10 @@ class ReferenceModel:
         }
         if self.scaler.is_enabled():
             line["skipped_steps"] = int(skipped.sum())
+        if self.regrouping is not None:
+            self.regrouping.end(self.progress.epoch)
+            line["chosen"] = len(self.regrouping.chosen)
+            line["mitigation_s"], self.regrouping.seconds = self.regrouping.seconds, 0.0
         self.losses, self.skipped, self.seen = [], [], 0
         self.progress = Progress(self.progress.epoch + 1, self.progress.step)
         return line
@@ -187,6 +267,8 @@ class ReferenceModel:
             state = self.scaler.state_dict()
             scale = (float(state["scale"]), int(state["_growth_tracker"]))
             progress = replace(progress, loss_scale=scale)
+        if self.regrouping is not None:
+            progress = replace(progress, chosen=self.regrouping.state())
         self.folder.save_progress(self.model, self.optimizer, progress)
 
     def resume(self) -> None:
@@ -198,4 +280,6 @@ class ReferenceModel:
             scale, since = progress.loss_scale
             state = self.scaler.state_dict() | {"scale": scale, "_growth_tracker": since}
             self.scaler.load_state_dict(state)
-        self.progress = replace(progress, loss_scale=None)
+        if progress.chosen is not None and self.regrouping is not None:
+            self.regrouping.load(progress.chosen)
+        self.progress = replace(progress, loss_scale=None, chosen=None)

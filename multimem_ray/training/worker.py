@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from multimem_ray.board import Board
 from multimem_ray.errors import TrainingError
 from multimem_ray.modalities.base import Array
+from multimem_ray.modalities.decoder import Decoder
 from multimem_ray.models.gather import rank
 from multimem_ray.monitor import Monitor, gpu_memory
 from multimem_ray.prefetch import ahead
@@ -23,6 +25,7 @@ from multimem_ray.storage import FileInfo
 from multimem_ray.training.bank import Bank
 from multimem_ray.training.cache import DecodedCache
 from multimem_ray.training.held_out import HeldOutRetrieval
+from multimem_ray.training.prepared import Prepared
 from multimem_ray.training.stream import TrainingStream
 from multimem_ray.training.trackers import Tracking
 
@@ -56,18 +59,37 @@ def train_bank(task: BankTask, reference: ray.ObjectRef[Any]) -> None:
     Raises:
         TrainingError: No sample to train on, or training diverged.
     """
-    shards: Sequence[FileInfo] = ray.get(reference)
+    train_here(task, ray.get(reference), Monitor(task.run.output))
+    ray.train.report({"models": list(task.model_ids)})
+
+
+def train_here(
+    task: BankTask, shards: Sequence[FileInfo], monitor: Monitor, cache: Path | None = None
+) -> None:
+    """Train a bank in this process.
+
+    Args:
+        task: What to do.
+        shards: Shards that models train on.
+        monitor: Counts what is done.
+        cache: Folder for decoded shards; default: one of this run's.
+
+    Raises:
+        TrainingError: See :func:`train_bank`.
+    """
     run, training = task.run, task.run.config.training
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         torch.set_num_threads(1)
-    cache = DecodedCache(cache_folder(run), int(training.cache_gb * 1e9))
-    stream = TrainingStream(run, shards, cache, task.decoders)
-    bank = Bank(run, task.model_ids, device, task.threads)
-    monitor = Monitor(run.output)
+    decoded = DecodedCache(cache or cache_folder(run), int(training.cache_gb * 1e9))
+    stream = TrainingStream(run, shards, decoded, task.decoders)
+    means = HeldOutRetrieval(run, shards).means if run.config.mitigation.watches else None
+    bank = Bank(run, task.model_ids, device, task.threads, means)
     with Tracking(run) as tracking:
         # All ranks know the same weights and losses; the first one measures and writes.
         teller = Teller(task, bank, shards, History(bank, tracking)) if rank() == 0 else None
+        if bank.must_look:
+            bank.look(ahead(_prepared(run, stream, 0), 256))
         for epoch in range(bank.next_epoch, training.epochs):
             prepared = monitor.timed("decode", _prepared(run, stream, epoch))
             with monitor.timing("train"):
@@ -78,7 +100,6 @@ def train_bank(task: BankTask, reference: ray.ObjectRef[Any]) -> None:
                 teller.epoch(epoch, lines, monitor)
         if teller is not None:
             teller.finish()
-    ray.train.report({"models": list(task.model_ids)})
 
 
 class Teller:
@@ -175,25 +196,41 @@ def cache_folder(run: Run) -> Path:
     return root / run.training_fingerprint
 
 
-def _prepared(
-    run: Run, stream: TrainingStream, epoch: int
-) -> Iterator[tuple[dict[str, Array] | None, Sequence[bool], float]]:
+def _prepared(run: Run, stream: TrainingStream, epoch: int) -> Iterator[Prepared]:
     """Views of the epoch's samples, where this rank has them, with their membership."""
     training = run.config.training
+    strong = stronger_decoder(run)
     known: dict[str, Sequence[bool]] = {}
     for sample, share in stream.epoch(epoch):
         views: dict[str, Array] | None = None
+        stronger = None
         if not sample.arrays:
             pass  # another rank has it
         elif training.augment:
             views = run.decoder.views(sample.key, sample.arrays, training.seed, epoch, "train")
         else:
             views = run.decoder.clean(sample.arrays)
+        if strong is not None and views is not None:
+            stronger = partial(
+                strong.views, sample.key, sample.arrays, training.seed, epoch, "train"
+            )
         if sample.group not in known:
             if len(known) > 100_000:
                 known.clear()
             known[sample.group] = run.design.members([sample.group])[0].tolist()
-        yield views, known[sample.group], share
+        yield Prepared(views, known[sample.group], share, sample.key, stronger)
+
+
+def stronger_decoder(run: Run) -> Decoder | None:
+    """Makes the views of regrouped samples; None if they are no others."""
+    mitigation = run.config.mitigation
+    if mitigation.kind == "none" or mitigation.treatment != "augment" or mitigation.views == 1.0:
+        return None
+    settings = {
+        m.name: m.settings.model_dump() | {"strength": m.settings.strength * mitigation.views}
+        for m in run.decoder.modalities
+    }
+    return Decoder(run.fields, settings)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

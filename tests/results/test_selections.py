@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from multimem_ray.errors import ConfigError
+from multimem_ray.results import cut as cuts
 from multimem_ray.results import selections
+from multimem_ray.results.cut import beyond, find_cut
+from multimem_ray.results.ranking import ranking
 from multimem_ray.results.reader import ScoreTable
-from multimem_ray.results.selections import find_cut, write_datacomp, write_selection
+from multimem_ray.results.selections import Selection, cut_at, write_datacomp, write_selection
 from multimem_ray.results.top import top
 from multimem_ray.storage import Storage
 from tests.results.fake_run import fake_run
@@ -21,19 +26,19 @@ from tests.results.fake_run import fake_run
 def test_the_cut_is_exact_even_with_a_coarse_sketch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str, n: int, k: int
 ) -> None:
-    sketch = selections.QuantileSketch
-    monkeypatch.setattr(selections, "QuantileSketch", lambda: sketch(k))
+    sketch = cuts.QuantileSketch
+    monkeypatch.setattr(cuts, "QuantileSketch", lambda: sketch(k))
     table = ScoreTable(fake_run(tmp_path).output, Storage(), batch_rows=77)
     last = top(table, column, n)[-1]
-    cut = find_cut(table, column, n)
+    cut = find_cut(table, ranking(table, column), n)
     assert (cut.value, cut.shard, cut.key) == (last[column], last["shard"], last["key"])
 
 
 def test_removed_and_kept_are_everything_once(tmp_path: Path) -> None:
     run = fake_run(tmp_path, undefined=4)
     table = ScoreTable(run.output, Storage())
-    removed = _read(write_selection(table, "remove", n=50))
-    kept = _read(write_selection(table, "keep", n=50, kind="keep"))
+    made = _top(table, "worst", n=50)
+    removed, kept = _read(made.parts["remove"]), _read(made.parts["keep"])
     assert len(removed) == 50
     assert {r["key"] for r in removed} == {r["key"] for r in top(table, n=50)}
     assert {r["key"] for r in removed} | {r["key"] for r in kept} == {r["key"] for r in run.rows}
@@ -43,13 +48,21 @@ def test_removed_and_kept_are_everything_once(tmp_path: Path) -> None:
     assert worst["main_modality"] == max(parts, key=parts.__getitem__)
     assert worst["percentile"] > 99.9
     assert worst["se"] is not None
+    assert worst["cmc_out"] is not None
     assert sum(r["score"] is None for r in kept) == 12
+    written = json.loads((Path(made.folder) / "selection.json").read_text())
+    assert written == {
+        "by": "multimem",
+        "removed": 50,
+        "kept": len(kept),
+        "without_score": 12,
+    }
 
 
 def test_ties_are_cut_by_shard_and_key(tmp_path: Path) -> None:
     run = fake_run(tmp_path, kind="leave_subset_out")
     table = ScoreTable(run.output, Storage())
-    removed = _read(write_selection(table, "ties", by="n_out", n=250))
+    removed = _read(_top(table, "ties", by="n_out", n=250).parts["remove"])
     expected = sorted((r["shard"], r["key"]) for r in run.rows)[:250]
     assert [(r["shard"], r["key"]) for r in removed] == expected
 
@@ -57,18 +70,72 @@ def test_ties_are_cut_by_shard_and_key(tmp_path: Path) -> None:
 def test_parts_and_replacement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = ScoreTable(fake_run(tmp_path).output, Storage())
     monkeypatch.setattr(selections, "PART_ROWS", 150)
-    first = write_selection(table, "keep", fraction=0.1, kind="keep")
+    first = _top(table, "a", fraction=0.1).parts["keep"]
     assert [Path(u).name for u in first] == ["00000.parquet", "00001.parquet", "00002.parquet"]
     assert len(_read(first)) == 540
-    second = write_selection(table, "keep", fraction=0.9, kind="keep")
+    second = _top(table, "a", fraction=0.9).parts["keep"]
     assert sorted(p.name for p in Path(second[0]).parent.iterdir()) == ["00000.parquet"]
+
+
+@pytest.mark.parametrize("margin", [0.0, 2.0])
+def test_above_a_score_by_a_margin_of_standard_errors(tmp_path: Path, margin: float) -> None:
+    run = fake_run(tmp_path)
+    table = ScoreTable(run.output, Storage())
+    made = write_selection(table, "sure", beyond(ranking(table), 0.2, margin))
+    expected = {
+        r["key"] for r in run.rows if r["multimem"] - margin * (r["multimem_se"] or 0.0) > 0.2
+    }
+    assert expected
+    assert {r["key"] for r in _read(made.parts["remove"])} == expected
+
+
+def test_without_a_standard_error_nothing_is_sure(tmp_path: Path) -> None:
+    table = ScoreTable(fake_run(tmp_path, models=2).output, Storage())
+    assert write_selection(table, "a", beyond(ranking(table), 0.2)).counts["removed"] > 0
+    assert write_selection(table, "b", beyond(ranking(table), 0.2, 1.0)).counts["removed"] == 0
+
+
+def test_a_margin_needs_a_standard_error(tmp_path: Path) -> None:
+    table = ScoreTable(fake_run(tmp_path).output, Storage())
+    with pytest.raises(ConfigError, match="by multimem"):
+        beyond(ranking(table, "cmc_out"), 0.2, 1.0)
+
+
+def test_random_is_as_long_repeatable_and_of_no_score(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, undefined=4)
+    table = ScoreTable(run.output, Storage())
+
+    def drawn(seed: int) -> set[object]:
+        rule = cut_at(table, ranking(table, "random", seed=seed), n=200)
+        return {r["key"] for r in _read(write_selection(table, "random", rule).parts["remove"])}
+
+    assert drawn(0) == drawn(0) != drawn(1)
+    assert len(drawn(0)) == 200
+    scores = {r["key"]: r["multimem"] for r in run.rows}
+    assert all(scores[key] is not None for key in drawn(0))
+    every = [value for value in scores.values() if value is not None]
+    assert np.mean([scores[key] for key in drawn(0)]) == pytest.approx(np.mean(every), abs=0.03)
+
+
+def test_clipmem_ranks_by_the_sum_over_pairs(tmp_path: Path) -> None:
+    run = fake_run(tmp_path)
+    table = ScoreTable(run.output, Storage())
+    sums = {r["key"]: sum(v for c, v in r.items() if c.startswith("clipmem_")) for r in run.rows}
+    removed = {r["key"] for r in _read(_top(table, "c", by="clipmem", n=20).parts["remove"])}
+    assert removed == set(sorted(sums, key=lambda key: -sums[key])[:20])
 
 
 @pytest.mark.parametrize("size", [{}, {"n": 1, "fraction": 0.1}, {"n": 601}, {"fraction": 1.5}])
 def test_impossible_sizes(tmp_path: Path, size: dict[str, float]) -> None:
     table = ScoreTable(fake_run(tmp_path).output, Storage())
     with pytest.raises(ConfigError, match=r"selection|list of"):
-        write_selection(table, "x", **size)  # type: ignore[arg-type]
+        cut_at(table, ranking(table), **size)  # type: ignore[arg-type]
+
+
+def test_a_name_stays_in_its_folder(tmp_path: Path) -> None:
+    table = ScoreTable(fake_run(tmp_path).output, Storage())
+    with pytest.raises(ConfigError, match="letters"):
+        _top(table, "../x", n=1)
 
 
 def test_datacomp_list(tmp_path: Path) -> None:
@@ -76,22 +143,27 @@ def test_datacomp_list(tmp_path: Path) -> None:
     uids = [rng.bytes(16).hex() for _ in range(40)]
     run = fake_run(tmp_path, shards=1, keys=[[f"a/{uid}" for uid in uids]])
     table = ScoreTable(run.output, Storage())
-    parts = write_selection(table, "keep", n=10, kind="keep")
+    parts = _top(table, "keep", n=10).parts["keep"]
     url = str(tmp_path / "keep.npy")
-    assert write_datacomp(table, parts, url) == 30
+    assert write_datacomp(Storage(), parts, url) == 30
     found = np.load(url)
     assert found.dtype == np.dtype("u8,u8")
     assert (np.sort(found) == found).all()
     back = {f"{int(a):016x}{int(b):016x}" for a, b in found}
-    assert back == {r["key"].removeprefix("a/") for r in _read(parts)}
+    assert back == {str(r["key"]).removeprefix("a/") for r in _read(parts)}
 
 
 def test_datacomp_list_needs_uids(tmp_path: Path) -> None:
     table = ScoreTable(fake_run(tmp_path).output, Storage())
-    parts = write_selection(table, "keep", n=10)
+    parts = _top(table, "x", n=10).parts["remove"]
     with pytest.raises(ConfigError, match="no uid of 32"):
-        write_datacomp(table, parts, str(tmp_path / "keep.npy"))
+        write_datacomp(Storage(), parts, str(tmp_path / "keep.npy"))
 
 
-def _read(parts: list[str]) -> list[dict[str, object]]:
+def _top(table: ScoreTable, name: str, by: str = "multimem", **size: float) -> Selection:
+    rule = cut_at(table, ranking(table, by), **size)  # type: ignore[arg-type]
+    return write_selection(table, name, rule)
+
+
+def _read(parts: Sequence[str]) -> list[dict[str, object]]:
     return pa.concat_tables([pq.read_table(part) for part in parts]).to_pylist()

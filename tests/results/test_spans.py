@@ -11,8 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from multimem_ray.results.cut import find_cut
+from multimem_ray.results.ranking import ranking
 from multimem_ray.results.reader import ScoreTable
-from multimem_ray.results.selections import find_cut, write_selection
+from multimem_ray.results.selections import write_selection
 from multimem_ray.results.spans import Span, best_of_file, spans_of, within
 from multimem_ray.results.top import top
 from multimem_ray.scoring import files
@@ -88,11 +90,10 @@ def test_the_top_is_exact(ordered: FakeRun, n: int, sign: int) -> None:
 def test_lists_are_exact(ordered: FakeRun, n: int, column: str, sign: int) -> None:
     table = ScoreTable(ordered.output, Storage())
     rows = ranked(ordered, column, sign)
-    cut = find_cut(table, column, n)
+    cut = find_cut(table, ranking(table, column), n)
     assert (cut.shard, cut.key) == (rows[n - 1]["shard"], rows[n - 1]["key"])
-    found = pa.concat_tables(
-        pq.read_table(url) for url in write_selection(table, "remove", by=column, n=n)
-    )
+    made = write_selection(table, "worst", cut)
+    found = pa.concat_tables(pq.read_table(url) for url in made.parts["remove"])
     assert sorted(zip(found["shard"].to_pylist(), found["key"].to_pylist(), strict=True)) == sorted(
         (row["shard"], row["key"]) for row in rows[:n]
     )

@@ -1,0 +1,473 @@
+"""The papers' tables, one function each: run what it takes, and say whether it agrees."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from jobs import published
+from jobs.bench import FIELDS, Bench
+from multimem_ray.mitigation.page import Table
+from multimem_ray.mitigation.trials import (
+    Condition,
+    Record,
+    control_table,
+    mean_se,
+    paired,
+    trial_table,
+    values,
+)
+from multimem_ray.results.auroc import auroc
+from multimem_ray.run import Run
+
+NAMES = tuple(sorted(FIELDS))
+PLAIN = Condition("none", (), "none")
+# A noise of σ = 0.1 in each of 64 dimensions drowns a unit vector; see models/noise.py.
+AMOUNT = 0.5
+MATCHED, R5 = "memory/matched", "utility/R@5"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something the papers say, and whether it shows here."""
+
+    statement: str
+    holds: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished part: tables, and what they say."""
+
+    name: str
+    tables: Sequence[Table]
+    findings: Sequence[Finding]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "tables": [table.as_dict() for table in self.tables],
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+
+def global_and_pairs(bench: Bench) -> Made:
+    """MultiMem of all modalities and of pairs, by split (Fig. 1)."""
+    splits = ("S_C", "S_I", "S_S")
+    pairs = {f"pair_{a}_{b}": f"{a}+{b}" for a, b in combinations(NAMES, 2)}
+    columns = {"multimem_normalized": "all", **pairs}
+    found: dict[str, list[list[float]]] = {name: [] for name in columns.values()}
+    for seed in bench.seeds:
+        run = bench.run(f"candidate-{seed}", *_candidate(0.25), *_seeded(seed))
+        scores = bench.rows(run, [*columns, "split"])
+        for column, name in columns.items():
+            found[name].append([_mean(scores, column, split) for split in splits])
+    rows: list[list[Any]] = []
+    for name, per_seed in found.items():
+        ours = np.mean(per_seed, axis=0)
+        rows.append([name, *map(float, ours), *published.SPLITS[name]])
+    all_, parts = rows[0], rows[1:]
+    half = 0.5 * sum(row[1] for row in parts)
+    columns_ = ["modalities", *splits, *(f"{s}, published" for s in splits)]
+    findings = [
+        Finding(
+            "S_C is above 0, S_I below",
+            all(r[1] > 0 > r[2] for r in rows),
+            f"all: {all_[1]:.3f} / {all_[2]:.3f}",
+        ),
+        Finding(
+            "S_S is near 0, a tenth of the distance between S_C and S_I at most",
+            all(abs(r[3]) < 0.1 * (r[1] - r[2]) for r in rows),
+            f"all: {all_[3]:.3f}; what is left is the difference in level of so few models",
+        ),
+        Finding(
+            "S_C and S_I lie on two sides of S_S",
+            all(r[1] > r[3] > r[2] for r in rows),
+            f"all: {all_[1] - all_[3]:+.3f} / {all_[2] - all_[3]:+.3f}",
+        ),
+        Finding(
+            "all modalities together = half the sum of the pairs",
+            # But for what a modality alone adds, which every pair of it counts.
+            abs(half - all_[1]) < 0.1 * abs(all_[1]),
+            f"{all_[1]:.3f} and {half:.3f}",
+        ),
+        Finding(
+            "all modalities together score above each pair",
+            all(all_[1] > row[1] for row in parts),
+            ", ".join(f"{row[0]} {row[1]:.3f}" for row in parts),
+        ),
+    ]
+    return Made("global and pairs", [Table("MultiMem by split", columns_, rows)], findings)
+
+
+def noise_by_modality(bench: Bench) -> Made:
+    """Noise on representations in training (Table 3)."""
+    sets = [s for size in range(1, len(NAMES) + 1) for s in combinations(NAMES, size)]
+    conditions = [PLAIN, *(_noise(chosen) for chosen in sets)]
+    records = bench.trials(conditions)
+    table = trial_table(
+        records,
+        conditions,
+        f"Noise of norm {AMOUNT} on the representations of some modalities",
+        "Unmatched is what the papers measure: it grows with the noise, since the references are "
+        "of another recipe.",
+    )
+    rows: list[list[Any]] = []
+    for condition, chosen in zip(conditions, [(), *sets], strict=True):
+        score, recall = published.NOISE["+".join(chosen)]
+        ours = mean_se(values(records, condition.name, MATCHED))[0]
+        rows.append([condition.about, ours, score, recall])
+    beside = Table(
+        "The same beside the papers'",
+        ["noise on", "MultiMem, matched", "published", "published top-5"],
+        rows,
+    )
+    every = _noise(NAMES).name
+    return Made(
+        "noise by modality",
+        [table, beside],
+        [
+            _lower(records, every, "none", "noise on everything lowers MultiMem"),
+            _higher(records, every, "none", "and raises top-5 retrieval"),
+        ],
+    )
+
+
+def in_training(bench: Bench) -> Made:
+    """In-training mitigation by the epoch it begins at, and against its controls."""
+    epochs = bench.size.epochs
+    starts = sorted({max(1, round(share * epochs)) for share in (0.125, 0.375, 0.75)})
+    every = max(1, epochs // 10)
+    literal = [
+        Condition(
+            f"regroup-from-{start}",
+            _in_training("multimem", "augment", 5, every, start),
+            f"top 5 % by MultiMem regrouped, with noise, from epoch {start}",
+        )
+        for start in starts
+    ]
+    aimed = Condition(
+        "unpair-cmc_out",
+        _in_training("cmc_out", "unpair", 20, every, 0),
+        "20 % least consistent under models that never saw them, unpaired",
+    )
+    controls = [
+        Condition(
+            "regroup-random",
+            _in_training("random", "augment", 5, every, starts[0]),
+            "random 5 % regrouped, with noise",
+        ),
+        Condition(
+            "unpair-random",
+            _in_training("random", "unpair", 20, every, 0),
+            "random 20 %, unpaired",
+        ),
+        *(
+            Condition(
+                f"unpair-{by}",
+                _in_training(by, "unpair", 20, every, starts[0]),
+                f"20 % by {by}, unpaired",
+            )
+            for by in ("cosine", "clipmem", "gradient_norm")
+        ),
+        _noise(NAMES),
+    ]
+    conditions = [PLAIN, *literal, aimed, *controls]
+    records = bench.trials(conditions)
+    shares = [r["overhead"]["share"] for r in records if r["condition"] == literal[0].name]
+    note = f"Choosing by MultiMem took {100 * float(np.mean(shares)):.2f} % of training."
+    table = trial_table(records, conditions, "In-training mitigation", note)
+    names = [control.name for control in controls if control.name.startswith("unpair")]
+    tests = control_table(records, aimed.name, ["none", *names], "Unpairing against its controls")
+    plain_tests = control_table(
+        records, literal[0].name, ["none", "regroup-random"], "The papers' algorithm, likewise"
+    )
+    rows = [[start, score] for start, score in published.REGROUPING.items()]
+    printed = Table("Published, by the epoch of the first regrouping", ["epoch", "MultiMem"], rows)
+    return Made(
+        "in-training mitigation",
+        [table, tests, plain_tests, printed],
+        [
+            _lower(records, literal[0].name, "none", "regrouping the top 5 % lowers MultiMem"),
+            _lower(records, literal[0].name, "regroup-random", "more than a random 5 % does"),
+            _lower(records, aimed.name, "none", "(ours) unpairing lowers MultiMem"),
+            _lower(records, aimed.name, "unpair-random", "(ours) more than a random 20 % does"),
+            _higher(records, aimed.name, "none", "(ours) and raises top-5 retrieval"),
+        ],
+    )
+
+
+def removal(bench: Bench) -> Made:
+    """Post-training mitigation: remove the top, fine-tune on the rest."""
+    kinds = ("multimem", "cmc_out", "cosine", "clipmem", "random")
+    percents = (8, 20)
+    epochs = max(1, bench.size.epochs // 4)
+    only = Condition("tune", _post("random", 1e-6, epochs), "fine-tuned on everything")
+    conditions = [PLAIN, only]
+    for percent in percents:
+        conditions += [
+            Condition(
+                f"remove-{by}-{percent}", _post(by, percent, epochs), f"{percent} % by {by} removed"
+            )
+            for by in kinds
+        ]
+    records = bench.trials(conditions)
+    table = trial_table(
+        records,
+        conditions,
+        "Post-training mitigation",
+        "Each model goes on from its own weights, with noise on all representations and a high "
+        "rate, which lets go of what was learned by heart; fine-tuned on everything is what that "
+        "does alone.",
+    )
+    aimed, chance = f"remove-multimem-{percents[-1]}", f"remove-random-{percents[-1]}"
+    tests = control_table(
+        records,
+        aimed,
+        ["none", "tune", chance, *(f"remove-{by}-{percents[-1]}" for by in ("cosine", "clipmem"))],
+        "Removal by MultiMem against its controls",
+    )
+    rows = [
+        [n, *(published.REMOVAL[by][i] for by in published.REMOVAL)]
+        for i, n in enumerate(published.REMOVED)
+    ]
+    printed = Table("Published top-5 retrieval by N", ["N", *published.REMOVAL], rows)
+    return Made(
+        "post-training mitigation",
+        [table, tests, printed],
+        [
+            _lower(records, aimed, "none", "removal lowers MultiMem"),
+            _lower(records, aimed, chance, "removal by MultiMem lowers it more than at random"),
+            _higher(records, aimed, chance, "and gives a better top-5 retrieval"),
+        ],
+    )
+
+
+def held_out_sets(bench: Bench) -> Made:
+    """MultiMem under a random, a balanced and an out-of-distribution held-out set."""
+    kinds = {
+        "random": (),
+        "balanced by label": ("held_out.balance=json.class_label", "held_out.max_samples=40"),
+        "out of distribution": (f"held_out.shards={bench.strange / '*.tar'}",),
+    }
+    rows: list[list[Any]] = []
+    scores: list[float] = []
+    for number, (name, sets) in enumerate(kinds.items()):
+        run = bench.run(f"held-out-{number}", *_candidate(0.25), *sets)
+        found = bench.rows(run, ["multimem", "split"])
+        rows.append([name, *(_mean(found, "multimem", s) for s in ("S_C", "S_I", "S_S"))])
+        scores.append(rows[-1][1])
+    spread = (max(scores) - min(scores)) / max(scores)
+    table = Table(
+        "MultiMem by held-out set",
+        ["held-out set", "S_C", "S_I", "S_S"],
+        rows,
+        "Where H is of other shards, the models also train on what would have been held out.",
+    )
+    holds = all(row[1] > 0 > row[2] for row in rows)
+    finding = Finding(
+        "the order of the splits does not depend on the held-out set", holds, f"{spread:.0%} spread"
+    )
+    return Made("held-out sets", [table], [finding])
+
+
+def candidate_shares(bench: Bench) -> Made:
+    """MultiMem of S_C by its share of the data."""
+    rows: list[list[Any]] = []
+    for share in (0.1, 0.25, 0.4):
+        run = bench.run(f"share-{share}", *_candidate(share))
+        found = bench.rows(run, ["multimem", "split"])
+        rows.append([share, *(_mean(found, "multimem", s) for s in ("S_C", "S_I", "S_S"))])
+    table = Table(
+        "MultiMem by the size of S_C and S_I",
+        ["share of each", "S_C", "S_I", "S_S"],
+        rows,
+        "S_C and S_I are of one size in this design, so that f and g see as much data; ratios "
+        "other than 1 : 1 bias the score and are not offered.",
+    )
+    low, high = min(r[1] for r in rows), max(r[1] for r in rows)
+    finding = Finding(
+        "S_C is memorized at every size", low > 0, f"{low:.3f} to {high:.3f} by the share"
+    )
+    return Made("sizes of S_C and S_I", [table], [finding])
+
+
+def ranking_of_modalities(bench: Bench) -> Made:
+    """What each modality adds to MultiMem."""
+    bench.trials([PLAIN])
+    found: dict[str, list[float]] = {name: [] for name in NAMES}
+    for seed in bench.seeds:
+        summary = json.loads(
+            (bench.folder / "runs" / f"seed-{seed}" / "none" / "summary.json").read_text()
+        )
+        for row in summary["attribution"]:
+            found[row["modality"]].append(row["mean"])
+    rows: list[list[Any]] = [
+        [name, *mean_se(dict(enumerate(numbers)))] for name, numbers in found.items()
+    ]
+    rows = sorted(rows, key=lambda row: -float(row[1]))
+    ours = [row[0] for row in rows]
+    theirs = [name for name in published.RANKING if name in ours]
+    table = Table("Attribution of MultiMem", ["modality", "mean", "se over seeds"], rows)
+    finding = Finding(" > ".join(theirs), ours == theirs, " > ".join(ours))
+    return Made("ranking of modalities", [table], [finding])
+
+
+def planted_by_modality(bench: Bench) -> Made:
+    """Misalignment planted in one modality at a time, and which score finds it."""
+    rows: list[list[Any]] = []
+    gains: list[bool] = []
+    finds: list[float] = []
+    for name in NAMES:
+        run = bench.run(f"planted-{name}", shards=bench.planted(name))
+        made = _summary(run)["planted"]
+        record = _planted_means(bench, run)
+        methods = [made["methods"][m]["auroc"] for m in ("multimem", "cmc_out", "one_model")]
+        rows.append([name, *record, *methods])
+        gains.append(record[0] > record[1])
+        finds.append(methods[1])
+    table = Table(
+        "Planted misalignment",
+        ["modality", "MultiMem, planted", "others", "AUROC MultiMem", "cmc_out", "one model"],
+        rows,
+    )
+    return Made(
+        "planted misalignment",
+        [table],
+        [
+            Finding("misaligned samples are memorized more", all(gains), ""),
+            Finding(
+                "models that never saw them find them",
+                min(finds) > 0.8,
+                ", ".join(f"{n} {v:.3f}" for n, v in zip(NAMES, finds, strict=True)),
+            ),
+        ],
+    )
+
+
+def number_of_models(bench: Bench) -> Made:
+    """How reliably samples are ranked, by the number of reference models."""
+    run = bench.run("models", f"design.models={bench.size.models}")
+    rows = bench.rows(run, ["key", "shard", "cmc", "member"])
+    planted = _planted_flags(bench, run, rows)
+    cmc = np.array([row["cmc"] for row in rows])
+    member = np.array([row["member"] for row in rows], bool)
+    table_rows: list[list[Any]] = []
+    whole = _contrast(cmc, member)
+    for models in range(2, bench.size.models + 1, 2):
+        score = _contrast(cmc[:, :models], member[:, :models])
+        found = auroc(planted, score)["auroc"]
+        table_rows.append([models, found, float(np.corrcoef(score, whole)[0, 1])])
+    table = Table(
+        "Reliability by the number of reference models",
+        ["models", "AUROC of planted samples", f"correlation with all {bench.size.models}"],
+        table_rows,
+    )
+    more = table_rows[-1][1] > table_rows[0][1]
+    detail = f"{table_rows[0][1]:.3f} with 2, {table_rows[-1][1]:.3f} with {table_rows[-1][0]}"
+    finding = Finding("more references find planted samples more reliably", more, detail)
+    return Made("number of models", [table], [finding])
+
+
+TABLES: dict[str, Callable[[Bench], Made]] = {
+    "pairs": global_and_pairs,
+    "in-training": in_training,
+    "removal": removal,
+    "noise": noise_by_modality,
+    "held-out": held_out_sets,
+    "shares": candidate_shares,
+    "ranking": ranking_of_modalities,
+    "planted": planted_by_modality,
+    "models": number_of_models,
+}
+
+
+def _candidate(share: float) -> tuple[str, ...]:
+    return ("design.kind=candidate", f"design.candidate_fraction={share}")
+
+
+def _seeded(seed: int) -> tuple[str, ...]:
+    return (f"design.seed={seed}", f"training.seed={seed}")
+
+
+def _noise(chosen: Sequence[str]) -> Condition:
+    amounts = ", ".join(f"{name}: {AMOUNT}" for name in chosen)
+    joined = "+".join(chosen)
+    return Condition(
+        f"noise-{'-'.join(chosen)}", (f"training.noise={{{amounts}}}",), f"noise on {joined}"
+    )
+
+
+def _in_training(
+    by: str, treatment: str, percent: float, every: int, start: int
+) -> tuple[str, ...]:
+    return (
+        "mitigation.kind=in_training",
+        f"mitigation.by={by}",
+        f"mitigation.treatment={treatment}",
+        f"mitigation.percent={percent}",
+        f"mitigation.every={every}",
+        f"mitigation.start={start}",
+        f"mitigation.noise={AMOUNT}",
+    )
+
+
+def _post(by: str, percent: float, epochs: int) -> tuple[str, ...]:
+    noise = ", ".join(f"{name}: 1.0" for name in NAMES)
+    return (
+        "mitigation.kind=post_training",
+        f"mitigation.by={by}",
+        "mitigation.treatment=drop",
+        f"mitigation.percent={percent:.6f}",
+        f"training.epochs={epochs}",
+        "training.lr=0.005",
+        f"training.noise={{{noise}}}",
+    )
+
+
+def _lower(records: Sequence[Record], name: str, than: str, statement: str) -> Finding:
+    found = paired(records, name, than, MATCHED)
+    share = found.mean / mean_se(values(records, than, MATCHED))[0]
+    return Finding(statement, found.mean < 0, f"{share:+.1%}, p {found.p:.3f}")
+
+
+def _higher(records: Sequence[Record], name: str, than: str, statement: str) -> Finding:
+    found = paired(records, name, than, R5)
+    return Finding(statement, found.mean > 0, f"{100 * found.mean:+.1f} points, p {found.p:.3f}")
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], column: str, split: str) -> float:
+    return float(
+        np.mean([r[column] for r in rows if r["split"] == split and r[column] is not None])
+    )
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(run.storage.read_bytes(run.path("summary.json")))
+    return found
+
+
+def _planted_means(bench: Bench, run: Run) -> list[float]:
+    rows = bench.rows(run, ["key", "shard", "multimem"])
+    planted = _planted_flags(bench, run, rows)
+    scores = np.array([row["multimem"] for row in rows])
+    return [float(scores[planted].mean()), float(scores[~planted].mean())]
+
+
+def _planted_flags(bench: Bench, run: Run, rows: Sequence[Mapping[str, Any]]) -> Any:
+    import pyarrow.parquet as pq
+
+    truth = pq.read_table(str(run.config.data.planted)).to_pylist()
+    known = {(row["shard"], row["key"]) for row in truth if row["planted"]}
+    return np.array([(bench.storage.name(r["shard"]), r["key"]) in known for r in rows])
+
+
+def _contrast(cmc: Any, member: Any) -> Any:
+    inside = (cmc * member).sum(1) / member.sum(1)
+    return inside - (cmc * ~member).sum(1) / (~member).sum(1)
