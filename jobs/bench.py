@@ -32,6 +32,8 @@ class Size:
     Args:
         samples: Samples of the data set.
         epochs: Of each training.
+        batch_size: Small enough that regrouped samples, which make batches of their own, are few
+            among all batches: else it is the number of steps that is measured.
         width: Of the convolutional towers.
         seeds: Of each condition.
         views: Per sample in scoring.
@@ -40,6 +42,7 @@ class Size:
 
     samples: int
     epochs: int
+    batch_size: int
     width: int
     seeds: int
     views: int
@@ -116,7 +119,11 @@ class Bench:
             "held_out": {"fraction": 0.2},
             "design": {"models": 2},
             "model": {"towers": {name: {"width": size.width} for name in ("audio", "image")}},
-            "training": {"epochs": size.epochs, "checkpoint_every_s": 1e9},
+            "training": {
+                "epochs": size.epochs,
+                "batch_size": size.batch_size,
+                "checkpoint_every_s": 1e9,
+            },
             "scoring": {"views": size.views},
             "resources": {"cache_dir": str(self.folder / "cache")},
         }

@@ -19,8 +19,8 @@ from jobs.paper_tables import TABLES, Made
 from multimem_ray.mitigation.page import Table, write_page
 from multimem_ray.progress import Progress
 
-QUICK = Size(samples=400, epochs=30, width=8, seeds=2, views=2, models=6)
-FULL = Size(samples=2000, epochs=120, width=16, seeds=5, views=4, models=8)
+QUICK = Size(samples=400, epochs=50, batch_size=32, width=8, seeds=2, views=2, models=6)
+FULL = Size(samples=2000, epochs=120, batch_size=128, width=16, seeds=5, views=4, models=8)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -16,7 +16,7 @@ from jobs.bench import Bench, Size
 from jobs.paper_tables import TABLES
 from multimem_ray.progress import Progress
 
-TINY = Size(samples=100, epochs=2, width=4, seeds=2, views=1, models=4)
+TINY = Size(samples=100, epochs=2, batch_size=16, width=4, seeds=2, views=1, models=4)
 QUIET = Progress(Console(file=io.StringIO()))
 
 
