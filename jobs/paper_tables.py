@@ -291,9 +291,11 @@ def candidate_shares(bench: Bench) -> Made:
         "S_C and S_I are of one size in this design, so that f and g see as much data; ratios "
         "other than 1 : 1 bias the score and are not offered.",
     )
-    low, high = min(r[1] for r in rows), max(r[1] for r in rows)
+    above = [row[1] - row[3] for row in rows]
     finding = Finding(
-        "S_C is memorized at every size", low > 0, f"{low:.3f} to {high:.3f} by the share"
+        "S_C is memorized at every size: it lies above S_S, which has the models' own difference",
+        min(above) > 0,
+        ", ".join(f"{row[0]}: {value:+.3f}" for row, value in zip(rows, above, strict=True)),
     )
     return Made("sizes of S_C and S_I", [table], [finding])
 
