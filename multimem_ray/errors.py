@@ -13,6 +13,7 @@
     ├── HeldOutError           a held-out set that cannot serve
     ├── ModelError             a preset, tower, adapter or checkpoint
     ├── TrainingError          training cannot go on (divergence, no data)
+    ├── ClusterError           a cluster that does not bring what the configuration asks for
     └── ResumeError            the output folder belongs to another configuration
 
 Each message names the shard, key, model or config field, and the way out.
@@ -108,6 +109,10 @@ class ModelError(MultiMemError):
 
 class TrainingError(MultiMemError):
     """Training cannot go on; names the model and the step."""
+
+
+class ClusterError(MultiMemError):
+    """The cluster has no room for what the configuration asks for, and none came."""
 
 
 class ResumeError(MultiMemError):

@@ -50,12 +50,11 @@ def ray_session(config: Config) -> Iterator[None]:
         os.environ.setdefault(name, value)
     for name in ("ray", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    address = config.resources.ray_address
-    if address is None and "RAY_ADDRESS" not in os.environ:
+    if is_private(config):
         start_local(object_store_memory=_OBJECT_STORE_BYTES)
     else:
         ray.init(
-            address=address,
+            address=config.resources.ray_address,
             log_to_driver=False,
             configure_logging=False,
             runtime_env={"env_vars": _QUIET},
@@ -64,6 +63,11 @@ def ray_session(config: Config) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def is_private(config: Config) -> bool:
+    """Whether the run has a Ray of its own on this machine, which no node joins."""
+    return config.resources.ray_address is None and "RAY_ADDRESS" not in os.environ
 
 
 def start_local(**settings: Any) -> None:
@@ -125,6 +129,19 @@ def data_context(*, preserve_order: bool = False) -> Iterator[DataContext]:
         # Ray Data has no other way yet to bound the restarts of an actor.
         warnings.simplefilter("ignore", RayDeprecationWarning)
         yield context
+
+
+def use_ray_data_here() -> None:
+    """Run an empty pipeline from this process, on this node.
+
+    Ray Data keeps actors of its own on the node it is first used from, for as long as the cluster
+    lives. If that were a worker, its autoscaler would never take it for idle.
+    """
+    import ray.data
+
+    with data_context():
+        for _ in ray.data.from_items([0]).iter_rows():
+            pass
 
 
 def cluster_cpus() -> int:

@@ -9,12 +9,12 @@ from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards, shard_id
 from multimem_ray.scoring.pipeline import (
     Totals,
-    actor_pool,
     record_missing,
     require_models,
     run_rows,
     shard_rows,
 )
+from multimem_ray.scoring.pool import actor_pool
 
 
 def embed(run: Run, shards: Shards, progress: Progress, *, retry_errors: bool = False) -> Totals:
@@ -39,7 +39,7 @@ def embed(run: Run, shards: Shards, progress: Progress, *, retry_errors: bool = 
         require_models(run)
         write_membership(run)
         progress.say(f"embedding {len(todo)} shards" + (f", {len(done)} before" if done else ""))
-        pool = actor_pool(run, len(todo))
+        pool = actor_pool(run, len(todo), progress)
         before = Totals.of(done)
         run_rows(run, shard_rows(log, todo), pool, progress, before, _Embedder, "embed")
         done, left = log.split(every)

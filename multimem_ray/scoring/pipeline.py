@@ -23,13 +23,14 @@ from ray.exceptions import RayError, RayTaskError
 
 from multimem_ray.errors import ModelError, MultiMemError
 from multimem_ray.progress import Progress
-from multimem_ray.ray_session import cluster_cpus, cluster_gpus, data_context
+from multimem_ray.ray_session import data_context
 from multimem_ray.run import Run, Shards, shard_id
 from multimem_ray.sample import Failure
 from multimem_ray.scoring.commits import CommitLog, commit_log
 from multimem_ray.scoring.failures import error_rows
 from multimem_ray.scoring.held_out_plan import Chosen, plan_held_out
 from multimem_ray.scoring.markers import Commit
+from multimem_ray.scoring.pool import Pool, actor_pool
 from multimem_ray.scoring.split import split_receipts, wants_split
 from multimem_ray.storage import FileInfo
 
@@ -107,7 +108,7 @@ def score(run: Run, shards: Shards, progress: Progress, left: Pending | None = N
         require_models(run)
         if run.is_stored:
             _join(run, progress)
-        pool = actor_pool(run, fresh)
+        pool = actor_pool(run, fresh, progress)
         chosen = plan_held_out(run, shards, progress)
         if failed:
             progress.say(f"trying {sum(c.errors for c in failed)} failures again")
@@ -139,18 +140,6 @@ def _clear_join(run: Run) -> None:
     from multimem_ray.embeddings.units import load_units
 
     run.storage.remove(run.path(load_units(run).spec.join), recursive=True)
-
-
-def actor_pool(run: Run, shards: int) -> tuple[int, int]:
-    """Least and most actors, from the config or what the cluster has room for now."""
-    wanted = run.config.resources.score
-    if isinstance(wanted.actors, tuple):
-        return wanted.actors
-    if wanted.actors != "auto":
-        return wanted.actors, wanted.actors
-    room = cluster_gpus() / wanted.gpus if wanted.gpus else cluster_cpus() / wanted.cpus
-    size = max(1, min(int(room), shards))
-    return size, size
 
 
 def _held_out_rows(chosen: Sequence[Chosen]) -> list[dict[str, Any]]:
@@ -188,7 +177,7 @@ def _row(
 def run_rows(
     run: Run,
     rows: list[dict[str, Any]],
-    pool: tuple[int, int],
+    pool: Pool,
     progress: Progress,
     before: Totals,
     actor: type | None = None,
@@ -224,9 +213,7 @@ def _actor_of(run: Run) -> type | None:
     return _UnitScorer if run.is_stored else None
 
 
-def _fused(
-    run: Run, rows: list[dict[str, Any]], pool: tuple[int, int], actor: type
-) -> Iterator[Any]:
+def _fused(run: Run, rows: list[dict[str, Any]], pool: Pool, actor: type) -> Iterator[Any]:
     import ray.data
 
     resources = run.config.resources.score
@@ -234,7 +221,7 @@ def _fused(
         flow = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS)).map(
             actor,
             fn_constructor_args=(run,),
-            compute=_strategy(pool, len(rows)),
+            compute=pool.strategy(),
             num_cpus=0 if resources.gpus else resources.cpus,
             num_gpus=resources.gpus or None,
             ray_remote_args_fn=_retries,
@@ -242,11 +229,11 @@ def _fused(
     return iter(flow.iter_rows())
 
 
-def _split(run: Run, rows: list[dict[str, Any]], pool: tuple[int, int]) -> Iterator[Any]:
+def _split(run: Run, rows: list[dict[str, Any]], pool: Pool) -> Iterator[Any]:
     """Two fleets; should decoding kill more than retries can bear, one actor at a time does it."""
     done: set[str] = set()
     try:
-        for receipt in split_receipts(run, rows, _strategy(pool, len(rows)), _retries):
+        for receipt in split_receipts(run, rows, pool.strategy(), _retries):
             if receipt["kind"] == "shard":
                 done.add(receipt["shard"])
             yield receipt
@@ -256,16 +243,6 @@ def _split(run: Run, rows: list[dict[str, Any]], pool: tuple[int, int]) -> Itera
         logger.warning("decoding apart from embedding failed, going on in one: %s", error)
         left = [row for row in rows if row["kind"] == "held_out" or row["url"] not in done]
         yield from (r for r in _fused(run, left, pool, _Scorer) if r["kind"] == "shard")
-
-
-def _strategy(pool: tuple[int, int], rows: int) -> Any:
-    from ray.data import ActorPoolStrategy
-
-    least, most = pool
-    # At full size from the start: a pool that grows step by step wastes minutes.
-    return ActorPoolStrategy(
-        min_size=least, max_size=most, initial_size=min(most, max(least, rows))
-    )
 
 
 class _Scorer:

@@ -31,7 +31,12 @@ class Layout:
 
 
 def pack(
-    wanted: TrainResources, models: int, cpus: int, gpus: int, fit: int | None = None
+    wanted: TrainResources,
+    models: int,
+    cpus: int,
+    gpus: int,
+    fit: int | None = None,
+    bank_cpus: int | None = None,
 ) -> Layout:
     """Pack ``models`` models on a cluster of so many cores and GPUs.
 
@@ -42,6 +47,7 @@ def pack(
     Args:
         fit: Models whose training a GPU has the memory for, if that is known; at least one is
             tried.
+        bank_cpus: Most cores that a bank can have: its workers are each on one node.
     """
     at_once = 1
     if wanted.concurrent_banks != "auto":
@@ -53,6 +59,7 @@ def pack(
         per_bank = -(-models // (at_once * max(1, rounds)))
     else:
         per_bank = wanted.models_per_bank
-    cores = max(1, cpus // at_once) if wanted.cpus == "auto" else wanted.cpus
+    most = cpus if bank_cpus is None else min(cpus, bank_cpus)
+    cores = max(1, min(cpus // at_once, most)) if wanted.cpus == "auto" else wanted.cpus
     workers = wanted.workers_per_bank
     return Layout(per_bank, at_once, min(cores, per_bank if workers == 1 else workers), cores)

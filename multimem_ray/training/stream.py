@@ -21,6 +21,14 @@ from multimem_ray.training.split import Split
 
 # Starting the processes of a Ray Data pipeline costs about what decoding this much does.
 SMALL_BYTES = 256 << 20
+# Less than a core, so that a node of one core decodes beside the slivers that trainers take.
+_DECODER_CPUS = 0.95
+
+
+def decodes_on_the_cluster(run: Run, size: int) -> bool:
+    """Whether shards of so many bytes are decoded by Ray Data, or in a bank's own process."""
+    choice = run.config.resources.train.decode
+    return choice == "ray" or (choice == "auto" and size > SMALL_BYTES)
 
 
 @dataclass
@@ -72,9 +80,8 @@ class TrainingStream:
         if not wanted:
             return _DecodedShards(self, iter(()))
         size = sum(self.shards[i].size for i in wanted)
-        choice = self.run.config.resources.train.decode
-        here = choice == "worker" or (choice == "auto" and size <= SMALL_BYTES)
-        return _DecodedShards(self, self._here(wanted) if here else self._on_the_cluster(wanted))
+        away = decodes_on_the_cluster(self.run, size)
+        return _DecodedShards(self, self._on_the_cluster(wanted) if away else self._here(wanted))
 
     def _here(self, wanted: Sequence[int]) -> Iterator[pa.Table]:
         """Tables of the wanted shards in order, decoded in threads of this process."""
@@ -96,7 +103,9 @@ class TrainingStream:
         source = TrainingSource(self.run, [(i, self.shards[i]) for i in wanted], self.split.part)
         # The order is part of the result: without it, two banks would train on other batches.
         with data_context(preserve_order=True):
-            dataset = ray.data.read_datasource(source, override_num_blocks=len(wanted))
+            dataset = ray.data.read_datasource(
+                source, override_num_blocks=len(wanted), num_cpus=_DECODER_CPUS
+            )
         for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             yield from _by_shard(table)
 

@@ -28,11 +28,13 @@ from multimem_ray.board import Board
 from multimem_ray.config import TrainResources
 from multimem_ray.errors import MultiMemError, TrainingError
 from multimem_ray.progress import Progress, finished_with_progress
-from multimem_ray.ray_session import cluster_cpus, cluster_gpus
+from multimem_ray.ray_session import cluster_cpus, cluster_gpus, use_ray_data_here
+from multimem_ray.room import await_room, node_cores
 from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo
 from multimem_ray.training.layout import Layout, pack
 from multimem_ray.training.memory import model_memory, too_large
+from multimem_ray.training.stream import decodes_on_the_cluster
 from multimem_ray.training.trackers import require_trackers
 from multimem_ray.training.worker import BankTask, cache_folder, train_bank
 
@@ -54,13 +56,17 @@ def train(run: Run, shards: Sequence[FileInfo], progress: Progress) -> list[str]
         return []
     require_trackers(run.config.training.trackers)
     trained_on = [shard for shard in shards if run.trains_on(shard.url)]
-    packing = layout(run, len(todo))
+    packing = layout(run, len(todo), progress)
     packed = packing.banks(todo)
     progress.say(
         f"training {len(todo)} reference models in {len(packed)} "
-        f"bank{'s' if len(packed) > 1 else ''}, {run.config.training.epochs} epochs"
+        f"bank{'s' if len(packed) > 1 else ''}"
+        + (f", {packing.at_once} at once" if 1 < packing.at_once < len(packed) else "")
+        + f", {run.config.training.epochs} epochs"
         + (f", on {len(trained_on)} of {len(shards)} shards" if trained_on != list(shards) else "")
     )
+    if decodes_on_the_cluster(run, sum(shard.size for shard in trained_on)):
+        use_ray_data_here()
     board = Board.create()
     shared = ray.put(trained_on)
     total = len(todo) * run.config.training.epochs
@@ -81,28 +87,50 @@ def train(run: Run, shards: Sequence[FileInfo], progress: Progress) -> list[str]
     return todo
 
 
-def layout(run: Run, models: int) -> Layout:
-    """How models are packed on the cluster that is there now."""
-    wanted, gpus = run.config.resources.train, cluster_gpus()
-    fit = None
+def layout(run: Run, models: int, progress: Progress) -> Layout:
+    """How models are packed on the cluster that is there now.
+
+    Where there is no room for a bank yet, nodes are asked for, and those that come are counted.
+
+    Raises:
+        ConfigError, ClusterError: See :func:`multimem_ray.room.await_room`.
+    """
+    wanted = run.config.resources.train
+    workers = wanted.workers_per_bank
+    bundle = {"GPU": wanted.gpus / workers} if wanted.gpus else {"CPU": 1.0}
+    banks = wanted.concurrent_banks
+    if banks == "auto":
+        banks = models if wanted.gpus else 1
+    key = "resources.train.gpus" if wanted.gpus else "resources.train"
+    least = workers if wanted.gpus else 1
+    await_room(run.config, bundle, key, progress, ask=banks * workers, least=least)
+    gpus, fit = cluster_gpus(), None
     if wanted.gpus and gpus and wanted.models_per_bank == "auto":
         memory, device = model_memory(run), _gpu_bytes(wanted)
-        fit = memory.fit(device, wanted.workers_per_bank)
-        if not fit:
-            logger.warning(too_large(memory, device, wanted.workers_per_bank))
-    return pack(wanted, models, cluster_cpus(), gpus, fit)
+        if device is not None:
+            fit = memory.fit(device, workers)
+            if not fit:
+                logger.warning(too_large(memory, device, workers))
+    cores = node_cores(bundle) * workers
+    return pack(wanted, models, cluster_cpus(), gpus, fit, cores)
 
 
-def _gpu_bytes(wanted: TrainResources) -> float:
-    """Memory of a GPU of the cluster, or of the part of one that a worker gets."""
+def _gpu_bytes(wanted: TrainResources) -> float | None:
+    """Memory of a GPU of the cluster, or of the part of one that a worker gets.
+
+    None if what the cluster calls a GPU is none that torch can use.
+    """
     part = min(1.0, wanted.gpus / wanted.workers_per_bank)
     ask = ray.remote(num_cpus=0, num_gpus=part, max_retries=2)(_total_memory)
-    return part * float(ray.get(ask.remote()))
+    found = ray.get(ask.remote())
+    return None if found is None else part * float(found)
 
 
-def _total_memory() -> int:
+def _total_memory() -> int | None:
     import torch
 
+    if not torch.cuda.is_available():
+        return None
     return int(torch.cuda.get_device_properties(0).total_memory)
 
 
