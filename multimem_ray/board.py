@@ -5,9 +5,14 @@ A module of its own, so that the actor's process loads nothing that it does not 
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Self
 
 import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+logger = logging.getLogger(__name__)
 
 
 class _BoardActor:
@@ -30,17 +35,28 @@ class Board:
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
+        self._seen: dict[str, tuple[int, dict[str, Any]]] = {}
 
     @classmethod
     def create(cls) -> Self:
-        """A new board; Ray must be running."""
-        return cls(ray.remote(num_cpus=0)(_BoardActor).remote())
+        """A new board; Ray must be running.
+
+        On the node of the caller: any other one may be taken away, by its autoscaler even for
+        being idle, since a board takes no core.
+        """
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor: Any = ray.remote(num_cpus=0)(_BoardActor)
+        return cls(actor.options(scheduling_strategy=here).remote())
 
     def advance(self, task: str, amount: int = 1, **notes: Any) -> None:
         """``amount`` more units are done; does not wait."""
         self._actor.advance.remote(task, amount, notes)
 
     def look(self, task: str) -> tuple[int, dict[str, Any]]:
-        """Units done, and the latest notes."""
-        seen: tuple[int, dict[str, Any]] = ray.get(self._actor.look.remote(task))
-        return seen
+        """Units done, and the latest notes; those of before if the board is lost."""
+        try:
+            self._seen[task] = ray.get(self._actor.look.remote(task))
+        except RayError as error:
+            # What is shown is not worth ending what is done.
+            logger.debug("the board cannot be seen: %s", error)
+        return self._seen.get(task, (0, {}))

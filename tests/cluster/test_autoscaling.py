@@ -1,4 +1,4 @@
-"""Runs on a cluster that starts with nothing but its head, grows with the work and shrinks after it.
+"""Runs on a cluster that starts as nothing but its head, grows with the work, and shrinks again.
 
 The GPUs are simulated: Ray counts them, torch knows of none, and everything computes on the CPU.
 """
