@@ -7,6 +7,8 @@ The same models on the same samples with the same cores, start-up included:
     banks     `multimem train`: all models in one bank
     separate  one `TorchTrainer` for each model, one after the other, each decoding for itself
     plain     a loop over the same decoded samples in one process, no Ray
+    uncached  as banks, without the cache of decoded samples: every epoch decodes
+    decode    decoding the samples once on one core and no more; its `train_s` are CPU seconds
 
 Each part runs in a process of its own; its wall time, CPU time and memory (USS, summed over all of
 its processes, the peak) are measured from outside. `train_s` is the time within the training loop,
@@ -21,7 +23,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,7 +39,7 @@ from multimem_ray.opening import inspect
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
 
-PARTS = ("banks", "plain", "separate")
+PARTS = ("banks", "plain", "separate", "uncached", "decode")
 CORES = 2
 
 
@@ -59,13 +61,13 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=1, help="alternating runs; medians count")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS[:3]))
     parser.add_argument("--run", help=argparse.SUPPRESS)  # one part, in this process
     parser.add_argument("--output", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.run:
         config = benchmark_config(given.shards, given.output, given.models, given.epochs)
-        seconds = {"banks": banks, "plain": plain, "separate": separate}[given.run](config)
+        seconds = _RUNS[given.run](config)
         Path(given.output, "train_s.json").write_text(json.dumps(seconds), encoding="utf-8")
         return
     runs = [
@@ -97,6 +99,25 @@ def banks(config: Config) -> float:
     run, _ = inspect(config)
     # The models of a bank share its epochs.
     return sum(float(line["seconds"]) for line in run.model_folder("000").history())
+
+
+def uncached(config: Config) -> float:
+    """As :func:`banks`, decoding in every epoch."""
+    training = config.training.model_copy(update={"cache_gb": 0.0})
+    return banks(config.model_copy(update={"training": training}))
+
+
+def decode(config: Config) -> float:
+    """CPU seconds of decoding all training samples once."""
+    from multimem_ray.training.source import training_samples
+
+    run, shards = inspect(config)
+    torch.set_num_threads(1)
+    started = time.process_time()
+    for shard in shards.scored:
+        for _ in training_samples(run, shard):
+            pass
+    return time.process_time() - started
 
 
 def plain(config: Config) -> float:
@@ -159,6 +180,15 @@ def train_here(run: Run, shards: Shards, model_ids: Sequence[str], threads: int)
     return time.monotonic() - started
 
 
+_RUNS = {
+    "banks": banks,
+    "plain": plain,
+    "separate": separate,
+    "uncached": uncached,
+    "decode": decode,
+}
+
+
 def measure(part: str, shards: str, models: int, epochs: int) -> Result:
     """Run a part in a process of its own and watch all of its processes."""
     with tempfile.TemporaryDirectory() as folder:
@@ -196,6 +226,18 @@ def show(runs: Sequence[Result], models: int, epochs: int) -> None:
         ratios = [getattr(b, of) / getattr(a, of) for a, b in pairs]
         if ratios:
             console.print(what.format(statistics.median(ratios)))
+    if {"banks", "uncached", "decode"} <= by_part.keys():
+        console.print(cache_line({part: median_of(own) for part, own in by_part.items()}, epochs))
+
+
+def cache_line(found: Mapping[str, Result], epochs: int) -> str:
+    """What the cache saved beside what decoding costs, in CPU seconds: a busy machine adds none."""
+    saved = found["uncached"].cpu_s - found["banks"].cpu_s
+    cost = (epochs - 1) * found["decode"].train_s
+    return (
+        f"the cache saved {saved:.1f} CPU s in {epochs - 1} epochs, in which decoding costs "
+        f"{cost:.1f}: {saved / cost:.2f}"
+    )
 
 
 def median_of(runs: Sequence[Result]) -> Result:

@@ -18,6 +18,10 @@ from safetensors.torch import load_file
 from multimem_ray.audit import audit, train_only
 from multimem_ray.config import Config
 from multimem_ray.errors import ResumeError
+from multimem_ray.opening import open_run
+from multimem_ray.training.cache import DecodedCache
+from multimem_ray.training.stream import TrainingStream
+from multimem_ray.training.worker import cache_folder
 from tests.small import small_config, write_shards
 from tests.test_audit import assert_same_scores, mtimes, quiet
 
@@ -112,6 +116,27 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint(
     assert [line["epoch"] for line in lines] == list(range(40)), "every epoch is told once"
     assert lines[0]["checkpoint_s"] > 0
     assert set(lines[-1]["held_out_recall"]) == {"audio_image", "audio_text", "image_text"}
+
+
+def test_a_damaged_cache_changes_no_model(shards: Path, ray_session: Any, tmp_path: Path) -> None:
+    del ray_session
+    undisturbed = small_config(shards, tmp_path / "a" / "out")
+    train_only(undisturbed, quiet())
+    config = small_config(shards, tmp_path / "b" / "out")
+    run, found = open_run(config)
+    cache = DecodedCache(cache_folder(run), 10**9)
+    stream = TrainingStream(run, found.scored, cache)
+    for _ in stream.epoch(0):
+        pass
+    files = sorted(cache.folder.glob("*.arrow"))
+    assert len(files) == 3, "as an interrupted training would leave them"
+    for file in files:
+        data = bytearray(file.read_bytes())
+        middle = len(data) // 2
+        data[middle : middle + 2000] = bytes(255 - value for value in data[middle : middle + 2000])
+        file.write_bytes(data)
+    train_only(config, quiet())
+    assert_same_models(undisturbed, config, 1e-6)
 
 
 def test_banks_of_any_size_make_the_same_models(

@@ -36,3 +36,19 @@ def test_a_model_alone_is_the_model_of_the_bank(tmp_path: Path) -> None:
     together, alone = made
     for name, value in together.items():
         torch.testing.assert_close(alone[name], value, atol=1e-6, rtol=0)
+
+
+def test_what_the_cache_saved_is_set_beside_what_decoding_costs() -> None:
+    def result(part: str, cpu: float, train: float = 0.0) -> benchmark.Result:
+        return benchmark.Result(part, 1.0, train, cpu, 1.0)
+
+    found = {
+        r.part: r for r in (result("banks", 50), result("uncached", 68), result("decode", 9, 2))
+    }
+    line = benchmark.cache_line(found, 10)
+    assert "saved 18.0 CPU s in 9 epochs, in which decoding costs 18.0: 1.00" in line
+
+
+def test_decoding_alone_takes_time(tmp_path: Path) -> None:
+    config = small_config(write_shards(tmp_path / "shards"), tmp_path / "out")
+    assert 0 < benchmark.decode(config) < 60
