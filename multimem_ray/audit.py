@@ -13,7 +13,7 @@ from typing import Any
 
 from multimem_ray.config import Config
 from multimem_ray.opening import open_run, require_shards
-from multimem_ray.planning.timings import compare, record
+from multimem_ray.planning.timings import OTHER, compare, record
 from multimem_ray.progress import Progress
 from multimem_ray.ray_session import cluster_cpus, cluster_gpus, ray_session
 from multimem_ray.run import Run, Shards
@@ -32,11 +32,13 @@ def audit(config: Config, progress: Progress, *, retry_errors: bool = False) -> 
     Raises:
         MultiMemError: See the stages; what was done stays done.
     """
+    started = time.monotonic()
     run, shards = announce(config, progress)
     with ExitStack() as stack:
-        if not run.is_stored:
-            _train(run, shards, progress, stack)
-        _score(run, shards, progress, stack, retry_errors)
+        spent = 0.0 if run.is_stored else _train(run, shards, progress, stack)
+        spent += _score(run, shards, progress, stack, retry_errors)
+        if spent:
+            _record(run, OTHER, started + spent, 1)
     return write_results(config, progress)
 
 
@@ -137,10 +139,11 @@ def in_bytes(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def _train(run: Run, shards: Shards, progress: Progress, stack: ExitStack) -> None:
+def _train(run: Run, shards: Shards, progress: Progress, stack: ExitStack) -> float:
+    """Returns the seconds of the stage, 0 if nothing was left to do."""
     if all(run.is_trained(model_id) for model_id in run.design.model_ids()):
         progress.say("reference models: all trained before")
-        return
+        return 0.0
     from multimem_ray.mitigation.references import prepare_references
     from multimem_ray.scoring.held_out_plan import plan_held_out
     from multimem_ray.training.trainer import train
@@ -151,12 +154,13 @@ def _train(run: Run, shards: Shards, progress: Progress, stack: ExitStack) -> No
     prepare_references(run, progress)
     started = time.monotonic()
     trained = train(run, shards.scored, progress)
-    _record(run, "train", started, len(trained))
+    return _record(run, "train", started, len(trained))
 
 
 def _score(
     run: Run, shards: Shards, progress: Progress, stack: ExitStack, retry_errors: bool
-) -> None:
+) -> float:
+    """Returns the seconds of the stage, 0 if nothing was left to do."""
     from multimem_ray.scoring.pipeline import pending, score
 
     left = pending(run, shards, retry_errors=retry_errors)
@@ -164,13 +168,15 @@ def _score(
         stack.enter_context(ray_session(run.config))
     started = time.monotonic()
     totals = score(run, shards, progress, left)
-    if left.shards:
-        _record(run, "score", started, totals.fresh)
+    spent = _record(run, "score", started, totals.fresh) if left.shards else 0.0
     progress.say(
         f"{totals.shards} shards: {totals.rows} samples scored, {totals.held_out} held out, "
         f"{totals.errors} in errors/"
     )
+    return spent
 
 
-def _record(run: Run, stage: str, started: float, done: int) -> None:
-    record(run, stage, time.monotonic() - started, done, cluster_cpus(), cluster_gpus())
+def _record(run: Run, stage: str, started: float, done: int) -> float:
+    seconds = time.monotonic() - started
+    record(run, stage, seconds, done, cluster_cpus(), cluster_gpus())
+    return seconds

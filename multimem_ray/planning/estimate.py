@@ -18,6 +18,8 @@ from multimem_ray.planning.work import Work
 # A Ray Train run starts six processes and a scoring pipeline four, most of which load Ray and
 # torch; on two cores, with nodes at hand, that takes so many times what one process takes.
 STARTS_OF_BANK, STARTS_OF_SCORING = 3.0, 2.0
+# Ray itself, before the first stage.
+STARTS_OF_RUN = 2.0
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Estimate:
     gpus: int
     train_s: float
     score_s: float
+    other_s: float
     train_cpu_hours: float
     score_cpu_hours: float
     train_gpu_hours: float
@@ -41,7 +44,7 @@ class Estimate:
     @property
     def wall_s(self) -> float:
         """Seconds from start to end."""
-        return self.train_s + self.score_s
+        return self.train_s + self.score_s + self.other_s
 
     def as_json(self) -> dict[str, Any]:
         """For ``plan.json``."""
@@ -51,17 +54,19 @@ class Estimate:
 def estimate(config: Config, work: Work, speed: Speed, cpus: int, gpus: int) -> Estimate:
     """Estimate a run on a cluster of so many cores and GPUs."""
     train_s, train_core_s, train_gpu_s = _training(config, work, speed, cpus)
+    other_s = STARTS_OF_RUN * speed.start
     score_s, score_core_s, score_gpu_s = _scoring(config, work, speed, cpus, gpus)
     return Estimate(
         cpus=cpus,
         gpus=gpus,
         train_s=train_s,
         score_s=score_s,
+        other_s=other_s,
         train_cpu_hours=train_core_s / 3600,
         score_cpu_hours=score_core_s / 3600,
         train_gpu_hours=train_gpu_s / 3600,
         score_gpu_hours=score_gpu_s / 3600,
-        cost=_cost(config.plan, train_s + score_s, cpus, gpus),
+        cost=_cost(config.plan, train_s + score_s + other_s, cpus, gpus),
         currency=config.plan.currency,
     )
 

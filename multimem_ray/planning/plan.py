@@ -154,7 +154,10 @@ def _estimate_lines(made: Estimate) -> Iterator[tuple[str, str]]:
             "GPU-hours",
             f"{made.train_gpu_hours:,.2f} to train, {made.score_gpu_hours:,.2f} to score",
         )
-    parts = f"{_duration(made.train_s)} to train, {_duration(made.score_s)} to score"
+    parts = (
+        f"{_duration(made.train_s)} to train, {_duration(made.score_s)} to score, "
+        f"{_duration(made.other_s)} to start Ray"
+    )
     yield "wall time", f"{_duration(made.wall_s)}: {parts}"
     cost = "no prices in plan.prices" if made.cost is None else f"{made.cost:,.2f} {made.currency}"
     yield "cost", cost

@@ -14,6 +14,8 @@ from multimem_ray.run import Run
 from multimem_ray.storage import Storage
 
 STAGES = ("train", "score")
+OTHER = "other"
+"""What an audit takes before and between its stages: finding the shards, starting Ray."""
 
 
 def record(run: Run, stage: str, seconds: float, done: int, cpus: int, gpus: int) -> None:
@@ -50,17 +52,20 @@ def compare(output: str, storage: Storage) -> dict[str, Any] | None:
     """What was expected, what it took, and the quotient, per stage and in all; None without both.
 
     Returns:
-        ``estimated_s``, ``actual_s`` and ``ratio`` (actual by estimated) for ``train``, ``score``
-        and ``total``; ``same_cluster`` tells whether the estimate was for the cluster it ran on.
+        ``estimated_s``, ``actual_s`` and ``ratio`` (actual by estimated) for ``train``, ``score``,
+        ``other`` where an audit did both, and ``total``; ``same_cluster`` tells whether the
+        estimate was for the cluster it ran on.
     """
     plan = _read(storage, storage.join(output, "plan.json"), {})
     entries = _read(storage, storage.join(output, "timings.json"), [])
     entries = [e for e in entries if e["fingerprint"] == plan.get("fingerprint")]
     expected = plan.get("estimate")
-    if not expected or {e["stage"] for e in entries} != set(STAGES):
+    found = {e["stage"] for e in entries}
+    if not expected or not found.issuperset(STAGES):
         return None
-    took = {s: sum(e["seconds"] for e in entries if e["stage"] == s) for s in STAGES}
-    known = {s: float(expected[f"{s}_s"]) for s in STAGES}
+    parts = [s for s in (*STAGES, OTHER) if s in found and f"{s}_s" in expected]
+    took = {s: sum(e["seconds"] for e in entries if e["stage"] == s) for s in parts}
+    known = {s: float(expected[f"{s}_s"]) for s in parts}
     took["total"], known["total"] = sum(took.values()), sum(known.values())
     cluster = (expected["cpus"], expected["gpus"])
     rows: dict[str, Any] = {

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,13 +14,19 @@ import ray
 from multimem_ray.config import TrainResources
 from multimem_ray.errors import ConfigError
 from multimem_ray.planning import probe
-from multimem_ray.planning.estimate import STARTS_OF_BANK, STARTS_OF_SCORING, estimate
+from multimem_ray.planning.estimate import (
+    STARTS_OF_BANK,
+    STARTS_OF_RUN,
+    STARTS_OF_SCORING,
+    estimate,
+)
 from multimem_ray.planning.plan import Plan, make_plan
 from multimem_ray.planning.probe import Speed
 from multimem_ray.planning.work import Work, survey
 from multimem_ray.progress import Progress
 from multimem_ray.training.layout import Layout, pack
 from multimem_ray.training.memory import ModelMemory
+from tests.nodes import ENV, ROOT
 from tests.small import small_config, small_run, write_shards
 
 SPEED = Speed(
@@ -87,7 +96,7 @@ def test_nothing_is_started_or_written(tmp_path: Path) -> None:
     assert made.estimate is not None
     parts = {k: v for k, v in made.as_json()["speed"].items() if isinstance(v, float)}
     assert all(value > 0 for value in parts.values()), parts
-    assert made.estimate.wall_s > (STARTS_OF_BANK + STARTS_OF_SCORING) * 5
+    assert made.estimate.wall_s > (STARTS_OF_BANK + STARTS_OF_SCORING + STARTS_OF_RUN) * 5
     assert made.estimate.cost is None
     names = dict(made.lines())
     assert {"shards", "banks", "wall time", "core-hours"} <= set(names)
@@ -186,3 +195,27 @@ def test_the_plan_tells_what_fits(tmp_path: Path) -> None:
     tight = planned(tmp_path, *sets, "plan.gpu_gb=0.5")
     assert tight.work.layout.per_bank == 1
     assert any("training.micro_batch" in hint for hint in tight.hints)
+
+
+def test_banks_are_no_larger_than_a_node() -> None:
+    auto = TrainResources()
+    assert pack(auto, 8, cpus=64, gpus=0, bank_cpus=16).cores == 16
+    assert pack(TrainResources(gpus=1), 8, cpus=64, gpus=8, bank_cpus=32).cores == 8
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_plan_is_near_the_run(shared_data: Callable[[str], list[Path]], tmp_path: Path) -> None:
+    """The factor is generous: whoever shares the machine changes between the plan and the run."""
+    found = shared_data("fsdd_mnist_ait")
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        f"output: {tmp_path}/out\ndata: {{shards: {found[0].parent}/*.tar}}\n"
+        f"resources: {{cache_dir: {tmp_path}/cache}}\ntraining: {{epochs: 10}}\n"
+    )
+    make = "from multimem_ray.cli import main; main()"
+    for command in (["plan", str(path), "--probe", "--save"], ["audit", str(path)]):
+        subprocess.run([sys.executable, "-c", make, *command], cwd=ROOT, env=ENV, check=True)
+    compared = json.loads((tmp_path / "out" / "summary.json").read_text("utf-8"))["plan"]
+    assert 1 / 3 < compared["total"]["ratio"] < 3, compared
+    assert {"train", "score", "other"} < compared.keys()

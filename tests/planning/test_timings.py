@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from multimem_ray.planning.timings import compare, record, save_plan
+from multimem_ray.planning.timings import OTHER, compare, record, save_plan
 from multimem_ray.run import Run
 from tests.small import small_run
 
@@ -32,6 +32,21 @@ def test_attempts_add_up(tmp_path: Path) -> None:
     assert found["score"]["ratio"] == pytest.approx(1.2)
     assert found["total"]["ratio"] == pytest.approx(1.0)
     assert found["same_cluster"]
+
+
+def test_what_is_neither_is_compared_where_it_was_expected(tmp_path: Path) -> None:
+    run = run_with_plan(tmp_path)
+    record(run, "train", 90.0, 4, 2, 0)
+    record(run, "score", 60.0, 4, 2, 0)
+    record(run, OTHER, 12.0, 1, 2, 0)
+    found = compare(run.output, run.storage)
+    assert found is not None
+    assert OTHER not in found, "a plan of before knew of no such part"
+    save_plan(run, {"estimate": ESTIMATE | {"other_s": 10.0}})
+    found = compare(run.output, run.storage)
+    assert found is not None
+    assert found[OTHER]["ratio"] == pytest.approx(1.2)
+    assert found["total"] == {"estimated_s": 160.0, "actual_s": 162.0, "ratio": 162 / 160}
 
 
 def test_another_cluster_is_told(tmp_path: Path) -> None:
