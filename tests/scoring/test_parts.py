@@ -56,7 +56,8 @@ NUMERIC = [
     "multimem", "multimem_normalized", "cmc_in", "cmc_out", "cmc", "multimem_se",
     *(f"{kind}_{pair}" for kind in ("pair", "clipmem")
       for pair in ("audio_image", "audio_text", "image_text")),
-    *(f"{kind}_{name}" for kind in ("attribution", "unseen") for name in ("audio", "image", "text")),
+    *(f"{kind}_{name}" for kind in ("attribution", "unseen")
+      for name in ("audio", "image", "text")),
     "unseen_clipmem",
 ]  # fmt: skip
 
