@@ -192,20 +192,26 @@ SIDES: dict[str, Callable[[Run, Shards, int], list[Finished]]] = {
 
 
 def run_side(side: str, config: str, output: str, workers: int) -> dict[str, Any]:
-    """One run of a side: samples/s between the first and the last finished shard, and start-up."""
+    """One run of a side: samples/s while all workers had work, and start-up.
+
+    Counted is from when each worker may have finished a shard until the first of them may have run
+    out of work: with few shards, the end of a run is one worker waiting for the other.
+    """
     run, shards = inspect(load(config, [f"output={output}"]))
     started = time.time()
     finished = sorted(SIDES[side](run, shards, workers))
-    first = finished[workers - 1][0] if len(finished) > workers else started
-    counted = sum(count for when, count in finished if when > first)
-    seconds = finished[-1][0] - first
+    many = len(finished) > 4 * workers
+    first = finished[workers - 1][0] if many else started
+    last = finished[-workers][0] if many else finished[-1][0]
+    counted = sum(count for when, count in finished if first < when <= last)
+    seconds = last - first
     return {
         "side": side,
         "samples_per_s": counted / seconds,
         "samples": sum(count for _, count in finished),
         "counted": counted,
         "from": first,
-        "until": finished[-1][0],
+        "until": last,
         "first_s": finished[0][0] - started,
         "wall_s": time.time() - started,
     }

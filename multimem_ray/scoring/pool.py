@@ -29,7 +29,13 @@ class Pool:
         """The pool, for Ray Data."""
         from ray.data import ActorPoolStrategy
 
-        return ActorPoolStrategy(min_size=self.least, max_size=self.most, initial_size=self.first)
+        # One shard in work and one at hand: what an actor has been given, no idle one can take.
+        return ActorPoolStrategy(
+            min_size=self.least,
+            max_size=self.most,
+            initial_size=self.first,
+            max_tasks_in_flight_per_actor=2,
+        )
 
 
 def actor_pool(run: Run, shards: int, progress: Progress) -> Pool:
