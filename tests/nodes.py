@@ -65,6 +65,21 @@ class Nodes:
                     found.append(process)
         return found
 
+    def kill_worker(self, driver: subprocess.Popen[bytes], *names: str) -> bool:
+        """Kill -9 a worker with such a title; False if none came before the driver ended."""
+
+        def there() -> Iterator[bool]:
+            while True:
+                yield bool(self.workers(*names))
+
+        if not wait_for(there(), driver, 60):
+            return False
+        alive = self.workers(*names)
+        if not alive:
+            return False
+        alive[0].kill()
+        return True
+
 
 @contextmanager
 def three_nodes() -> Iterator[Nodes]:

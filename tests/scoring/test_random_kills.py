@@ -152,10 +152,4 @@ def kill(victim: str, nodes: Nodes, driver: Any) -> bool:
 
     if victim == "reader" and not wait_for(there(), driver, 5):
         names = ("MapWorker",)  # in the fused layout, actors read
-    if not wait_for(there(), driver, 60):
-        return False
-    alive = nodes.workers(*names)
-    if not alive:
-        return False
-    alive[0].kill()
-    return True
+    return nodes.kill_worker(driver, *names)

@@ -127,14 +127,4 @@ def kill(victim: str, nodes: Nodes, driver: Any) -> bool:
         nodes.kill_node()
         return True
 
-    def there() -> Iterator[bool]:
-        while True:
-            yield bool(nodes.workers("RayTrainWorker"))
-
-    if not wait_for(there(), driver, 60):
-        return False
-    alive = nodes.workers("RayTrainWorker")
-    if not alive:
-        return False
-    alive[0].kill()
-    return True
+    return nodes.kill_worker(driver, "RayTrainWorker")
