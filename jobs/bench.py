@@ -1,9 +1,9 @@
-"""Small audits for tables: made data with a few samples planted, trained in this process."""
+"""Small audits for tables: data with a few samples planted, trained in this process."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from multimem_ray.config import apply_overrides, resolve
-from multimem_ray.demo.dataset import LABEL, make_demo_shards
+from multimem_ray.demo.dataset import FIELDS, LABEL, make_demo_shards
 from multimem_ray.mitigation.in_process import audit_here
 from multimem_ray.mitigation.trials import Condition, Record, run_trials
 from multimem_ray.progress import Progress
@@ -21,8 +21,31 @@ from multimem_ray.run import Run
 from multimem_ray.shards.plant import TRUTH, plant
 from multimem_ray.storage import Storage
 
-FIELDS = {"audio": "flac", "image": "jpg", "text": "txt"}
 PLANTED = 0.08
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained on.
+
+    Args:
+        shards: Clean shards, as `data.shards`; None: the demo's, made here.
+        fields: Modality → field of a sample, those that take part.
+        label: Field with the class; None: there is none.
+        other: Shards of another distribution, to be held out; the demo has its own.
+    """
+
+    shards: str | None = None
+    fields: Mapping[str, str] = field(
+        default_factory=lambda: {name: FIELDS[name] for name in ("audio", "image", "text")}
+    )
+    label: str | None = LABEL
+    other: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Modalities, sorted."""
+        return tuple(sorted(self.fields))
 
 
 @dataclass(frozen=True)
@@ -48,9 +71,9 @@ class Size:
     views: int
     models: int
 
-    def with_seeds(self, seeds: int | None) -> Size:
-        """Another number of seeds, if one is given."""
-        return self if seeds is None else replace(self, seeds=seeds)
+    def but(self, **numbers: int | None) -> Size:
+        """With other numbers, where they are given."""
+        return replace(self, **{name: n for name, n in numbers.items() if n is not None})
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -65,10 +88,19 @@ class Bench:
         size: How large.
         progress: What is told.
         threads: Models that train side by side.
+        data: What is trained on; default: the demo's.
     """
 
-    def __init__(self, folder: Path, size: Size, progress: Progress, threads: int = 2) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        size: Size,
+        progress: Progress,
+        threads: int = 2,
+        data: Data | None = None,
+    ) -> None:
         self.folder, self.size, self.progress, self.threads = folder, size, progress, threads
+        self.data = data or Data()
         self.storage = Storage()
         self.quiet = Progress(Console(quiet=True))
 
@@ -76,6 +108,11 @@ class Bench:
     def seeds(self) -> list[int]:
         """Seeds of each condition."""
         return list(range(self.size.seeds))
+
+    @property
+    def like_audioclip(self) -> bool:
+        """Whether the modalities are those of the model whose figures are printed."""
+        return self.data.names == ("audio", "image", "text")
 
     @cached_property
     def shards(self) -> Path:
@@ -87,38 +124,41 @@ class Bench:
         out = self.folder / "data" / f"planted-{modality or 'any'}"
         if not (out / TRUTH).exists():
             plant(
-                str(self._clean / "*.tar"),
+                self._clean,
                 str(out),
                 fraction=PLANTED,
-                fields=FIELDS,
-                label=LABEL,
+                fields=self.data.fields,
+                label=self.data.label,
                 modality=modality,
                 storage=self.storage,
             )
         return out
 
     @cached_property
-    def strange(self) -> Path:
-        """Other data: their modalities often disagree."""
-        out = self.folder / "data" / "strange"
+    def other(self) -> str | None:
+        """Shards of another distribution: the demo's have modalities that often disagree."""
+        if self.data.shards is not None:
+            return self.data.other
+        out = self.folder / "data" / "other"
         if not out.exists():
             make_demo_shards(out, samples=max(100, self.size.samples // 5), seed=1, noise=0.5)
-        return out
+        return str(out / "*.tar")
 
     def raw(self, shards: Path | None = None) -> dict[str, Any]:
         """A configuration without its output."""
         place = shards or self.shards
         size = self.size
+        drawn = [name for name in self.data.names if name in ("audio", "image", "video")]
         return {
             "data": {
                 "shards": str(place / "*.tar"),
-                "fields": FIELDS,
+                "fields": dict(self.data.fields),
                 "planted": str(place / TRUTH),
-                "label": LABEL,
+                "label": self.data.label,
             },
             "held_out": {"fraction": 0.2},
             "design": {"models": 2},
-            "model": {"towers": {name: {"width": size.width} for name in ("audio", "image")}},
+            "model": {"towers": {name: {"width": size.width} for name in drawn}},
             "training": {
                 "epochs": size.epochs,
                 "batch_size": size.batch_size,
@@ -149,8 +189,10 @@ class Bench:
         return found
 
     @property
-    def _clean(self) -> Path:
+    def _clean(self) -> str:
+        if self.data.shards is not None:
+            return self.data.shards
         out = self.folder / "data" / "clean"
         if not out.exists():
             make_demo_shards(out, samples=self.size.samples)
-        return out
+        return str(out / "*.tar")

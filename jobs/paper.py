@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 
-from jobs.bench import Bench, Size
+from jobs.bench import Bench, Data, Size
 from jobs.paper_tables import TABLES, Made
+from multimem_ray.demo.dataset import FIELDS
 from multimem_ray.mitigation.page import Table, write_page
 from multimem_ray.progress import Progress
 
@@ -31,10 +33,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, help="seeds of each condition")
     parser.add_argument("--only", nargs="*", choices=sorted(TABLES), help="these tables alone")
     parser.add_argument("--threads", type=int, default=2, help="models that train side by side")
+    parser.add_argument("--shards", help="your own shards; default: the demo's, made here")
+    parser.add_argument(
+        "--fields",
+        help="with --shards: modality=field pairs, such as audio=flac,image=png,text=txt; without: "
+        "modalities of the demo's that take part, such as audio,text,video",
+    )
+    parser.add_argument("--label", help="with --shards: field of the class, such as json.label")
+    parser.add_argument("--other", help="with --shards: shards of another distribution, held out")
+    parser.add_argument("--samples", type=int, help="samples of the demo's shards")
+    parser.add_argument("--epochs", type=int, help="of each training")
     asked = parser.parse_args(arguments)
-    size = QUICK if asked.quick else FULL
+    size = (QUICK if asked.quick else FULL).but(
+        seeds=asked.seeds, samples=asked.samples, epochs=asked.epochs
+    )
     progress = Progress()
-    bench = Bench(asked.out.absolute(), size.with_seeds(asked.seeds), progress, asked.threads)
+    bench = Bench(asked.out.absolute(), size, progress, asked.threads, _data(parser, asked))
     started = time.monotonic()
     made: list[Made] = []
     for name in asked.only or TABLES:
@@ -46,9 +60,29 @@ def main(arguments: list[str] | None = None) -> None:
     Console().print(f"tables: {asked.out / 'paper.html'}", markup=False)
 
 
+def _data(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> Data:
+    if asked.shards is None:
+        if asked.label or asked.other:
+            parser.error("--label and --other go with --shards")
+        names = asked.fields.split(",") if asked.fields else Data().names
+        unknown = [name for name in names if name not in FIELDS]
+        if unknown:
+            parser.error(
+                f"--fields {','.join(unknown)}: the demo's shards have {', '.join(FIELDS)}"
+            )
+        return Data(fields={name: FIELDS[name] for name in names})
+    if asked.fields is None:
+        parser.error("--shards: say what its samples hold, such as --fields audio=flac,text=txt")
+    pairs = [item.split("=") for item in asked.fields.split(",")]
+    if any(len(pair) != 2 for pair in pairs) or len(pairs) < 2:
+        parser.error(f"--fields {asked.fields}: two or more modality=field pairs")
+    return Data(asked.shards, dict(pairs), asked.label, asked.other)
+
+
 def _write(out: Path, bench: Bench, made: list[Made], seconds: float) -> None:
     content = {
         "size": bench.size.as_dict(),
+        "data": asdict(bench.data),
         "seconds": round(seconds, 1),
         "tables": {one.name: one.as_dict() for one in made},
     }

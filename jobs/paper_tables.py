@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jobs import published
-from jobs.bench import FIELDS, Bench
+from jobs.bench import Bench
 from multimem_ray.mitigation.page import Table
 from multimem_ray.mitigation.trials import (
     Condition,
@@ -25,7 +25,6 @@ from multimem_ray.mitigation.trials import (
 from multimem_ray.results.auroc import auroc
 from multimem_ray.run import Run
 
-NAMES = tuple(sorted(FIELDS))
 PLAIN = Condition("none", (), "none")
 # A noise of σ = 0.1 in each of 64 dimensions drowns a unit vector; see models/noise.py.
 AMOUNT = 0.5
@@ -60,7 +59,7 @@ class Made:
 def global_and_pairs(bench: Bench) -> Made:
     """MultiMem of all modalities and of pairs, by split (Fig. 1)."""
     splits = ("S_C", "S_I", "S_S")
-    pairs = {f"pair_{a}_{b}": f"{a}+{b}" for a, b in combinations(NAMES, 2)}
+    pairs = {f"pair_{a}_{b}": f"{a}+{b}" for a, b in combinations(bench.data.names, 2)}
     columns = {"multimem_normalized": "all", **pairs}
     found: dict[str, list[list[float]]] = {name: [] for name in columns.values()}
     for seed in bench.seeds:
@@ -71,7 +70,8 @@ def global_and_pairs(bench: Bench) -> Made:
     rows: list[list[Any]] = []
     for name, per_seed in found.items():
         ours = np.mean(per_seed, axis=0)
-        rows.append([name, *map(float, ours), *published.SPLITS[name]])
+        printed = published.SPLITS.get(name) if bench.like_audioclip else None
+        rows.append([name, *map(float, ours), *(printed or (None, None, None))])
     all_, parts = rows[0], rows[1:]
     half = 0.5 * sum(row[1] for row in parts)
     columns_ = ["modalities", *splits, *(f"{s}, published" for s in splits)]
@@ -108,7 +108,8 @@ def global_and_pairs(bench: Bench) -> Made:
 
 def noise_by_modality(bench: Bench) -> Made:
     """Noise on representations in training (Table 3)."""
-    sets = [s for size in range(1, len(NAMES) + 1) for s in combinations(NAMES, size)]
+    names = bench.data.names
+    sets = [s for size in range(1, len(names) + 1) for s in combinations(names, size)]
     conditions = [PLAIN, *(_noise(chosen) for chosen in sets)]
     records = bench.trials(conditions)
     table = trial_table(
@@ -120,15 +121,15 @@ def noise_by_modality(bench: Bench) -> Made:
     )
     rows: list[list[Any]] = []
     for condition, chosen in zip(conditions, [(), *sets], strict=True):
-        score, recall = published.NOISE["+".join(chosen)]
+        printed = published.NOISE.get("+".join(chosen)) if bench.like_audioclip else None
         ours = mean_se(values(records, condition.name, MATCHED))[0]
-        rows.append([condition.about, ours, score, recall])
+        rows.append([condition.about, ours, *(printed or (None, None))])
     beside = Table(
         "The same beside the papers'",
         ["noise on", "MultiMem, matched", "published", "published top-5"],
         rows,
     )
-    every = _noise(NAMES).name
+    every = _noise(names).name
     return Made(
         "noise by modality",
         [table, beside],
@@ -176,7 +177,7 @@ def in_training(bench: Bench) -> Made:
             )
             for by in ("cosine", "clipmem", "gradient_norm")
         ),
-        _noise(NAMES),
+        _noise(bench.data.names),
     ]
     conditions = [PLAIN, *literal, aimed, *controls]
     records = bench.trials(conditions)
@@ -208,12 +209,14 @@ def removal(bench: Bench) -> Made:
     kinds = ("multimem", "cmc_out", "cosine", "clipmem", "random")
     percents = (8, 20)
     epochs = max(1, bench.size.epochs // 4)
-    only = Condition("tune", _post("random", 1e-6, epochs), "fine-tuned on everything")
+    only = Condition("tune", _post(bench, "random", 1e-6, epochs), "fine-tuned on everything")
     conditions = [PLAIN, only]
     for percent in percents:
         conditions += [
             Condition(
-                f"remove-{by}-{percent}", _post(by, percent, epochs), f"{percent} % by {by} removed"
+                f"remove-{by}-{percent}",
+                _post(bench, by, percent, epochs),
+                f"{percent} % by {by} removed",
             )
             for by in kinds
         ]
@@ -251,11 +254,14 @@ def removal(bench: Bench) -> Made:
 
 def held_out_sets(bench: Bench) -> Made:
     """MultiMem under a random, a balanced and an out-of-distribution held-out set."""
-    kinds = {
+    kinds: dict[str, tuple[str, ...]] = {
         "random": (),
-        "balanced by label": ("held_out.balance=json.class_label", "held_out.max_samples=40"),
-        "out of distribution": (f"held_out.shards={bench.strange / '*.tar'}",),
     }
+    if bench.data.label is not None:
+        balance = f"held_out.balance={bench.data.label}"
+        kinds["balanced by label"] = (balance, "held_out.max_samples=40")
+    if bench.other is not None:
+        kinds["out of distribution"] = (f"held_out.shards={bench.other}",)
     rows: list[list[Any]] = []
     scores: list[float] = []
     for number, (name, sets) in enumerate(kinds.items()):
@@ -278,32 +284,53 @@ def held_out_sets(bench: Bench) -> Made:
 
 
 def candidate_shares(bench: Bench) -> Made:
-    """MultiMem of S_C by its share of the data."""
+    """MultiMem by the shares of S_C and S_I, and by their ratio."""
+    equal, ratios = (0.1, 0.25, 0.4), ((1, 3), (1, 1), (3, 1), (1, 0))
+    shares = [(share, share) for share in equal]
+    shares += [(0.4 * a / (a + b), 0.4 * b / (a + b)) for a, b in ratios]
     rows: list[list[Any]] = []
-    for share in (0.1, 0.25, 0.4):
-        run = bench.run(f"share-{share}", *_candidate(share))
+    for candidate, independent in shares:
+        name = f"share-{candidate:.2f}-{independent:.2f}"
+        run = bench.run(name, *_candidate(candidate, independent))
         found = bench.rows(run, ["multimem", "split"])
-        rows.append([share, *(_mean(found, "multimem", s) for s in ("S_C", "S_I", "S_S"))])
+        inside = {row["split"] for row in found}
+        means = [
+            _mean(found, "multimem", split) if split in inside else None
+            for split in ("S_C", "S_I", "S_S")
+        ]
+        rows.append([f"{candidate:.2f} : {independent:.2f}", *means])
     table = Table(
         "MultiMem by the size of S_C and S_I",
-        ["share of each", "S_C", "S_I", "S_S"],
+        ["S_C : S_I", "S_C", "S_I", "S_S"],
         rows,
-        "S_C and S_I are of one size in this design, so that f and g see as much data; ratios "
-        "other than 1 : 1 bias the score and are not offered.",
+        "Shares of the data. Where they differ, f and g do not train on equally much, and S_S "
+        "shows what that alone does.",
     )
     above = [row[1] - row[3] for row in rows]
-    finding = Finding(
-        "S_C is memorized at every size: it lies above S_S, which has the models' own difference",
-        min(above) > 0,
-        ", ".join(f"{row[0]}: {value:+.3f}" for row, value in zip(rows, above, strict=True)),
+    shifts = [row[3] for row in rows[len(equal) :]]
+    return Made(
+        "sizes of S_C and S_I",
+        [table],
+        [
+            Finding(
+                "S_C is memorized at every size: it lies above S_S, which has the models' own "
+                "difference",
+                min(above) > 0,
+                ", ".join(f"{r[0]}: {value:+.3f}" for r, value in zip(rows, above, strict=True)),
+            ),
+            Finding(
+                "the side that trains on less scores lower everywhere: S_S moves with the ratio",
+                shifts[0] < shifts[2] and shifts[1] < shifts[3],
+                ", ".join(f"{a}:{b} {v:+.3f}" for (a, b), v in zip(ratios, shifts, strict=True)),
+            ),
+        ],
     )
-    return Made("sizes of S_C and S_I", [table], [finding])
 
 
 def ranking_of_modalities(bench: Bench) -> Made:
     """What each modality adds to MultiMem."""
     bench.trials([PLAIN])
-    found: dict[str, list[float]] = {name: [] for name in NAMES}
+    found: dict[str, list[float]] = {name: [] for name in bench.data.names}
     for seed in bench.seeds:
         summary = json.loads(
             (bench.folder / "runs" / f"seed-{seed}" / "none" / "summary.json").read_text()
@@ -326,7 +353,7 @@ def planted_by_modality(bench: Bench) -> Made:
     rows: list[list[Any]] = []
     gains: list[bool] = []
     finds: list[float] = []
-    for name in NAMES:
+    for name in bench.data.names:
         run = bench.run(f"planted-{name}", shards=bench.planted(name))
         made = _summary(run)["planted"]
         record = _planted_means(bench, run)
@@ -347,7 +374,7 @@ def planted_by_modality(bench: Bench) -> Made:
             Finding(
                 "models that never saw them find them",
                 min(finds) > 0.8,
-                ", ".join(f"{n} {v:.3f}" for n, v in zip(NAMES, finds, strict=True)),
+                ", ".join(f"{n} {v:.3f}" for n, v in zip(bench.data.names, finds, strict=True)),
             ),
         ],
     )
@@ -390,8 +417,11 @@ TABLES: dict[str, Callable[[Bench], Made]] = {
 }
 
 
-def _candidate(share: float) -> tuple[str, ...]:
-    return ("design.kind=candidate", f"design.candidate_fraction={share}")
+def _candidate(share: float, independent: float | None = None) -> tuple[str, ...]:
+    sets = ("design.kind=candidate", f"design.candidate_fraction={share}")
+    if independent is None:
+        return sets
+    return (*sets, f"design.independent_fraction={independent}")
 
 
 def _seeded(seed: int) -> tuple[str, ...]:
@@ -420,8 +450,8 @@ def _in_training(
     )
 
 
-def _post(by: str, percent: float, epochs: int) -> tuple[str, ...]:
-    noise = ", ".join(f"{name}: 1.0" for name in NAMES)
+def _post(bench: Bench, by: str, percent: float, epochs: int) -> tuple[str, ...]:
+    noise = ", ".join(f"{name}: 1.0" for name in bench.data.names)
     return (
         "mitigation.kind=post_training",
         f"mitigation.by={by}",

@@ -49,8 +49,12 @@ class Config(Section):
             raise ValueError("held_out.fraction is 0 and held_out.shards is not set: H is empty")
         if self.scoring.partition_by == "group" and self.design.group is None:
             raise ValueError("scoring.partition_by = group, and design.group is not set")
-        if self.design.kind == "candidate" and self.design.candidate_fraction > 0.5:
-            raise ValueError("design.candidate_fraction > 0.5: S_C and S_I are disjoint")
+        candidate, independent = self.design.candidate_shares
+        if self.design.kind == "candidate" and candidate + independent > 1:
+            raise ValueError(
+                f"design.candidate_fraction = {candidate} and S_I of {independent}: they are "
+                "disjoint, so use at most 1 together"
+            )
         target = self.design.target
         if target is not None and target.members == "all" and self.held_out.shards is None:
             raise ValueError(

@@ -191,7 +191,12 @@ class DesignConfig(Section):
     group: str | None = Field(
         None, description="field that keeps samples together, such as json.source; default the key"
     )
-    candidate_fraction: Fraction = Field(0.1, description="candidate: share of S_C and of S_I each")
+    candidate_fraction: Fraction = Field(0.1, description="candidate: share of S_C")
+    independent_fraction: Fraction | None = Field(
+        None,
+        description="candidate: share of S_I; default that of S_C, so that f and g train on "
+        "equally much, without which the score is biased",
+    )
     pool: float = Field(
         1.0,
         gt=0.0,
@@ -202,6 +207,14 @@ class DesignConfig(Section):
     pool_shards: int | None = Field(
         None, ge=1, description="train on this many shards only, drawn by hash; default all"
     )
+
+    @property
+    def candidate_shares(self) -> tuple[float, float]:
+        """Shares of S_C and of S_I."""
+        independent = self.independent_fraction
+        return self.candidate_fraction, (
+            self.candidate_fraction if independent is None else independent
+        )
 
     @model_validator(mode="before")
     @classmethod

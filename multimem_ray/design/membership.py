@@ -197,7 +197,8 @@ class Candidate(Design):
     """S_S, S_C and S_I as the papers have them, repeated with M / 2 training seeds.
 
     Models 2r (f) train on S_S and S_C, models 2r + 1 (g) on S_S and S_I; repeats differ by the
-    seed of their training only.
+    seed of their training only. S_C and S_I are of one size unless asked otherwise: else one side
+    has trained on more, and is better at everything.
     """
 
     kind: ClassVar[str] = "candidate"
@@ -206,8 +207,8 @@ class Candidate(Design):
     def sides(self, groups: Sequence[str]) -> BoolMatrix:
         """See :meth:`Design.sides`."""
         draw = self._draw(groups)
-        share = self.config.candidate_fraction
-        candidate, independent = draw < share, (draw >= share) & (draw < 2 * share)
+        first, second = self._cuts()
+        candidate, independent = draw < first, (draw >= first) & (draw < second)
         pair = np.stack([~independent, ~candidate], axis=1)
         return np.tile(pair, (1, self.config.models // 2))
 
@@ -225,30 +226,38 @@ class Candidate(Design):
 
     def splits(self, groups: Sequence[str]) -> list[str | None]:
         """See :meth:`Design.splits`."""
-        share = self.config.candidate_fraction
         names = np.array(["S_C", "S_I", "S_S"])
-        place = np.digitize(self._draw(groups), [share, 2 * share])
+        place = np.digitize(self._draw(groups), self._cuts())
         pairs = zip(names[place], self.in_pool(groups), strict=True)
         return [str(name) if inside else None for name, inside in pairs]
 
     def shares(self) -> list[float]:
         """See :meth:`Design.shares`."""
-        return [1.0 - self.config.candidate_fraction] * self.config.models
+        candidate, independent = self.config.candidate_shares
+        return [1.0 - independent, 1.0 - candidate] * (self.config.models // 2)
 
     def describe(self) -> dict[str, Any]:
-        """See :meth:`Design.describe`; with ``candidate_fraction``."""
-        return super().describe() | {"candidate_fraction": self.config.candidate_fraction}
+        """See :meth:`Design.describe`; with the shares of S_C and S_I."""
+        candidate, independent = self.config.candidate_shares
+        return super().describe() | {
+            "candidate_fraction": candidate,
+            "independent_fraction": independent,
+        }
+
+    def _cuts(self) -> tuple[float, float]:
+        candidate, independent = self.config.candidate_shares
+        return candidate, candidate + independent
 
     def _draw(self, groups: Sequence[str]) -> NDArray[np.float64]:
         return uniform(self.config.seed, "candidate", groups)
 
     def _check(self) -> None:
         self._require_pairs()
-        share = self.config.candidate_fraction
-        if not 0 < share <= 0.5:
+        candidate, independent = self.config.candidate_shares
+        if not (candidate > 0 and candidate + independent <= 1):
             raise DesignError(
-                f"design.candidate_fraction = {share}: S_C and S_I take this share each; "
-                "use more than 0 and at most 0.5"
+                f"design.candidate_fraction = {candidate}: S_C takes this share, and S_I, which is "
+                f"disjoint, {independent}; use more than 0, and at most 1 together"
             )
 
 

@@ -126,7 +126,14 @@ def _check_models(run: Run, place: str, content: Mapping[str, Any]) -> None:
     """Models go on from models that saw the same samples."""
     theirs, own = content["config"], run.config.model_dump(mode="json")
     wanted = {
-        "design": ("kind", "seed", "candidate_fraction", "pool", "pool_shards"),
+        "design": (
+            "kind",
+            "seed",
+            "candidate_fraction",
+            "independent_fraction",
+            "pool",
+            "pool_shards",
+        ),
         "held_out": ("fraction",),
         "model": ("preset", "adapter", "dim", "towers"),
     }

@@ -86,6 +86,17 @@ def test_candidates_and_independents_are_of_the_same_size() -> None:
     assert set(all_in or []) == {"S_C", "S_I"}
 
 
+def test_another_size_of_the_independents() -> None:
+    made = design("candidate", candidate_fraction=0.1, independent_fraction=0.3)
+    splits = np.array(made.splits(KEYS))
+    share = {name: (splits == name).mean() for name in ("S_S", "S_C", "S_I")}
+    assert share == pytest.approx({"S_S": 0.6, "S_C": 0.1, "S_I": 0.3}, abs=0.012)
+    assert made.members(KEYS).mean(axis=0)[:2] == pytest.approx(made.shares()[:2], abs=0.012)
+    none = design("candidate", candidate_fraction=0.1, independent_fraction=0.0)
+    assert "S_I" not in (none.splits(KEYS) or [])
+    assert none.members(KEYS)[:, 0].all()
+
+
 def test_a_larger_candidate_fraction_keeps_the_candidates() -> None:
     few = design("candidate", candidate_fraction=0.1).splits(KEYS) or []
     many = design("candidate", candidate_fraction=0.2).splits(KEYS) or []

@@ -21,7 +21,7 @@ QUIET = Progress(Console(file=io.StringIO()))
 
 
 def test_a_table_and_what_agrees(tmp_path: Path) -> None:
-    made = TABLES["pairs"](Bench(tmp_path, TINY.with_seeds(1), QUIET))
+    made = TABLES["pairs"](Bench(tmp_path, TINY.but(seeds=1), QUIET))
     table = made.tables[0]
     assert [row[0] for row in table.rows] == list(published.SPLITS)
     scores = sorted((tmp_path / "single" / "candidate-0" / "scores").glob("*/*.parquet"))
