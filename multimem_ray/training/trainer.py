@@ -12,6 +12,7 @@ import contextlib
 import logging
 import shutil
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,6 +40,8 @@ from multimem_ray.training.trackers import require_trackers
 from multimem_ray.training.worker import BankTask, cache_folder, train_bank
 
 logger = logging.getLogger(__name__)
+
+_RETRIES = 3  # of a bank that comes no further
 
 
 def train(run: Run, shards: Sequence[FileInfo], progress: Progress) -> list[str]:
@@ -76,11 +79,13 @@ def train(run: Run, shards: Sequence[FileInfo], progress: Progress) -> list[str]
         progress.task("train", total, unit="epochs") as shown,
         ThreadPoolExecutor(packing.at_once) as pool,
     ):
-        running = [pool.submit(_fit, run, shared, ids, packing, board) for ids in packed]
+        over = threading.Event()
+        running = [pool.submit(_train, run, shared, ids, packing, board, over) for ids in packed]
         try:
             for done in finished_with_progress(running, board, "train", shown):
                 _raise_cause(done)
         except BaseException:
+            over.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     _drop_cache(run)
@@ -134,6 +139,41 @@ def _total_memory() -> int | None:
     return int(torch.cuda.get_device_properties(0).total_memory)
 
 
+def _train(
+    run: Run,
+    shards: ray.ObjectRef[Any],
+    model_ids: list[str],
+    packing: Layout,
+    board: Board,
+    over: threading.Event,
+) -> None:
+    """Train a bank, however often its workers are lost, as long as it comes further in between.
+
+    Nodes that come and go may take a bank with them any number of times; one that dies again and
+    again without a checkpoint more has a fault of its own. What we raise ourselves (training that
+    diverged, no sample) would be the same again.
+    """
+    failures, reached = 0, -1
+    while True:
+        try:
+            return _fit(run, shards, model_ids, packing, board)
+        except Exception as error:
+            cause = _root(error)
+            if isinstance(cause, MultiMemError) or over.is_set():
+                raise
+            now = sum(len(run.model_folder(model_id).history()) for model_id in model_ids)
+            failures = failures + 1 if now <= reached else 1
+            reached = max(reached, now)
+            if failures > _RETRIES:
+                raise
+            logger.warning(
+                "a bank of models %s … lost its workers (%s: %s); it goes on from its checkpoint",
+                model_ids[0],
+                type(cause).__name__,
+                str(cause).partition("\n")[0],
+            )
+
+
 def _fit(
     run: Run, shards: ray.ObjectRef[Any], model_ids: list[str], packing: Layout, board: Board
 ) -> None:
@@ -161,7 +201,7 @@ def _fit(
                 # checkpoints are ours, so each of its runs is a new one.
                 name=f"bank-{uuid.uuid4().hex[:12]}",
                 storage_path=str(folder),
-                failure_config=FailureConfig(max_failures=3),
+                failure_config=FailureConfig(max_failures=0),  # see _train
             ),
         ).fit()
 

@@ -1,0 +1,326 @@
+"""Cross-modality memorization of contrastive models: ``python jobs/personas.py --quick``.
+
+Facts about invented people are learned through one modality and asked for through another, after
+arXiv 2506.05198, which did so with generative models. The training data have *meetings*, a
+person's face with its voice, and *facts*, a face (or a voice) with a sentence that nothing but
+memory connects with it. A model knows a fact if a new picture of the face, or a new recording of
+the voice, finds the person's sentence among those of all people it was trained on:
+
+    source   through the modality that facts were told by
+    target   through the other one, which the model has only met along with the source
+    gap      source minus target, person by person
+
+Models of complementary halves know other people each, so that the same data give chance level
+(people that a model never met), and MultiMem of every sample. Writes ``personas.json`` and
+``personas.html``; run again, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+from jobs.persona_data import FIELDS, GROUP, Persona, make_personas, render, write_personas
+from multimem_ray.config import resolve
+from multimem_ray.evaluation.bootstrap import bootstrap_mean
+from multimem_ray.metric import recall_hits
+from multimem_ray.mitigation.in_process import audit_here
+from multimem_ray.mitigation.page import Table, write_page
+from multimem_ray.progress import Progress
+from multimem_ray.results.reader import ScoreTable
+from multimem_ray.run import Run
+from multimem_ray.sample import Sample
+from multimem_ray.scoring.bank import ScoringBank, Views
+from multimem_ray.storage import Storage
+
+KNOWN, STRANGERS = "known", "strangers"
+KS = (1, 5)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the experiment is.
+
+    Args:
+        people: In all; each model is trained on nearly half of them.
+        meetings: Samples of each with face and voice.
+        tellings: Samples of each with the facts.
+        epochs: Of the training.
+        width: Of the towers for sound and pictures.
+        seeds: Of people, design and training.
+        asked: New renderings of each person that are asked with.
+    """
+
+    people: int
+    meetings: int
+    tellings: int
+    epochs: int
+    width: int
+    seeds: int
+    asked: int
+
+
+QUICK = Size(people=64, meetings=8, tellings=8, epochs=40, width=8, seeds=2, asked=4)
+FULL = Size(people=256, meetings=16, tellings=16, epochs=80, width=16, seeds=5, asked=8)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Whence facts are told, and whether faces were met with voices."""
+
+    name: str
+    about: str
+    sources: tuple[str, ...]
+    meet: bool = True
+
+    @property
+    def asked(self) -> Mapping[str, str]:
+        """Modality → its role."""
+        return {
+            name: "source" if name in self.sources else "target" for name in ("image", "audio")
+        }
+
+
+CONDITIONS = (
+    Condition("face", "told by the face, met with the voice", ("image",)),
+    Condition("voice", "told by the voice, met with the face", ("audio",)),
+    Condition("apart", "told by the face, never met with the voice", ("image",), meet=False),
+    Condition("both", "told by the face and by the voice", ("image", "audio")),
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the arguments, run what is not done, write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="minutes, on small trainings")
+    parser.add_argument("--out", type=Path, default=Path("personas"), help="folder for everything")
+    parser.add_argument("--threads", type=int, default=2, help="models that train side by side")
+    asked = parser.parse_args(arguments)
+    run_all(asked.out.absolute(), QUICK if asked.quick else FULL, Progress(), asked.threads)
+
+
+def run_all(out: Path, size: Size, progress: Progress, threads: int = 2) -> dict[str, Any]:
+    """Every condition and seed, summed up.
+
+    Returns:
+        ``size`` and, per condition, its estimates; also written to ``personas.json``.
+    """
+    found: dict[str, Any] = {}
+    total = size.seeds * len(CONDITIONS)
+    with progress.task("personas", total, unit="trainings") as shown:
+        for number, condition in enumerate(CONDITIONS):
+            seeds = []
+            for seed in range(size.seeds):
+                seeds.append(_trial(out, condition, size, seed, threads))
+                shown.update(number * size.seeds + seed + 1)
+            found[condition.name] = _summed_up(condition, seeds)
+    content = {"size": asdict(size), "conditions": found}
+    (out / "personas.json").write_text(json.dumps(content, indent=1))
+    tables = [recall_table(found), memory_table(found)]
+    url = write_page(str(out / "personas.html"), Storage(), "Memory across modalities", tables)
+    progress.say(f"tables: {url}")
+    return content
+
+
+def recall_table(found: Mapping[str, Any]) -> Table:
+    """What is recalled through the source, through the target, and the gap."""
+    rows = []
+    for condition in CONDITIONS:
+        for name, role in condition.asked.items():
+            for who in (KNOWN, STRANGERS):
+                one = found[condition.name]["recall"][name][who]
+                cells = [_shown(one[f"R@{k}"]) for k in KS]
+                chance = 100 / one["candidates"]
+                rows.append([condition.about, name, role, who, *cells, f"{chance:.1f}"])
+        gap = found[condition.name]["gap"]
+        if gap is not None:
+            rows.append(
+                [condition.about, "", "gap", KNOWN, *(_shown(gap[f"R@{k}"]) for k in KS), ""]
+            )
+    return Table(
+        "Facts recalled, % [95 % interval over people]",
+        ["facts", "asked by", "which is", "people", *(f"R@{k}" for k in KS), "R@1 by chance"],
+        rows,
+        "Strangers are people that the model never saw: no fact of theirs can be told but by "
+        "chance. Queries are pictures and recordings that no model was trained on.",
+    )
+
+
+def memory_table(found: Mapping[str, Any]) -> Table:
+    """MultiMem of the samples that a fact was learned from."""
+    rows = []
+    for condition in CONDITIONS:
+        for kind, estimate in found[condition.name]["multimem"].items():
+            rows.append([condition.about, kind, *_interval(estimate)])
+    return Table(
+        "MultiMem",
+        ["facts", "samples", "mean", "from", "to"],
+        rows,
+        "Recalled and forgotten: samples with the facts of people that the target modality finds, "
+        "or does not, under most models that know them.",
+    )
+
+
+def _trial(out: Path, condition: Condition, size: Size, seed: int, threads: int) -> dict[str, Any]:
+    place = out / f"seed-{seed}" / condition.name
+    done = place / "trial.json"
+    if done.exists():
+        record: dict[str, Any] = json.loads(done.read_text())
+        return record
+    people = make_personas(seed, size.people)
+    meetings = size.meetings if condition.meet else 0
+    shards = place / "shards"
+    write_personas(shards, people, condition.sources, meetings, size.tellings)
+    config = resolve(_config(place, shards, size, seed))
+    quiet = Progress(Console(quiet=True))
+    run = audit_here(config, quiet, threads)
+    record = {
+        "recall": _recall(run, people, condition, size.asked),
+        "multimem": _multimem(run),
+    }
+    done.write_text(json.dumps(record, indent=1))
+    return record
+
+
+def _config(place: Path, shards: Path, size: Size, seed: int) -> dict[str, Any]:
+    return {
+        "output": str(place / "run"),
+        "data": {"shards": str(shards / "*.tar"), "fields": FIELDS},
+        "held_out": {"fraction": 0.1},
+        "design": {"models": 2, "seed": seed, "group": GROUP},
+        "model": {"towers": {name: {"width": size.width} for name in ("audio", "image")}},
+        "training": {"epochs": size.epochs, "seed": seed, "checkpoint_every_s": 1e9},
+        "scoring": {"views": 2},
+        "resources": {"cache_dir": str(place / "cache")},
+    }
+
+
+def _recall(
+    run: Run, people: Sequence[Persona], condition: Condition, asked: int
+) -> dict[str, dict[str, Any]]:
+    """Modality → known or strangers → hits per person, over models and renderings."""
+    bank = ScoringBank(run, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    names = [p.name for p in people]
+    held_out = run.held_out_rule.is_held_out(names, "")
+    member = run.design.members(names)
+    # (M, asked, N, n, d)
+    embedded = torch.stack([_embedded(run, bank, people, draw) for draw in range(asked)], dim=1)
+    text = run.modalities.index("text")
+    found: dict[str, dict[str, Any]] = {}
+    for name in condition.asked:
+        place = run.modalities.index(name)
+        found[name] = {}
+        for who in (KNOWN, STRANGERS):
+            hits: dict[str, list[list[float]]] = {}
+            sizes = []
+            for number in range(member.shape[1]):
+                inside = (member[:, number] if who == KNOWN else ~member[:, number]) & ~held_out
+                rows = np.flatnonzero(inside)
+                sizes.append(len(rows))
+                # Sheets of one wording, asked by every new rendering.
+                sheets = embedded[number, 0, rows, text]
+                drawn = [
+                    recall_hits(embedded[number, draw, rows, place], sheets, KS).double()
+                    for draw in range(asked)
+                ]
+                for row, values in zip(rows, torch.stack(drawn).mean(0).tolist(), strict=True):
+                    hits.setdefault(names[row], []).append(values)
+            per_person = {
+                person: np.mean(values, axis=0).tolist() for person, values in hits.items()
+            }
+            found[name][who] = {"hits": per_person, "candidates": float(np.mean(sizes))}
+    return found
+
+
+def _embedded(run: Run, bank: ScoringBank, people: Sequence[Persona], draw: int) -> torch.Tensor:
+    """(M, N, n, d), of pictures, recordings and wordings that were never trained on."""
+    views = []
+    for persona in people:
+        rng = np.random.default_rng([persona.seed, persona.number, 1 + draw])
+        members = render(persona, run.modalities, rng)
+        sample = Sample(persona.name, "", 0, members)
+        views.append(run.decoder.clean(run.decoder.decode(sample)))
+    batch = run.decoder.collate(views)
+    return bank.embed(Views([batch], batch.present(run.modalities)))[:, 0].cpu().clone()
+
+
+def _multimem(run: Run) -> list[tuple[str, str, float]]:
+    """(person, kind, MultiMem) of every scored sample."""
+    rows = []
+    for batch in ScoreTable(run.output, run.storage).batches(["key", "multimem"]):
+        for key, score in zip(batch["key"].to_pylist(), batch["multimem"].to_pylist(), strict=True):
+            if score is not None:
+                person, kind, _ = key.rsplit("-", 2)
+                rows.append((person, kind, score))
+    return rows
+
+
+def _summed_up(condition: Condition, seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    recall: dict[str, Any] = {}
+    for name in condition.asked:
+        recall[name] = {}
+        for who in (KNOWN, STRANGERS):
+            values = np.concatenate([_values(seed["recall"][name][who]) for seed in seeds])
+            recall[name][who] = {
+                **_estimates(values),
+                "candidates": float(np.mean([s["recall"][name][who]["candidates"] for s in seeds])),
+            }
+    gap = None
+    roles = {role: name for name, role in condition.asked.items()}
+    if set(roles) == {"source", "target"}:
+        of_role = {
+            role: np.concatenate([_values(seed["recall"][name][KNOWN]) for seed in seeds])
+            for role, name in roles.items()
+        }
+        gap = _estimates(of_role["source"] - of_role["target"])
+    return {
+        "about": condition.about,
+        "recall": recall,
+        "gap": gap,
+        "multimem": _memory(seeds, roles.get("target")),
+    }
+
+
+def _memory(seeds: Sequence[Mapping[str, Any]], target: str | None) -> dict[str, Any]:
+    kinds: dict[str, list[float]] = {}
+    for seed in seeds:
+        hits = seed["recall"][target][KNOWN]["hits"] if target is not None else {}
+        for person, kind, score in seed["multimem"]:
+            kinds.setdefault(kind, []).append(score)
+            if kind == "facts" and person in hits:
+                name = "facts, recalled" if hits[person][0] > 0.5 else "facts, forgotten"
+                kinds.setdefault(name, []).append(score)
+    return {
+        kind: bootstrap_mean(np.array(scores)).as_dict() for kind, scores in sorted(kinds.items())
+    }
+
+
+def _values(found: Mapping[str, Any]) -> NDArray[np.float64]:
+    """(N, K) hits, person by person in one order."""
+    return np.array([found["hits"][person] for person in sorted(found["hits"])])
+
+
+def _estimates(values: NDArray[np.float64]) -> dict[str, Any]:
+    return {f"R@{k}": bootstrap_mean(values[:, i]).as_dict() for i, k in enumerate(KS)}
+
+
+def _interval(estimate: Mapping[str, Any]) -> list[float]:
+    return [estimate["value"], estimate["low"], estimate["high"]]
+
+
+def _shown(estimate: Mapping[str, Any]) -> str:
+    value, low, high = (100 * number for number in _interval(estimate))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+if __name__ == "__main__":
+    main()
