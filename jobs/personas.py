@@ -85,9 +85,7 @@ class Condition:
     @property
     def asked(self) -> Mapping[str, str]:
         """Modality → its role."""
-        return {
-            name: "source" if name in self.sources else "target" for name in ("image", "audio")
-        }
+        return {name: "source" if name in self.sources else "target" for name in ("image", "audio")}
 
 
 CONDITIONS = (

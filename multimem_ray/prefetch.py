@@ -1,13 +1,16 @@
-"""Work ahead of whoever consumes it, in a thread."""
+"""Work ahead of whoever consumes it, in a thread or in several."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 _END = object()
 
@@ -45,6 +48,25 @@ def ahead(items: Iterable[T], size: int) -> Iterator[T]:
     finally:
         stopped.set()
         thread.join()
+
+
+def in_order(do: Callable[[S], T], items: Iterable[S], threads: int) -> Iterator[T]:
+    """``do`` of every item, in their order, by several threads; one item more waits for a thread.
+
+    Items are taken in the thread of whoever consumes.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque[Future[T]]()
+        try:
+            for item in items:
+                waiting.append(pool.submit(do, item))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 @dataclass(frozen=True)

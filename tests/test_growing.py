@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,6 +17,7 @@ from multimem_ray.opening import open_run
 from multimem_ray.training.cache import DecodedCache
 from multimem_ray.training.stream import TrainingStream
 from multimem_ray.training.worker import cache_folder
+from tests.killing import killed_once
 from tests.small import small_config, write_shards
 from tests.test_audit import assert_same_scores, mtimes, quiet
 
@@ -70,18 +66,6 @@ def test_more_models_train_and_score_only_what_is_new(
         audit(grown, quiet())
 
 
-def _trainers() -> list[psutil.Process]:
-    """Workers of Ray Train that this very process started."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if "RayTrainWorker" in " ".join(process.cmdline()):
-                found.append(process)
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
 def test_a_killed_trainer_goes_on_from_its_checkpoint(
     shards: Path, ray_session: Any, tmp_path: Path
 ) -> None:
@@ -91,26 +75,8 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint(
     train_only(undisturbed, quiet())
     config = small_config(shards, tmp_path / "b" / "out", *sets)
     folder = Path(config.output, "models", "001")
-    killed: list[int] = []
-    over = threading.Event()
-
-    def kill() -> None:
-        deadline = time.monotonic() + 600
-        while time.monotonic() < deadline and not killed and not over.is_set():
-            if (folder / "checkpoint.safetensors").exists():
-                for process in _trainers():
-                    os.kill(process.pid, signal.SIGKILL)
-                    killed.append(process.pid)
-            time.sleep(0.02)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    try:
+    with killed_once(folder / "checkpoint.safetensors"):
         train_only(config, quiet())
-    finally:
-        over.set()
-        thread.join()
-    assert killed, "training was over before anything was killed"
     assert_same_models(undisturbed, config, 1e-5)
     lines = [json.loads(x) for x in (folder / "history.jsonl").read_text("utf-8").splitlines()]
     assert [line["epoch"] for line in lines] == list(range(40)), "every epoch is told once"

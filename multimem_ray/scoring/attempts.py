@@ -19,7 +19,7 @@ from itertools import islice
 from multimem_ray.run import Run
 from multimem_ray.sample import Failure, Sample
 from multimem_ray.scoring.bank import ScoringBank
-from multimem_ray.scoring.chunks import ChunkBuilder, undone
+from multimem_ray.scoring.chunks import decoded_chunk, undone
 from multimem_ray.scoring.parts import Part, PartFolder
 from multimem_ray.scoring.product import SCORES, Product
 from multimem_ray.scoring.shard import score_chunk
@@ -175,10 +175,8 @@ def _scored(
     product: Product,
 ) -> Part:
     notes.begin(folder, "decode", position, position + len(taken))
-    builder = ChunkBuilder(run, shard.url, position, product.keeps_held_out)
-    for item in taken:
-        builder.add(item)
-    chunk = builder.build()
+    keep = product.keeps_held_out
+    chunk = decoded_chunk(run, shard.url, position, taken, keep_held_out=keep)
     notes.begin(folder, "score", position, position + len(taken))
     return score_chunk(run, bank, held_out, shard.url, chunk, product)
 

@@ -7,11 +7,15 @@ without gap and overlap account for every sample of it, whoever made them and ho
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
 
 from multimem_ray.errors import SampleError
 from multimem_ray.modalities.base import Array
+from multimem_ray.prefetch import in_order
 from multimem_ray.run import Run
 from multimem_ray.sample import Failure, Sample
 from multimem_ray.scoring.bank import Views, make_views
@@ -60,10 +64,6 @@ class ChunkBuilder:
     def __post_init__(self) -> None:
         self.end = self.first
 
-    def __len__(self) -> int:
-        """Samples to be scored so far."""
-        return len(self._samples)
-
     def add(self, item: Sample | Failure) -> None:
         """The next item of the shard."""
         self.end += 1
@@ -97,30 +97,64 @@ class ChunkBuilder:
 
 
 def decoded_chunks(
-    run: Run, shard: str, done: Sequence[tuple[int, int]] = (), *, keep_held_out: bool = False
+    run: Run,
+    shard: str,
+    done: Sequence[tuple[int, int]] = (),
+    *,
+    keep_held_out: bool = False,
+    threads: int = 1,
 ) -> Iterator[Chunk]:
-    """The chunks of a shard, of up to ``scoring.batch_size`` samples to be scored.
+    """The chunks of a shard, of ``scoring.batch_size`` positions, in order.
 
-    A chunk ends at every multiple of ``PART_POSITIONS``.
+    A chunk ends at every multiple of ``PART_POSITIONS``, too.
 
     Args:
         done: Ranges of positions that are left out, ascending.
         keep_held_out: Held-out samples are in the chunks like the others.
+        threads: Chunks that are decoded at the same time. With one, a sample's bytes are gone
+            before the next are read.
     """
-    builder: ChunkBuilder | None = None
-    for position, item in undone(run, shard, done):
-        if builder is not None and position != builder.end:
-            yield builder.build()
-            builder = None
-        if builder is None:
-            builder = ChunkBuilder(run, shard, position, keep_held_out)
+    placed = groupby(_placed(run, shard, done), key=itemgetter(0))
+    spans = ((first, (item for _, item in group)) for first, group in placed)
+    decode = partial(_decoded, run, shard, keep_held_out)
+    if threads == 1:
+        yield from map(decode, spans)
+    else:
+        yield from in_order(decode, ((first, list(items)) for first, items in spans), threads)
+
+
+def decoded_chunk(
+    run: Run,
+    shard: str,
+    first: int,
+    items: Iterable[Sample | Failure],
+    *,
+    keep_held_out: bool = False,
+) -> Chunk:
+    """The chunk of adjacent items of a shard, from position ``first`` on."""
+    builder = ChunkBuilder(run, shard, first, keep_held_out)
+    for item in items:
         builder.add(item)
-        full = len(builder) == run.config.scoring.batch_size
-        if full or builder.end % PART_POSITIONS == 0:
-            yield builder.build()
-            builder = None
-    if builder is not None:
-        yield builder.build()
+    return builder.build()
+
+
+def _decoded(
+    run: Run, shard: str, keep_held_out: bool, span: tuple[int, Iterable[Sample | Failure]]
+) -> Chunk:
+    return decoded_chunk(run, shard, *span, keep_held_out=keep_held_out)
+
+
+def _placed(
+    run: Run, shard: str, done: Sequence[tuple[int, int]]
+) -> Iterator[tuple[int, Sample | Failure]]:
+    """Whatever is not in the ranges ``done``, with the first position of its chunk."""
+    first = previous = -1
+    for position, item in undone(run, shard, done):
+        adjacent = first >= 0 and position == previous + 1
+        full = position - first == run.config.scoring.batch_size or position % PART_POSITIONS == 0
+        first = position if full or not adjacent else first
+        previous = position
+        yield first, item
 
 
 def undone(

@@ -49,6 +49,7 @@ def score_shard(
     known: Sequence[Part] = (),
     monitor: Monitor | None = None,
     product: Product = SCORES,
+    decoders: int = 1,
 ) -> ScoredShard:
     """Score every sample of a shard that is not held out.
 
@@ -58,6 +59,7 @@ def score_shard(
         folder: Where parts of a large shard are kept while it is scored; None = nowhere.
         known: Parts from an earlier attempt, ascending.
         monitor: Counts the time of decoding and of embedding.
+        decoders: Threads that decode, ahead of the embedding.
 
     Raises:
         RuntimeError: The sums don't agree; a defect, never the data.
@@ -65,7 +67,8 @@ def score_shard(
     started = time.monotonic()
     parts, fresh = list(known), list[Part]()
     done = [(part.first, part.end) for part in known]
-    chunks = decoded_chunks(run, shard.url, done, keep_held_out=product.keeps_held_out)
+    keep = product.keeps_held_out
+    chunks = decoded_chunks(run, shard.url, done, keep_held_out=keep, threads=decoders)
     for chunk in ahead(monitor.timed("decode", chunks) if monitor else chunks, 2):
         if fresh and fresh[-1].end != chunk.first:
             parts += fresh

@@ -53,6 +53,9 @@ class ShardScorer:
     ) -> None:
         self._run, self._log, self._product = run, log or commit_log(run), product
         self._bank = _bank(run)
+        # Beside a GPU, an actor's cores decode; without one, the towers compute on them.
+        resources = run.config.resources.score
+        self._decoders = resources.cpus if pick_device(resources.gpus).type == "cuda" else 1
         self._monitor = Monitor(run.output)
         died = was_restarted() if restarted is None else restarted
         self._held_out = HeldOutMeans(run, self._bank, careful=died)
@@ -95,7 +98,9 @@ class ShardScorer:
             parts = careful_parts(run, bank, held_out, shard, folder, product)
             return assembled(run, shard, parts, time.monotonic() - started, product)
         known = folder.read(names) if names else []
-        return score_shard(run, bank, held_out, shard, folder, known, self._monitor, product)
+        return score_shard(
+            run, bank, held_out, shard, folder, known, self._monitor, product, self._decoders
+        )
 
     def statistics(self) -> HeldOutStatistics:
         """What scoring needs of the held-out set; waits until it is there."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -89,14 +87,8 @@ class TrainingStream:
         def decoded(index: int) -> list[pa.Table]:
             return list(decoded_tables(self.run, self.shards[index], index, self.split.part))
 
-        with ThreadPoolExecutor(self.decoders) as pool:
-            ahead = deque[Future[list[pa.Table]]]()
-            for index in wanted:
-                ahead.append(pool.submit(decoded, index))
-                if len(ahead) > self.decoders:
-                    yield from _not_empty(ahead.popleft().result())
-            while ahead:
-                yield from _not_empty(ahead.popleft().result())
+        for tables in in_order(decoded, wanted, self.decoders):
+            yield from _not_empty(tables)
 
     def _on_the_cluster(self, wanted: Sequence[int]) -> Iterator[pa.Table]:
         """Tables of the wanted shards in order, decoded by Ray Data."""

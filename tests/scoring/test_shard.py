@@ -156,6 +156,21 @@ def test_bad_samples_are_listed_and_the_rest_is_scored(tmp_path: Path) -> None:
     assert all(row["detail"] for row in found.errors.to_pylist())
 
 
+def test_several_decoders_make_the_same_rows(tmp_path: Path) -> None:
+    spoil(tmp_path / "spoiled" / "shards")
+    write_shards(tmp_path / "whole" / "shards", samples=60, shards=1)
+    for folder in ("spoiled", "whole"):
+        run, shards = small_run(tmp_path / folder, "scoring.batch_size=5")
+        bank, means = with_models(run)
+        (shard,) = shards.scored
+        held_out = HeldOutStatistics(means)
+        one = score_shard(run, bank, held_out, shard)
+        four = score_shard(run, bank, held_out, shard, decoders=4)
+        assert four.scores.equals(one.scores)
+        assert four.errors.equals(one.errors)
+        assert four.receipt.samples == one.receipt.samples
+
+
 def cut(data: bytes) -> bytes:
     return data[: len(data) * 2 // 3]
 

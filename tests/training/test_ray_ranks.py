@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +10,10 @@ import pytest
 
 from multimem_ray.audit import train_only
 from multimem_ray.config import Config
+from tests.killing import killed_once
 from tests.small import small_config, write_shards
 from tests.test_audit import quiet
-from tests.test_growing import _trainers, assert_same_models
+from tests.test_growing import assert_same_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -60,24 +57,7 @@ def test_a_killed_rank_goes_on_from_the_checkpoint(
 ) -> None:
     config = small_config(shards, tmp_path / "out", "training.epochs=30", LONG, RANKS)
     checkpoint = Path(config.output, "models", "001", "checkpoint.safetensors")
-    killed: list[int] = []
-    over = threading.Event()
-
-    def kill() -> None:
-        while not killed and not over.is_set():
-            if checkpoint.exists():
-                for process in _trainers()[-1:]:
-                    os.kill(process.pid, signal.SIGKILL)
-                    killed.append(process.pid)
-            time.sleep(0.02)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    try:
+    with killed_once(checkpoint, most=1):
         train_only(config, quiet())
-    finally:
-        over.set()
-        thread.join()
-    assert killed, "training was over before anything was killed"
     assert_same_models(alone, config, 1e-3)
     assert [line["epoch"] for line in history(config)] == list(range(30))
