@@ -192,6 +192,9 @@ def compare(
             result = run_once(folder, config, side, options.workers, repeat)
             console.print(f"{side:8} {result['samples_per_s']:8.1f} samples/s", markup=False)
             runs.append(result)
+    if any(run["with_start"] for run in runs):
+        said = f"{sides.FEW} shards for each worker or fewer: the rates have the start in them"
+        console.print(f"{said}; take more --samples", markup=False)
     return runs
 
 

@@ -25,6 +25,9 @@ from multimem_ray.run import Run, Shards
 from multimem_ray.scoring.commits import commit_log
 from multimem_ray.scoring.markers import details
 
+FEW = 4
+"""Shards for each worker that are too few to leave start and end out of the rate."""
+
 Finished = tuple[float, int]
 """A time, and the number of samples that were finished then."""
 
@@ -200,7 +203,7 @@ def run_side(side: str, config: str, output: str, workers: int) -> dict[str, Any
     run, shards = inspect(load(config, [f"output={output}"]))
     started = time.time()
     finished = sorted(SIDES[side](run, shards, workers))
-    many = len(finished) > 4 * workers
+    many = len(finished) > FEW * workers
     first = finished[workers - 1][0] if many else started
     last = finished[-workers][0] if many else finished[-1][0]
     counted = sum(count for when, count in finished if first < when <= last)
@@ -210,6 +213,7 @@ def run_side(side: str, config: str, output: str, workers: int) -> dict[str, Any
         "samples_per_s": counted / seconds,
         "samples": sum(count for _, count in finished),
         "counted": counted,
+        "with_start": not many,
         "from": first,
         "until": last,
         "first_s": finished[0][0] - started,
