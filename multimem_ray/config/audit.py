@@ -61,8 +61,9 @@ class Config(Section):
                 "design.target trained on all of data.shards, so nothing is left that neither it "
                 "nor the references saw: name other shards in held_out.shards"
             )
-        if self.mitigation.kind != "none" and self.design.kind == "given":
-            raise ValueError("mitigation: with design.kind given no model is trained")
+        trains = self.design.kind != "given" and self.data.embeddings is None
+        if self.mitigation.kind != "none" and not trains:
+            raise ValueError("mitigation: with given models or stored embeddings none is trained")
         if self.mitigation.kind != "none" and self.resources.train.workers_per_bank > 1:
             raise ValueError(
                 "mitigation treats samples one by one, which a bank of one worker does: set "

@@ -73,7 +73,11 @@ class ScoreResources(Section):
     """What one scoring actor gets, and how many there are."""
 
     gpus: float = Field(0, ge=0, description="GPUs of an actor")
-    cpus: int = Field(1, ge=1, description="cores of an actor")
+    cpus: int = Field(
+        1,
+        ge=1,
+        description="cores of an actor: beside a GPU its threads for decoding, else for the towers",
+    )
     actors: int | tuple[int, int] | Literal["auto"] = Field(
         "auto", description="number, or [min, max]; auto = as many as the cluster has room for"
     )
