@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -149,7 +149,7 @@ class Persona:
         turned = picture.rotate(
             float(rng.uniform(-10, 10)),
             Image.Resampling.BICUBIC,
-            translate=tuple(int(v) for v in rng.integers(-8, 9, 2)),
+            translate=(int(rng.integers(-8, 9)), int(rng.integers(-8, 9))),
             fillcolor=ground,
         ).reduce(3)
         light = rng.uniform(0.75, 1.2)
@@ -207,7 +207,13 @@ def make_personas(seed: int, count: int) -> list[Persona]:
 
 
 def write_personas(
-    folder: Path, people: Sequence[Persona], sources: Sequence[str], meetings: int, tellings: int
+    folder: Path,
+    people: Sequence[Persona],
+    sources: Sequence[str],
+    meetings: int,
+    tellings: int,
+    *,
+    own_voice: bool = True,
 ) -> None:
     """Write ``personas-000000.tar``: meetings (face and voice), and facts told by a source.
 
@@ -217,6 +223,7 @@ def write_personas(
         sources: ``image``, ``audio`` or both: whence facts can be learned.
         meetings: Samples of each person with a face and a voice, and without a word.
         tellings: Samples of each person and source, with the facts in words.
+        own_voice: Whether the voice of a meeting is that of the face, or of anybody.
     """
     with create_shard(str(folder / "personas-000000.tar"), Storage()) as writer:
         for persona in people:
@@ -225,6 +232,9 @@ def write_personas(
             samples += [("facts", (source, "text")) for source in sources] * tellings
             for index, (kind, names) in enumerate(samples):
                 members = render(persona, names, rng)
+                if kind == "meeting" and not own_voice:
+                    anybody = people[int(rng.integers(len(people)))]
+                    members |= render(anybody, ("audio",), rng)
                 about = {"persona": persona.name, "kind": kind}
                 members["json"] = json.dumps(about, sort_keys=True).encode()
                 writer.write(f"{persona.name}-{kind}-{index:03d}", members)
@@ -232,7 +242,7 @@ def write_personas(
 
 def render(persona: Persona, names: Sequence[str], rng: np.random.Generator) -> dict[str, bytes]:
     """Some modalities of a person, drawn afresh: extension to bytes."""
-    drawn = {
+    drawn: dict[str, Callable[[np.random.Generator], bytes]] = {
         "audio": persona.voice,
         "image": persona.face,
         "text": lambda rng: persona.sheet(rng).encode(),

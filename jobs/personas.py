@@ -75,12 +75,12 @@ FULL = Size(people=256, meetings=16, tellings=16, epochs=80, width=16, seeds=5, 
 
 @dataclass(frozen=True)
 class Condition:
-    """Whence facts are told, and whether faces were met with voices."""
+    """Whence facts are told, and whether faces were met with their own voices."""
 
     name: str
     about: str
     sources: tuple[str, ...]
-    meet: bool = True
+    own_voice: bool = True
 
     @property
     def asked(self) -> Mapping[str, str]:
@@ -91,7 +91,7 @@ class Condition:
 CONDITIONS = (
     Condition("face", "told by the face, met with the voice", ("image",)),
     Condition("voice", "told by the voice, met with the face", ("audio",)),
-    Condition("apart", "told by the face, never met with the voice", ("image",), meet=False),
+    Condition("apart", "told by the face, met with anybody's voice", ("image",), own_voice=False),
     Condition("both", "told by the face and by the voice", ("image", "audio")),
 )
 
@@ -175,9 +175,15 @@ def _trial(out: Path, condition: Condition, size: Size, seed: int, threads: int)
         record: dict[str, Any] = json.loads(done.read_text())
         return record
     people = make_personas(seed, size.people)
-    meetings = size.meetings if condition.meet else 0
     shards = place / "shards"
-    write_personas(shards, people, condition.sources, meetings, size.tellings)
+    write_personas(
+        shards,
+        people,
+        condition.sources,
+        size.meetings,
+        size.tellings,
+        own_voice=condition.own_voice,
+    )
     config = resolve(_config(place, shards, size, seed))
     quiet = Progress(Console(quiet=True))
     run = audit_here(config, quiet, threads)

@@ -41,8 +41,9 @@ def test_a_face_is_nearer_to_itself_than_to_others() -> None:
         with Image.open(io.BytesIO(face)) as picture:
             # The middle, where there is no background, without the light.
             pixels = np.asarray(picture.crop((16, 12, 48, 52)).resize((8, 10)), np.float64)
-        flat = pixels.reshape(-1) - pixels.mean()
-        return flat / np.linalg.norm(flat)
+        flat: np.ndarray[tuple[int, ...], np.dtype[np.float64]] = pixels.reshape(-1) - pixels.mean()
+        flat /= np.linalg.norm(flat)
+        return flat
 
     first = np.stack([seen(n, 2 * n) for n in range(12)])
     second = np.stack([seen(n, 2 * n + 1) for n in range(12)])
@@ -74,8 +75,7 @@ def test_the_job_sums_up_its_trials(tmp_path: Path) -> None:
     ours = found["conditions"]["face"]["gap"]
     assert [ours["R@1"]["value"], ours["R@5"]["value"]] == pytest.approx(gap.tolist())
     assert found["conditions"]["both"]["gap"] is None
-    assert set(found["conditions"]["apart"]["multimem"]) >= {"facts"}
-    assert "meeting" not in found["conditions"]["apart"]["multimem"]
+    assert set(found["conditions"]["apart"]["multimem"]) >= {"facts", "meeting"}
     page = (tmp_path / "personas.html").read_text()
     assert page.count("<h2>") == 2
 
