@@ -80,7 +80,7 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint(
     assert_same_models(undisturbed, config, 1e-5)
     lines = [json.loads(x) for x in (folder / "history.jsonl").read_text("utf-8").splitlines()]
     assert [line["epoch"] for line in lines] == list(range(40)), "every epoch is told once"
-    assert lines[0]["checkpoint_s"] > 0
+    assert lines[1]["checkpoint_s"] > 0
     assert set(lines[-1]["held_out_recall"]) == {"audio_image", "audio_text", "image_text"}
 
 

@@ -22,6 +22,7 @@ from multimem_ray.scoring.chunks import PART_POSITIONS
 from multimem_ray.scoring.commits import CommitLog, Receipt, commit_log
 from multimem_ray.scoring.held_out import HeldOutMeans
 from multimem_ray.scoring.held_out_plan import Chosen
+from multimem_ray.scoring.memory import give_back
 from multimem_ray.scoring.parts import PartFolder
 from multimem_ray.scoring.product import SCORES, Product
 from multimem_ray.scoring.retry import parts_of_commit
@@ -88,6 +89,7 @@ class ShardScorer:
         if names or self._careful or scored.receipt.samples > PART_POSITIONS:
             folder.remove()
         self._careful = max(0, self._careful - 1)
+        give_back()
         return scored.receipt
 
     def _scored(self, shard: FileInfo, folder: PartFolder, names: Sequence[str]) -> ScoredShard:

@@ -143,14 +143,15 @@ class Teller:
 class History:
     """Lines of ``history.jsonl``, and of the trackers, that wait for the next checkpoint.
 
-    They are written with it and not before, so that a history never tells of epochs that a
-    resumed training has yet to do again.
+    They are written just before it: whoever dies in between does those epochs again and writes
+    the same lines in their place, and no epoch is ever missing.
     """
 
     def __init__(self, bank: Bank, tracking: Tracking) -> None:
         self._bank, self._tracking = bank, tracking
         self._waiting: dict[str, list[dict[str, Any]]] = {model.id: [] for model in bank.models}
         self._saved = time.monotonic()
+        self._took: float | None = None
 
     @property
     def age_s(self) -> float:
@@ -158,19 +159,20 @@ class History:
         return time.monotonic() - self._saved
 
     def add(self, lines: Mapping[str, dict[str, Any]]) -> None:
-        """An epoch of some models."""
+        """An epoch of some models; the first after a checkpoint tells how long that took."""
         for model_id, line in lines.items():
+            if self._took is not None:
+                line["checkpoint_s"] = round(self._took, 4)
             self._waiting[model_id].append(line)
+        self._took = None
 
     def checkpoint(self) -> None:
-        """Write the place of every model, then its history with the time that this took."""
+        """Write the history, then the place of every model."""
         started = time.monotonic()
+        self.write()
         self._bank.checkpoint()
         self._saved = time.monotonic()
-        for lines in self._waiting.values():
-            if lines:
-                lines[-1]["checkpoint_s"] = round(self._saved - started, 4)
-        self.write()
+        self._took = self._saved - started
 
     def write(self) -> None:
         """Write the lines that wait."""
