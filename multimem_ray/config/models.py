@@ -99,7 +99,10 @@ class TrainingConfig(Section):
         20.0, ge=0, description="most of a node's disk for decoded shards; 0 = decode every epoch"
     )
     checkpoint_every_s: float = Field(
-        20.0, ge=0, description="seconds between checkpoints, written at the end of an epoch"
+        20.0,
+        ge=0,
+        description="seconds between checkpoints, within an epoch too; more where writing them "
+        "would take above a twentieth of the time",
     )
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _WEIGHT, _OPTIMIZER, _CHOSEN = "weight.", "optimizer.", "mitigation.chosen"
+_MIDWAY, _MIDWAY_COUNTS = "midway.", ("passed", "seen")
+_MIDWAY_TENSORS = ("waiting", "losses", "skipped")
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,33 @@ class Progress:
         step: Optimizer steps taken.
         loss_scale: fp16: factor of the loss, and steps since it last changed.
         chosen: Mitigation: the samples that are treated, (K, 2) int64.
+        midway: Within an epoch: what of it is done.
     """
 
     epoch: int
     step: int
     loss_scale: tuple[float, int] | None = None
     chosen: Tensor | None = field(default=None, compare=False)
+    midway: Midway | None = None
+
+
+@dataclass(frozen=True)
+class Midway:
+    """How far an epoch has come.
+
+    Args:
+        passed: Samples of the epoch's stream that are behind.
+        seen: Samples in the epoch's batches.
+        waiting: (K,) int64 places of those behind that wait for a batch, ascending.
+        losses: (S,) loss of each step of the epoch.
+        skipped: (S,) bool, whether each was skipped, in fp16.
+    """
+
+    passed: int
+    seen: int
+    waiting: Tensor = field(compare=False)
+    losses: Tensor = field(compare=False)
+    skipped: Tensor = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -113,6 +136,10 @@ class ModelFolder:
             "fingerprint": self.fingerprint,
             "loss_scale": json.dumps(progress.loss_scale),
         }
+        if progress.midway is not None:
+            midway = vars(progress.midway)
+            metadata |= {_MIDWAY + name: str(midway[name]) for name in _MIDWAY_COUNTS}
+            tensors |= {_MIDWAY + name: midway[name].contiguous() for name in _MIDWAY_TENSORS}
         data = save(tensors, metadata=metadata)
         self.storage.write_atomic(self.path("checkpoint.safetensors"), data)
 
@@ -150,6 +177,7 @@ class ModelFolder:
             int(metadata["step"]),
             None if scale is None else tuple(scale),
             tensors.get(_CHOSEN),
+            _midway(metadata, tensors),
         )
 
     def append_history(self, lines: list[dict[str, Any]]) -> None:
@@ -165,6 +193,13 @@ class ModelFolder:
         if not self.storage.exists(url):
             return []
         return [json.loads(line) for line in self.storage.read_bytes(url).splitlines()]
+
+
+def _midway(metadata: dict[str, str], tensors: dict[str, Tensor]) -> Midway | None:
+    if _MIDWAY + _MIDWAY_COUNTS[0] not in metadata:
+        return None
+    passed, seen = (int(metadata[_MIDWAY + name]) for name in _MIDWAY_COUNTS)
+    return Midway(passed, seen, *(tensors[_MIDWAY + name] for name in _MIDWAY_TENSORS))
 
 
 def read_weights(storage: Storage, source: str) -> dict[str, Tensor]:

@@ -105,12 +105,14 @@ class Bank:
         self,
         number: int,
         samples: Iterable[Prepared | tuple[Views | None, Sequence[bool], float]],
+        passing: Callable[[int], None] | None = None,
     ) -> dict[str, dict[str, Any]]:
         """Train every model that has not done this epoch yet.
 
         Args:
             number: The epoch.
             samples: See :class:`Prepared`; the key is needed for a mitigation only.
+            passing: Told, after each sample, how many are behind.
 
         Returns:
             Model id → history line.
@@ -120,11 +122,13 @@ class Bank:
         share = 0.0
         for model in active:
             self._begin(model, number)
-        for sample in (Prepared(*item) for item in samples):
+        for place, sample in enumerate(Prepared(*item) for item in samples):
             share = sample.share
             for model in active:
-                if sample.members[model.number]:
-                    self._take(model, sample, (number + share) / self.config.epochs)
+                if sample.members[model.number] and model.wants(place):
+                    self._take(model, place, sample, (number + share) / self.config.epochs)
+            if passing is not None:
+                passing(place + 1)
         for model in active:
             self._last_steps(model, (number + share) / self.config.epochs)
         seconds = time.monotonic() - started
@@ -140,10 +144,10 @@ class Bank:
         looking = [model for model in self.models if self._must_look(model)]
         for model in looking:
             self._begin(model, -1)
-        for sample in samples:
+        for place, sample in enumerate(samples):
             for model in looking:
                 if sample.members[model.number]:
-                    self._put(model, LEFT_OUT, sample.key, sample.views, 0.0)
+                    self._put(model, LEFT_OUT, place, sample, sample.views, 0.0)
         for model in looking:
             self._last_steps(model, 0.0)
             model.settle()
@@ -166,17 +170,23 @@ class Bank:
             regrouping.means = self._held_out_means(model.model)
             regrouping.seconds += time.perf_counter() - started
 
-    def _take(self, model: ReferenceModel, sample: Prepared, progress: float) -> None:
+    def _take(self, model: ReferenceModel, place: int, sample: Prepared, progress: float) -> None:
         lane, views = PLAIN, sample.views
         if model.regrouping is not None and views is not None:
             lane, views = model.regrouping.lane(sample.key, views, sample.stronger)
         if lane != LEFT_OUT or (model.regrouping is not None and model.regrouping.watching):
-            self._put(model, lane, sample.key, views, progress)
+            self._put(model, lane, place, sample, views, progress)
 
     def _put(
-        self, model: ReferenceModel, lane: str, key: str, views: Views | None, progress: float
+        self,
+        model: ReferenceModel,
+        lane: str,
+        place: int,
+        sample: Prepared,
+        views: Views | None,
+        progress: float,
     ) -> None:
-        model.lanes[lane].add(key, views)
+        model.lanes[lane].add(place, sample.key, views)
         if len(model.lanes[lane]) == self.config.batch_size:
             self._step(model, lane, progress)
 
@@ -221,10 +231,28 @@ class Bank:
         noise = self._mitigation.noise if lane == REGROUPED else 0.0
         model.step(batch, progress, place, keys=keys, noise=noise)
 
-    def checkpoint(self) -> None:
-        """Write the place of every model, so that another process can go on from here."""
+    def wants(self, epoch: int, place: int, members: Sequence[bool]) -> bool:
+        """Whether a sample of the epoch's stream is needed: none is that was used before a stop."""
+        return any(
+            members[model.number] and model.wants(place)
+            for model in self.models
+            if model.progress.epoch == epoch
+        )
+
+    def checkpoint(self, epoch: int | None = None, passed: int = 0) -> None:
+        """Write the place of every model, so that another process can go on from here.
+
+        Args:
+            epoch: That is under way; None between two epochs.
+            passed: Samples of its stream that are behind.
+        """
         for model in self.models:
-            model.save()
+            model.save(passed if model.progress.epoch == epoch else 0)
+
+    @property
+    def can_stop_midway(self) -> bool:
+        """Whether an epoch may be resumed in its midst: not while a mitigation watches it all."""
+        return not any(m.regrouping is not None and m.regrouping.watching for m in self.models)
 
     def finish(self) -> None:
         """Write the finished models."""

@@ -21,7 +21,7 @@ from multimem_ray.errors import TrainingError
 from multimem_ray.modalities.base import Array
 from multimem_ray.modalities.batch import Batch
 from multimem_ray.models.chance import Chance, draws
-from multimem_ray.models.checkpoint import ModelFolder, Progress
+from multimem_ray.models.checkpoint import Midway, ModelFolder, Progress
 from multimem_ray.models.contrastive import ContrastiveModel
 from multimem_ray.models.gather import average_gradients, rank
 from multimem_ray.models.noise import add_noise, unit_noise
@@ -34,6 +34,7 @@ Views = Mapping[str, Array]
 # Thirty halvings of the loss scale below where it starts: gradients that are still not finite
 # are not too large for fp16, they are no numbers.
 _LEAST_LOSS_SCALE = 2.0**-14
+_NONE = torch.zeros(0, dtype=torch.bool)
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,21 @@ class Lane:
 
     keys: list[str] = field(default_factory=list)
     views: list[Views | None] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.views)
 
-    def add(self, key: str, views: Views | None) -> None:
+    def add(self, place: int, key: str, views: Views | None) -> None:
+        """One more, from this place of the epoch's stream."""
+        self.places.append(place)
         self.keys.append(key)
         self.views.append(views)
 
     def take(self) -> tuple[list[str], list[Views | None]]:
         """All of them; the lane is empty then."""
         taken = self.keys, self.views
-        self.keys, self.views = [], []
+        self.keys, self.views, self.places = [], [], []
         return taken
 
 
@@ -88,6 +92,8 @@ class ReferenceModel:
     skipped: list[Tensor] = field(default_factory=list)
     seen: int = 0
     pending: Future[None] | None = None
+    passed: int = 0
+    resumed: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         self.device = self.model.log_scales.device
@@ -242,6 +248,7 @@ class ReferenceModel:
             line["chosen"] = len(self.regrouping.chosen)
             line["mitigation_s"], self.regrouping.seconds = self.regrouping.seconds, 0.0
         self.losses, self.skipped, self.seen = [], [], 0
+        self.passed, self.resumed = 0, frozenset()
         self.progress = Progress(self.progress.epoch + 1, self.progress.step)
         return line
 
@@ -260,9 +267,20 @@ class ReferenceModel:
                 "training.precision to bf16, or lower training.lr"
             )
 
-    def save(self) -> None:
-        """Write a checkpoint."""
+    def wants(self, place: int) -> bool:
+        """Whether a sample of the epoch's stream has not been in a batch before resumption."""
+        return place >= self.passed or place in self.resumed
+
+    def save(self, passed: int = 0) -> None:
+        """Write a checkpoint.
+
+        Args:
+            passed: Samples of the epoch's stream that are behind, where it is not over.
+        """
+        self.settle()
         progress = self.progress
+        if passed or self.passed:
+            progress = replace(progress, midway=self._midway(max(passed, self.passed)))
         if self.scaler.is_enabled():
             state = self.scaler.state_dict()
             scale = (float(state["scale"]), int(state["_growth_tracker"]))
@@ -270,6 +288,18 @@ class ReferenceModel:
         if self.regrouping is not None:
             progress = replace(progress, chosen=self.regrouping.state())
         self.folder.save_progress(self.model, self.optimizer, progress)
+
+    def _midway(self, passed: int) -> Midway:
+        waiting = {place for lane in self.lanes.values() for place in lane.places}
+        # What waited when training was resumed, and has not come by again yet.
+        waiting |= {place for place in self.resumed if place >= passed or passed == self.passed}
+        return Midway(
+            passed,
+            self.seen,
+            torch.tensor(sorted(waiting), dtype=torch.int64),
+            torch.stack(self.losses).float().cpu() if self.losses else torch.zeros(0),
+            torch.stack([s.cpu() for s in self.skipped]) if self.skipped else _NONE,
+        )
 
     def resume(self) -> None:
         """Go on from the last checkpoint, if there is one."""
@@ -282,4 +312,10 @@ class ReferenceModel:
             self.scaler.load_state_dict(state)
         if progress.chosen is not None and self.regrouping is not None:
             self.regrouping.load(progress.chosen)
-        self.progress = replace(progress, loss_scale=None, chosen=None)
+        midway = progress.midway
+        if midway is not None:
+            self.passed, self.seen = midway.passed, midway.seen
+            self.resumed = frozenset(midway.waiting.tolist())
+            self.losses = list(midway.losses.to(self.device))
+            self.skipped = list(midway.skipped)
+        self.progress = replace(progress, loss_scale=None, chosen=None, midway=None)

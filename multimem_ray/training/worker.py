@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,9 @@ from multimem_ray.training.held_out import HeldOutRetrieval
 from multimem_ray.training.prepared import Prepared
 from multimem_ray.training.stream import TrainingStream
 from multimem_ray.training.trackers import Tracking
+
+CHECKPOINT_SHARE = 0.05
+"""Most of the time that goes into checkpoints, unless one is asked for after every epoch."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +94,11 @@ def train_here(
         if bank.must_look:
             bank.look(ahead(_prepared(run, stream, 0), 256))
         for epoch in range(bank.next_epoch, training.epochs):
-            prepared = monitor.timed("decode", _prepared(run, stream, epoch))
+            wants = partial(bank.wants, epoch)
+            prepared = monitor.timed("decode", _prepared(run, stream, epoch, wants))
+            passing = partial(teller.passing, epoch) if teller is not None else None
             with monitor.timing("train"):
-                lines = bank.train_epoch(epoch, ahead(prepared, 256))
+                lines = bank.train_epoch(epoch, ahead(prepared, 256), passing)
             monitor.memory("train", gpu_memory())
             _require_samples(lines)
             if teller is not None:
@@ -130,9 +135,13 @@ class Teller:
         for model_id, line in lines.items():
             monitor.loss(model_id, line["loss"])
         self._board.advance("train", len(lines), loss=_mean([x["loss"] for x in lines.values()]))
-        due = self._history.age_s >= self._training.checkpoint_every_s
-        if number + 1 < self._training.epochs and due:
+        if number + 1 < self._training.epochs and self._history.is_due():
             self._history.checkpoint()
+
+    def passing(self, number: int, passed: int) -> None:
+        """So many samples of an epoch are behind."""
+        if self._history.is_due(midway=True) and self._bank.can_stop_midway:
+            self._history.checkpoint(number, passed)
 
     def finish(self) -> None:
         """Training is over."""
@@ -149,30 +158,35 @@ class History:
 
     def __init__(self, bank: Bank, tracking: Tracking) -> None:
         self._bank, self._tracking = bank, tracking
+        self._every_s = bank.config.checkpoint_every_s
         self._waiting: dict[str, list[dict[str, Any]]] = {model.id: [] for model in bank.models}
         self._saved = time.monotonic()
         self._took: float | None = None
+        self._last_took = 0.0
 
-    @property
-    def age_s(self) -> float:
-        """Seconds since the last checkpoint."""
-        return time.monotonic() - self._saved
+    def is_due(self, *, midway: bool = False) -> bool:
+        """Whether it is time for a checkpoint, at the end of an epoch or within it."""
+        age = time.monotonic() - self._saved
+        if not midway and not self._every_s:
+            return True
+        return age >= max(self._every_s, self._last_took * (1 / CHECKPOINT_SHARE - 1))
 
     def add(self, lines: Mapping[str, dict[str, Any]]) -> None:
-        """An epoch of some models; the first after a checkpoint tells how long that took."""
+        """An epoch of some models; it tells how long checkpoints took since the one before."""
         for model_id, line in lines.items():
             if self._took is not None:
                 line["checkpoint_s"] = round(self._took, 4)
             self._waiting[model_id].append(line)
         self._took = None
 
-    def checkpoint(self) -> None:
-        """Write the history, then the place of every model."""
+    def checkpoint(self, epoch: int | None = None, passed: int = 0) -> None:
+        """Write the history, then the place of every model; see :meth:`Bank.checkpoint`."""
         started = time.monotonic()
         self.write()
-        self._bank.checkpoint()
+        self._bank.checkpoint(epoch, passed)
         self._saved = time.monotonic()
-        self._took = self._saved - started
+        self._last_took = self._saved - started
+        self._took = (self._took or 0.0) + self._last_took
 
     def write(self) -> None:
         """Write the lines that wait."""
@@ -198,16 +212,30 @@ def cache_folder(run: Run) -> Path:
     return root / run.training_fingerprint
 
 
-def _prepared(run: Run, stream: TrainingStream, epoch: int) -> Iterator[Prepared]:
-    """Views of the epoch's samples, where this rank has them, with their membership."""
+def _prepared(
+    run: Run,
+    stream: TrainingStream,
+    epoch: int,
+    wants: Callable[[int, Sequence[bool]], bool] | None = None,
+) -> Iterator[Prepared]:
+    """Views of the epoch's samples, where this rank has them, with their membership.
+
+    Args:
+        wants: Of a sample's place and membership, whether it is needed; views of others are spared.
+    """
     training = run.config.training
     strong = stronger_decoder(run)
     known: dict[str, Sequence[bool]] = {}
-    for sample, share in stream.epoch(epoch):
+    for place, (sample, share) in enumerate(stream.epoch(epoch)):
+        if sample.group not in known:
+            if len(known) > 100_000:
+                known.clear()
+            known[sample.group] = run.design.members([sample.group])[0].tolist()
+        members = known[sample.group]
         views: dict[str, Array] | None = None
         stronger = None
-        if not sample.arrays:
-            pass  # another rank has it
+        if not sample.arrays or (wants is not None and not wants(place, members)):
+            pass  # another rank has it, or it was used before a stop
         elif training.augment:
             views = run.decoder.views(sample.key, sample.arrays, training.seed, epoch, "train")
         else:
@@ -216,11 +244,7 @@ def _prepared(run: Run, stream: TrainingStream, epoch: int) -> Iterator[Prepared
             stronger = partial(
                 strong.views, sample.key, sample.arrays, training.seed, epoch, "train"
             )
-        if sample.group not in known:
-            if len(known) > 100_000:
-                known.clear()
-            known[sample.group] = run.design.members([sample.group])[0].tolist()
-        yield Prepared(views, known[sample.group], share, sample.key, stronger)
+        yield Prepared(views, members, share, sample.key, stronger)
 
 
 def stronger_decoder(run: Run) -> Decoder | None:

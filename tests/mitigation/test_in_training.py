@@ -18,6 +18,7 @@ from multimem_ray.mitigation.references import prepare_references
 from multimem_ray.opening import open_run
 from multimem_ray.run import Run
 from multimem_ray.shards.keys import hashed
+from multimem_ray.training import worker
 from multimem_ray.training.judged import Judged
 from multimem_ray.training.worker import BankTask, train_here
 from tests.mitigation.small_audit import QUIET, history, small_audit
@@ -78,6 +79,55 @@ class _Killer:
             raise KeyboardInterrupt
         self._left -= 1
         return self._inner.timing(stage)
+
+
+class _Impatient:
+    """A bank's worker that writes a checkpoint after every thirteenth sample, and then dies."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._patch = monkeypatch
+
+    def train(self, task: BankTask, shards: Any, cache: Path) -> int:
+        """Train until it is done; how often it died in the midst of an epoch."""
+        died = 0
+        while True:
+            try:
+                with self._patch.context() as patch:
+                    patch.setattr(worker.Teller, "passing", self._passing)
+                    train_here(task, shards, silent_monitor(), cache)
+            except KeyboardInterrupt:
+                died += 1
+            else:
+                return died
+
+    @staticmethod
+    def _passing(teller: worker.Teller, number: int, passed: int) -> None:
+        if passed % 13 == 12 and teller._bank.can_stop_midway:
+            before = [model.passed for model in teller._bank.models]
+            if passed > max(before):
+                teller._history.checkpoint(number, passed)
+                raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("by", "treatment"), [("cmc_out", "augment"), ("random", "unpair")])
+def test_stops_in_the_midst_of_epochs_change_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, by: str, treatment: str
+) -> None:
+    how = (f"mitigation.by={by}", f"mitigation.treatment={treatment}")
+    ids = ["000", "001"]
+    whole = trained(folder, f"{by}-undisturbed", [ids], *how)
+    config = small_config(folder / "shards", folder / f"{by}-stopped", *sets(folder, *how))
+    run, shards = open_run(config)
+    prepare_references(run, QUIET)
+    task = BankTask(run, ids, 2, 1, NoBoard())
+    assert _Impatient(monkeypatch).train(task, shards.scored, folder / "cache") > 5
+    for model in ids:
+        a, b = weights(whole, model), weights(run, model)
+        for name, value in a.items():
+            torch.testing.assert_close(b[name], value, atol=1e-6, rtol=0)
+        assert [x["loss"] for x in history(run, model)] == pytest.approx(
+            [x["loss"] for x in history(whole, model)], abs=1e-6
+        )
 
 
 def weights(run: Run, model: str) -> dict[str, torch.Tensor]:

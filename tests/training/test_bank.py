@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,62 @@ def test_a_bank_goes_on_from_its_checkpoint_in_other_company(tmp_path: Path) -> 
         second.train_epoch(1, epoch(run, decoded, 1))
         for name, value in second.models[0].model.state_dict().items():
             torch.testing.assert_close(value, straight[model_id][name], atol=1e-6, rtol=0)
+
+
+class Stopped(Exception):
+    """The process is gone."""
+
+
+def stop_after(bank: Bank, number: int, passed: int) -> Callable[[int], None]:
+    """Writes a checkpoint when so many samples are behind, and dies."""
+
+    def passing(now: int) -> None:
+        if now == passed:
+            bank.checkpoint(number, now)
+            raise Stopped
+
+    return passing
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_bank_goes_on_in_the_midst_of_an_epoch(tmp_path: Path, precision: str) -> None:
+    run, shards = small_run(tmp_path, "training.batch_size=5", f"training.precision={precision}")
+    decoded = [s for shard in shards.scored for s in training_samples(run, shard)]
+    alone = Bank(run, ["000", "001"], CPU, threads=2)
+    lines = [alone.train_epoch(n, epoch(run, decoded, n)) for n in range(2)]
+
+    # The second stop is before the place where it was resumed; the third bank has one model.
+    attempts = [(["000", "001"], 13), (["001", "000"], 7), (["001"], 20), (["000", "001"], 24)]
+    for ids, passed in attempts:
+        bank = Bank(run, ids, CPU, threads=2)
+        assert bank.next_epoch == 0
+        with pytest.raises(Stopped):
+            bank.train_epoch(0, epoch(run, decoded, 0), stop_after(bank, 0, passed))
+    bank = Bank(run, ["000", "001"], CPU, threads=2)
+    again = [bank.train_epoch(n, epoch(run, decoded, n)) for n in range(2)]
+    for whole, model in zip(alone.models, bank.models, strict=True):
+        for name, value in whole.model.state_dict().items():
+            torch.testing.assert_close(model.model.state_dict()[name], value, atol=1e-6, rtol=0)
+    for one, two in zip(lines, again, strict=True):
+        for model_id, line in one.items():
+            assert two[model_id]["loss"] == pytest.approx(line["loss"], abs=1e-6)
+            assert two[model_id]["step"] == line["step"]
+            assert two[model_id]["samples"] == line["samples"]
+
+
+def test_what_was_used_before_a_stop_is_not_wanted_again(tmp_path: Path) -> None:
+    run, shards = small_run(tmp_path, "training.batch_size=5")
+    decoded = [s for shard in shards.scored for s in training_samples(run, shard)]
+    bank = Bank(run, ["000"], CPU, threads=1)
+    with pytest.raises(Stopped):
+        bank.train_epoch(0, epoch(run, decoded, 0), stop_after(bank, 0, 20))
+    members = [m for _, m, _ in epoch(run, decoded, 0)]
+    again = Bank(run, ["000"], CPU, threads=1)
+    wanted = [again.wants(0, place, m) for place, m in enumerate(members)]
+    assert wanted[20:] == [m[0] for m in members[20:]]
+    used = sum(m[0] for m in members[:20])
+    assert sum(wanted[:20]) == used % 5
+    assert again.models[0].progress.step == used // 5
 
 
 def test_divergence_names_model_and_step(tmp_path: Path) -> None:
