@@ -16,7 +16,8 @@ from pathlib import Path
 from rich.console import Console
 
 from jobs.bench import Bench, Data, Size
-from jobs.paper_tables import TABLES, Made
+from jobs.findings import Made
+from jobs.paper_tables import TABLES
 from multimem_ray.demo.dataset import FIELDS
 from multimem_ray.mitigation.page import Table, write_page
 from multimem_ray.progress import Progress

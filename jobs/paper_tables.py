@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
@@ -12,48 +11,13 @@ import numpy as np
 
 from jobs import published
 from jobs.bench import Bench
+from jobs.findings import Finding, Made
+from jobs.paper_mitigation import both, in_training, noise_by_modality, removal
+from jobs.recipes import PLAIN, candidate, seeded
 from multimem_ray.mitigation.page import Table
-from multimem_ray.mitigation.trials import (
-    Condition,
-    Record,
-    control_table,
-    mean_se,
-    paired,
-    trial_table,
-    values,
-)
+from multimem_ray.mitigation.trials import mean_se
 from multimem_ray.results.auroc import auroc
 from multimem_ray.run import Run
-
-PLAIN = Condition("none", (), "none")
-# A noise of σ = 0.1 in each of 64 dimensions drowns a unit vector; see models/noise.py.
-AMOUNT = 0.5
-MATCHED, R5 = "memory/matched", "utility/R@5"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something the papers say, and whether it shows here."""
-
-    statement: str
-    holds: bool
-    detail: str
-
-
-@dataclass(frozen=True)
-class Made:
-    """A finished part: tables, and what they say."""
-
-    name: str
-    tables: Sequence[Table]
-    findings: Sequence[Finding]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "tables": [table.as_dict() for table in self.tables],
-            "findings": [asdict(finding) for finding in self.findings],
-        }
 
 
 def global_and_pairs(bench: Bench) -> Made:
@@ -63,7 +27,7 @@ def global_and_pairs(bench: Bench) -> Made:
     columns = {"multimem_normalized": "all", **pairs}
     found: dict[str, list[list[float]]] = {name: [] for name in columns.values()}
     for seed in bench.seeds:
-        run = bench.run(f"candidate-{seed}", *_candidate(0.25), *_seeded(seed))
+        run = bench.run(f"candidate-{seed}", *candidate(0.25), *seeded(seed))
         scores = bench.rows(run, [*columns, "split"])
         for column, name in columns.items():
             found[name].append([_mean(scores, column, split) for split in splits])
@@ -106,152 +70,6 @@ def global_and_pairs(bench: Bench) -> Made:
     return Made("global and pairs", [Table("MultiMem by split", columns_, rows)], findings)
 
 
-def noise_by_modality(bench: Bench) -> Made:
-    """Noise on representations in training (Table 3)."""
-    names = bench.data.names
-    sets = [s for size in range(1, len(names) + 1) for s in combinations(names, size)]
-    conditions = [PLAIN, *(_noise(chosen) for chosen in sets)]
-    records = bench.trials(conditions)
-    table = trial_table(
-        records,
-        conditions,
-        f"Noise of norm {AMOUNT} on the representations of some modalities",
-        "Unmatched is what the papers measure: it grows with the noise, since the references are "
-        "of another recipe.",
-    )
-    rows: list[list[Any]] = []
-    for condition, chosen in zip(conditions, [(), *sets], strict=True):
-        printed = published.NOISE.get("+".join(chosen)) if bench.like_audioclip else None
-        ours = mean_se(values(records, condition.name, MATCHED))[0]
-        rows.append([condition.about, ours, *(printed or (None, None))])
-    beside = Table(
-        "The same beside the papers'",
-        ["noise on", "MultiMem, matched", "published", "published top-5"],
-        rows,
-    )
-    every = _noise(names).name
-    return Made(
-        "noise by modality",
-        [table, beside],
-        [
-            _lower(records, every, "none", "noise on everything lowers MultiMem"),
-            _higher(records, every, "none", "and raises top-5 retrieval"),
-        ],
-    )
-
-
-def in_training(bench: Bench) -> Made:
-    """In-training mitigation by the epoch it begins at, and against its controls."""
-    epochs = bench.size.epochs
-    starts = sorted({max(1, round(share * epochs)) for share in (0.125, 0.375, 0.75)})
-    every = max(1, epochs // 10)
-    literal = [
-        Condition(
-            f"regroup-from-{start}",
-            _in_training("multimem", "augment", 5, every, start),
-            f"top 5 % by MultiMem regrouped, with noise, from epoch {start}",
-        )
-        for start in starts
-    ]
-    aimed = Condition(
-        "unpair-cmc_out",
-        _in_training("cmc_out", "unpair", 20, every, 0),
-        "20 % least consistent under models that never saw them, unpaired",
-    )
-    controls = [
-        Condition(
-            "regroup-random",
-            _in_training("random", "augment", 5, every, starts[0]),
-            "random 5 % regrouped, with noise",
-        ),
-        Condition(
-            "unpair-random",
-            _in_training("random", "unpair", 20, every, 0),
-            "random 20 %, unpaired",
-        ),
-        *(
-            Condition(
-                f"unpair-{by}",
-                _in_training(by, "unpair", 20, every, starts[0]),
-                f"20 % by {by}, unpaired",
-            )
-            for by in ("cosine", "clipmem", "gradient_norm")
-        ),
-        _noise(bench.data.names),
-    ]
-    conditions = [PLAIN, *literal, aimed, *controls]
-    records = bench.trials(conditions)
-    shares = [r["overhead"]["share"] for r in records if r["condition"] == literal[0].name]
-    note = f"Choosing by MultiMem took {100 * float(np.mean(shares)):.2f} % of training."
-    table = trial_table(records, conditions, "In-training mitigation", note)
-    names = [control.name for control in controls if control.name.startswith("unpair")]
-    tests = control_table(records, aimed.name, ["none", *names], "Unpairing against its controls")
-    plain_tests = control_table(
-        records, literal[0].name, ["none", "regroup-random"], "The papers' algorithm, likewise"
-    )
-    rows = [[start, score] for start, score in published.REGROUPING.items()]
-    printed = Table("Published, by the epoch of the first regrouping", ["epoch", "MultiMem"], rows)
-    return Made(
-        "in-training mitigation",
-        [table, tests, plain_tests, printed],
-        [
-            _lower(records, literal[0].name, "none", "regrouping the top 5 % lowers MultiMem"),
-            _lower(records, literal[0].name, "regroup-random", "more than a random 5 % does"),
-            _lower(records, aimed.name, "none", "(ours) unpairing lowers MultiMem"),
-            _lower(records, aimed.name, "unpair-random", "(ours) more than a random 20 % does"),
-            _higher(records, aimed.name, "none", "(ours) and raises top-5 retrieval"),
-        ],
-    )
-
-
-def removal(bench: Bench) -> Made:
-    """Post-training mitigation: remove the top, fine-tune on the rest."""
-    kinds = ("multimem", "cmc_out", "cosine", "clipmem", "random")
-    percents = (8, 20)
-    epochs = max(1, bench.size.epochs // 4)
-    only = Condition("tune", _post(bench, "random", 1e-6, epochs), "fine-tuned on everything")
-    conditions = [PLAIN, only]
-    for percent in percents:
-        conditions += [
-            Condition(
-                f"remove-{by}-{percent}",
-                _post(bench, by, percent, epochs),
-                f"{percent} % by {by} removed",
-            )
-            for by in kinds
-        ]
-    records = bench.trials(conditions)
-    table = trial_table(
-        records,
-        conditions,
-        "Post-training mitigation",
-        "Each model goes on from its own weights, with noise on all representations and a high "
-        "rate, which lets go of what was learned by heart; fine-tuned on everything is what that "
-        "does alone.",
-    )
-    aimed, chance = f"remove-multimem-{percents[-1]}", f"remove-random-{percents[-1]}"
-    tests = control_table(
-        records,
-        aimed,
-        ["none", "tune", chance, *(f"remove-{by}-{percents[-1]}" for by in ("cosine", "clipmem"))],
-        "Removal by MultiMem against its controls",
-    )
-    rows = [
-        [n, *(published.REMOVAL[by][i] for by in published.REMOVAL)]
-        for i, n in enumerate(published.REMOVED)
-    ]
-    printed = Table("Published top-5 retrieval by N", ["N", *published.REMOVAL], rows)
-    return Made(
-        "post-training mitigation",
-        [table, tests, printed],
-        [
-            _lower(records, aimed, "none", "removal lowers MultiMem"),
-            _lower(records, aimed, chance, "removal by MultiMem lowers it more than at random"),
-            _higher(records, aimed, chance, "and gives a better top-5 retrieval"),
-        ],
-    )
-
-
 def held_out_sets(bench: Bench) -> Made:
     """MultiMem under a random, a balanced and an out-of-distribution held-out set."""
     kinds: dict[str, tuple[str, ...]] = {
@@ -265,7 +83,7 @@ def held_out_sets(bench: Bench) -> Made:
     rows: list[list[Any]] = []
     scores: list[float] = []
     for number, (name, sets) in enumerate(kinds.items()):
-        run = bench.run(f"held-out-{number}", *_candidate(0.25), *sets)
+        run = bench.run(f"held-out-{number}", *candidate(0.25), *sets)
         found = bench.rows(run, ["multimem", "split"])
         rows.append([name, *(_mean(found, "multimem", s) for s in ("S_C", "S_I", "S_S"))])
         scores.append(rows[-1][1])
@@ -289,16 +107,16 @@ def candidate_shares(bench: Bench) -> Made:
     shares = [(share, share) for share in equal]
     shares += [(0.4 * a / (a + b), 0.4 * b / (a + b)) for a, b in ratios]
     rows: list[list[Any]] = []
-    for candidate, independent in shares:
-        name = f"share-{candidate:.2f}-{independent:.2f}"
-        run = bench.run(name, *_candidate(candidate, independent))
+    for share, independent in shares:
+        name = f"share-{share:.2f}-{independent:.2f}"
+        run = bench.run(name, *candidate(share, independent))
         found = bench.rows(run, ["multimem", "split"])
         inside = {row["split"] for row in found}
         means = [
             _mean(found, "multimem", split) if split in inside else None
             for split in ("S_C", "S_I", "S_S")
         ]
-        rows.append([f"{candidate:.2f} : {independent:.2f}", *means])
+        rows.append([f"{share:.2f} : {independent:.2f}", *means])
     table = Table(
         "MultiMem by the size of S_C and S_I",
         ["S_C : S_I", "S_C", "S_I", "S_S"],
@@ -406,6 +224,7 @@ def number_of_models(bench: Bench) -> Made:
 
 TABLES: dict[str, Callable[[Bench], Made]] = {
     "pairs": global_and_pairs,
+    "mitigation": both,
     "in-training": in_training,
     "removal": removal,
     "noise": noise_by_modality,
@@ -415,63 +234,6 @@ TABLES: dict[str, Callable[[Bench], Made]] = {
     "planted": planted_by_modality,
     "models": number_of_models,
 }
-
-
-def _candidate(share: float, independent: float | None = None) -> tuple[str, ...]:
-    sets = ("design.kind=candidate", f"design.candidate_fraction={share}")
-    if independent is None:
-        return sets
-    return (*sets, f"design.independent_fraction={independent}")
-
-
-def _seeded(seed: int) -> tuple[str, ...]:
-    return (f"design.seed={seed}", f"training.seed={seed}")
-
-
-def _noise(chosen: Sequence[str]) -> Condition:
-    amounts = ", ".join(f"{name}: {AMOUNT}" for name in chosen)
-    joined = "+".join(chosen)
-    return Condition(
-        f"noise-{'-'.join(chosen)}", (f"training.noise={{{amounts}}}",), f"noise on {joined}"
-    )
-
-
-def _in_training(
-    by: str, treatment: str, percent: float, every: int, start: int
-) -> tuple[str, ...]:
-    return (
-        "mitigation.kind=in_training",
-        f"mitigation.by={by}",
-        f"mitigation.treatment={treatment}",
-        f"mitigation.percent={percent}",
-        f"mitigation.every={every}",
-        f"mitigation.start={start}",
-        f"mitigation.noise={AMOUNT}",
-    )
-
-
-def _post(bench: Bench, by: str, percent: float, epochs: int) -> tuple[str, ...]:
-    noise = ", ".join(f"{name}: 1.0" for name in bench.data.names)
-    return (
-        "mitigation.kind=post_training",
-        f"mitigation.by={by}",
-        "mitigation.treatment=drop",
-        f"mitigation.percent={percent:.6f}",
-        f"training.epochs={epochs}",
-        "training.lr=0.005",
-        f"training.noise={{{noise}}}",
-    )
-
-
-def _lower(records: Sequence[Record], name: str, than: str, statement: str) -> Finding:
-    found = paired(records, name, than, MATCHED)
-    share = found.mean / mean_se(values(records, than, MATCHED))[0]
-    return Finding(statement, found.mean < 0, f"{share:+.1%}, p {found.p:.3f}")
-
-
-def _higher(records: Sequence[Record], name: str, than: str, statement: str) -> Finding:
-    found = paired(records, name, than, R5)
-    return Finding(statement, found.mean > 0, f"{100 * found.mean:+.1f} points, p {found.p:.3f}")
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], column: str, split: str) -> float:

@@ -1,0 +1,50 @@
+"""What the papers say, and whether it shows here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from multimem_ray.mitigation.page import Table
+from multimem_ray.mitigation.trials import Record, mean_se, paired, values
+
+MATCHED, R5 = "memory/matched", "utility/R@5"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something the papers say, and whether it shows here."""
+
+    statement: str
+    holds: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished part: tables, and what they say."""
+
+    name: str
+    tables: Sequence[Table]
+    findings: Sequence[Finding]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "tables": [table.as_dict() for table in self.tables],
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+
+def lower(records: Sequence[Record], name: str, than: str, statement: str) -> Finding:
+    """Whether a condition has less MultiMem than another."""
+    found = paired(records, name, than, MATCHED)
+    share = found.mean / mean_se(values(records, than, MATCHED))[0]
+    return Finding(statement, found.mean < 0, f"{share:+.1%}, p {found.p:.3f}")
+
+
+def higher(records: Sequence[Record], name: str, than: str, statement: str) -> Finding:
+    """Whether a condition has a better top-5 retrieval than another."""
+    found = paired(records, name, than, R5)
+    return Finding(statement, found.mean > 0, f"{100 * found.mean:+.1f} points, p {found.p:.3f}")

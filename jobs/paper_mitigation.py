@@ -1,0 +1,179 @@
+"""The papers' tables on mitigation, and ours: every recipe beside its controls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from jobs import published
+from jobs.bench import Bench
+from jobs.findings import MATCHED, Finding, Made, higher, lower
+from jobs.recipes import AMOUNT, PLAIN, noise, regroup, remove, starts, tune, unpair
+from multimem_ray.mitigation.page import Table
+from multimem_ray.mitigation.trials import (
+    Condition,
+    Record,
+    control_table,
+    mean_se,
+    paired,
+    trial_table,
+    values,
+)
+
+
+def noise_by_modality(bench: Bench) -> Made:
+    """Noise on representations in training (Table 3)."""
+    names = bench.data.names
+    sets = [s for size in range(1, len(names) + 1) for s in combinations(names, size)]
+    conditions = [PLAIN, *(noise(chosen) for chosen in sets)]
+    records = bench.trials(conditions)
+    table = trial_table(
+        records,
+        conditions,
+        f"Noise of norm {AMOUNT} on the representations of some modalities",
+        "Unmatched is what the papers measure: it grows with the noise, since the references are "
+        "of another recipe.",
+    )
+    rows: list[list[Any]] = []
+    for condition, chosen in zip(conditions, [(), *sets], strict=True):
+        printed = published.NOISE.get("+".join(chosen)) if bench.like_audioclip else None
+        ours = mean_se(values(records, condition.name, MATCHED))[0]
+        rows.append([condition.about, ours, *(printed or (None, None))])
+    beside = Table(
+        "The same beside the papers'",
+        ["noise on", "MultiMem, matched", "published", "published top-5"],
+        rows,
+    )
+    every = noise(names).name
+    return Made(
+        "noise by modality",
+        [table, beside],
+        [
+            lower(records, every, "none", "noise on everything lowers MultiMem"),
+            higher(records, every, "none", "and raises top-5 retrieval"),
+        ],
+    )
+
+
+def in_training(bench: Bench) -> Made:
+    """In-training mitigation by the epoch it begins at, and against its controls."""
+    literal = [regroup(bench, "multimem", start) for start in starts(bench)]
+    chance = regroup(bench, "random", starts(bench)[0])
+    aimed = unpair(bench, "cmc_out")
+    controls = [unpair(bench, by) for by in ("random", "cosine", "clipmem", "gradient_norm")]
+    conditions = [PLAIN, *literal, chance, aimed, *controls, noise(bench.data.names)]
+    records = bench.trials(conditions)
+    table = trial_table(records, conditions, "In-training mitigation", _cost(records, literal[0]))
+    names = [control.name for control in controls]
+    tests = control_table(records, aimed.name, ["none", *names], "Unpairing against its controls")
+    plain_tests = control_table(
+        records, literal[0].name, ["none", chance.name], "The papers' algorithm, likewise"
+    )
+    rows = [[start, score] for start, score in published.REGROUPING.items()]
+    printed = Table("Published, by the epoch of the first regrouping", ["epoch", "MultiMem"], rows)
+    return Made(
+        "in-training mitigation",
+        [table, tests, plain_tests, printed],
+        [
+            lower(records, literal[0].name, "none", "regrouping the top 5 % lowers MultiMem"),
+            lower(records, literal[0].name, chance.name, "more than a random 5 % does"),
+            lower(records, aimed.name, "none", "(ours) unpairing lowers MultiMem"),
+            lower(records, aimed.name, "unpair-random", "(ours) more than a random 20 % does"),
+            higher(records, aimed.name, "none", "(ours) and raises top-5 retrieval"),
+        ],
+    )
+
+
+def removal(bench: Bench) -> Made:
+    """Post-training mitigation: remove the top, fine-tune on the rest."""
+    kinds, percents = ("multimem", "cmc_out", "cosine", "clipmem", "random"), (8, 20)
+    conditions = [PLAIN, tune(bench)]
+    conditions += [remove(bench, by, percent) for percent in percents for by in kinds]
+    records = bench.trials(conditions)
+    table = trial_table(records, conditions, "Post-training mitigation", FINE_TUNING)
+    aimed, *others = (remove(bench, by, percents[-1]).name for by in kinds)
+    chance = others[-1]
+    controls = ["none", "tune", *others]
+    tests = control_table(records, aimed, controls, "Removal by MultiMem against its controls")
+    rows = [
+        [n, *(published.REMOVAL[by][i] for by in published.REMOVAL)]
+        for i, n in enumerate(published.REMOVED)
+    ]
+    printed = Table("Published top-5 retrieval by N", ["N", *published.REMOVAL], rows)
+    return Made(
+        "post-training mitigation",
+        [table, tests, printed],
+        [
+            lower(records, aimed, "none", "removal lowers MultiMem"),
+            lower(records, aimed, chance, "removal by MultiMem lowers it more than at random"),
+            higher(records, aimed, chance, "and gives a better top-5 retrieval"),
+        ],
+    )
+
+
+def both(bench: Bench) -> Made:
+    """The two mitigations that we recommend, each beside all of its controls."""
+    chosen_by = ("random", "cosine", "clipmem", "gradient_norm")
+    start = starts(bench)[0]
+    during = [unpair(bench, "cmc_out"), *(unpair(bench, by) for by in chosen_by)]
+    regrouped = [regroup(bench, by, start) for by in ("multimem", "random")]
+    after = [remove(bench, by, 20) for by in ("multimem", "cmc_out", *chosen_by)]
+    everywhere = noise(bench.data.names)
+    conditions = [PLAIN, *during, *regrouped, everywhere, tune(bench), *after]
+    records = bench.trials(conditions)
+    notes = [_cost(records, regrouped[0]), FINE_TUNING]
+    tables = [trial_table(records, conditions, "Mitigation beside its controls", notes)]
+    findings = []
+    for (aimed, *controls), more, least, name in (
+        (during, [everywhere.name], 0.20, "unpairing by cmc_out"),
+        (after, ["tune"], 0.12, "removal by MultiMem"),
+    ):
+        names = [*(control.name for control in controls), *more]
+        title = f"{name[0].upper()}{name[1:]} against its controls"
+        tables.append(control_table(records, aimed.name, ["none", *names], title))
+        findings.append(_by_so_much(records, aimed.name, least, f"(ours) {name}"))
+        for task, said in (("R@5", "top-5 retrieval"), ("zero_shot", "zero-shot")):
+            findings.append(_no_loss(records, aimed.name, task, f"(ours) and {said} is no lower"))
+        findings += [
+            lower(records, aimed.name, other, f"(ours) {name} lowers it more than {other}")
+            for other in names
+        ]
+    return Made("mitigation and controls", tables, findings)
+
+
+FINE_TUNING = (
+    "Removal: each model goes on from its own weights, with noise on all representations and a "
+    "high rate, which lets go of what was learned by heart; fine-tuned on everything is what that "
+    "does alone."
+)
+
+
+def _cost(records: Sequence[Record], condition: Condition) -> str:
+    shares = [r["overhead"]["share"] for r in records if r["condition"] == condition.name]
+    return f"Choosing by MultiMem took {100 * float(np.mean(shares)):.2f} % of training."
+
+
+def _by_so_much(records: Sequence[Record], name: str, least: float, said: str) -> Finding:
+    mean, se = mean_se(values(records, name, "memory/change"))
+    beyond = "" if math.isnan(se) else f" ± {100 * se:.1f}"
+    return Finding(
+        f"{said} lowers MultiMem by {100 * least:.0f} % or more",
+        mean <= -least,
+        f"{100 * mean:+.1f}{beyond} %",
+    )
+
+
+def _no_loss(records: Sequence[Record], name: str, task: str, said: str) -> Finding:
+    if not values(records, name, f"utility/{task}"):
+        return Finding(said, False, "not measured: the data have no labels")
+    found = paired(records, name, "none", f"utility/{task}")
+    loss = found.mean + 2 * (0.0 if math.isnan(found.se) else found.se)
+    return Finding(
+        f"{said} beyond two standard errors",
+        loss >= 0,
+        f"{100 * found.mean:+.1f} points, se {100 * found.se:.1f}, p {found.p:.3f}",
+    )
