@@ -157,8 +157,8 @@ def _cost(records: Sequence[Record], condition: Condition) -> str:
         for name in (condition.name, PLAIN.name)
     )
     return (
-        f"Choosing by MultiMem took {100 * share:.2f} % of training: {took:.1f} s with it, of which "
-        f"{share * took:.2f} s chose, and {plain:.1f} s without, means over seeds."
+        f"Choosing by MultiMem took {100 * share:.2f} % of training: {took:.1f} s with it, "
+        f"{share * took:.2f} s of them for the choice, and {plain:.1f} s without, means over seeds."
     )
 
 
