@@ -21,6 +21,7 @@ table { border-collapse: collapse; margin: .5rem 0 }
 th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #dde3ea }
 th:first-child, td:first-child { text-align: left }
 td { font-variant-numeric: tabular-nums }
+td:not(:first-child) { white-space: nowrap }
 p { color: #51606f; max-width: 50rem }
 .wide { overflow-x: auto }
 @media (prefers-color-scheme: dark) {
