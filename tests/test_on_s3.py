@@ -34,7 +34,9 @@ def test_an_audit_whose_shards_and_output_are_on_s3(
     bucket, storage = s3_server.bucket(), s3_server.storage
     for shard in write_shards(tmp_path / "shards").glob("*.tar"):
         storage.write_atomic(f"{bucket}/in/{shard.name}", shard.read_bytes())
-    local: dict[str, Any] = small_config(tmp_path, tmp_path).model_dump(mode="json")
+    local: dict[str, Any] = small_config(
+        tmp_path, tmp_path, "scoring.partition_by=json.source"
+    ).model_dump(mode="json")
     local |= {"output": f"{bucket}/out", "storage": s3_server.config.model_dump(mode="json")}
     local["data"]["shards"] = f"{bucket}/in/{{000000..000002}}.tar"
     config = resolve(local)
@@ -59,6 +61,9 @@ def test_an_audit_whose_shards_and_output_are_on_s3(
         log.commit(shard, found.receipt, found.scores, found.errors)
     done, todo = log.split(shards.scored)
     assert (len(done), len(todo)) == (2, 0)
+
+    folders = {info.url.split("/")[-2] for info in storage.list(f"{bucket}/out/scores")}
+    assert folders <= {f"source=tape-{n}" for n in range(20)}
 
     summary = write_results(config, Progress())
     assert summary["coverage"]["agrees"]

@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from rich.console import Console
 
 from multimem_ray.opening import open_run
 from multimem_ray.progress import Progress
-from multimem_ray.run import Run, Shards
+from multimem_ray.results.reader import ScoreTable
+from multimem_ray.run import Run
 from multimem_ray.scoring.chunks import decoded_chunks
-from multimem_ray.scoring.commits import commit_log
 from multimem_ray.scoring.pipeline import score
 from multimem_ray.scoring.split import wants_split
 from multimem_ray.scoring.wire import pack, unpack
@@ -62,11 +61,10 @@ def test_who_has_too_few_cores_gets_help(
     assert wants_split(run, nodes) is split
 
 
-def rows_of(run: Run, shards: Shards) -> dict[str, list[float]]:
+def rows_of(run: Run) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
-    for shard in shards.scored:
-        table = pq.read_table(commit_log(run).data_url("scores", shard.url), partitioning=None)
-        for key, cmc in zip(table["key"].to_pylist(), table["cmc"].to_pylist(), strict=True):
+    for batch in ScoreTable(run.output, run.storage).batches(["key", "cmc"]):
+        for key, cmc in zip(batch["key"].to_pylist(), batch["cmc"].to_pylist(), strict=True):
             assert key not in found
             found[key] = cmc
     return found
@@ -76,16 +74,19 @@ def rows_of(run: Run, shards: Shards) -> dict[str, list[float]]:
 def test_two_fleets_score_like_one(tmp_path: Path, ray_session: object) -> None:
     folder = write_shards(tmp_path / "shards", 60, 3)
     scored = {}
-    for layout in ("fused", "split"):
-        sets = f"resources.score.layout={layout}", "resources.score.actors=1"
+    for layout, more in (("fused", ()), ("split", ("scoring.partition_by=json.source",))):
+        sets = f"resources.score.layout={layout}", "resources.score.actors=1", *more
         run, shards = open_run(
             small_config(folder, tmp_path / layout, *sets, "scoring.batch_size=6")
         )
         finish_models(run)
         totals = score(run, shards, Progress(Console(quiet=True)))
-        scored[layout] = rows_of(run, shards)
+        scored[layout] = rows_of(run)
         assert totals.rows == len(scored[layout])
         assert not (tmp_path / layout / "parts").exists()
+    assert {path.name for path in (tmp_path / "split" / "scores").iterdir()} <= {
+        f"source=tape-{n}" for n in range(30)
+    }
     assert scored["fused"].keys() == scored["split"].keys()
     fused = np.array([scored["fused"][key] for key in sorted(scored["fused"])])
     split = np.array([scored["split"][key] for key in sorted(scored["split"])])
