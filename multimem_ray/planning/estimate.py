@@ -103,11 +103,13 @@ def _scoring(
     core_s = samples * (speed.read + speed.decode + speed.score_views + speed.score_rows)
     resources = config.resources.score
     start = STARTS_OF_SCORING * speed.start
+    cores = min(cpus, _actors(config, cpus) * resources.cpus)
     if not speed.gpu:
-        cores = min(cpus, _actors(config, cpus) * resources.cpus)
         return start + (core_s + embed) / cores, core_s + embed, 0.0
     at_work = max(1.0, min(float(gpus), _actors(config, cpus) * resources.gpus))
-    return start + max(core_s / cpus, embed / at_work), core_s, embed
+    # Beside a GPU an actor decodes with its own cores, and with two fleets all cores do.
+    decoders = cores if resources.layout == "fused" else cpus
+    return start + max(core_s / decoders, embed / at_work), core_s, embed
 
 
 def _actors(config: Config, cpus: int) -> int:
