@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,19 @@ def test_banks_share_the_decoding_and_the_start(tmp_path: Path) -> None:
     together = estimate(config, work(1000, 8, Layout(8, 1, 2, 2)), SPEED, cpus=2, gpus=0)
     alone = estimate(config, work(1000, 8, Layout(1, 1, 1, 2)), SPEED, cpus=2, gpus=0)
     assert alone.train_s > 2 * together.train_s
+
+
+def test_beside_a_gpu_an_actors_own_cores_decode(tmp_path: Path) -> None:
+    on_gpu = replace(SPEED, gpu="some GPU")
+    seconds = []
+    for sets in (("cpus=1", "layout=fused"), ("cpus=8", "layout=fused"), ("layout=split",)):
+        more = (f"resources.score.{item}" for item in ("gpus=1", *sets))
+        config = small_config(tmp_path, tmp_path / "out", *more)
+        made = estimate(config, work(100_000, 4, Layout(4, 1, 2, 2)), on_gpu, cpus=16, gpus=2)
+        seconds.append(made.score_s)
+    one, eight, split = seconds
+    assert one > 6 * eight
+    assert eight == pytest.approx(split, rel=0.01)
 
 
 def test_what_does_not_fit_the_cache_is_decoded_every_epoch(tmp_path: Path) -> None:
