@@ -23,13 +23,19 @@ from typing import Any
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from multimem_ray.board import Board
 from multimem_ray.config import TrainResources
 from multimem_ray.errors import MultiMemError, TrainingError
 from multimem_ray.progress import Progress, finished_with_progress
-from multimem_ray.ray_session import cluster_cpus, cluster_gpus, use_ray_data_here
+from multimem_ray.ray_session import (
+    cluster_cpus,
+    cluster_gpus,
+    is_private,
+    use_ray_data_here,
+)
 from multimem_ray.room import await_room, node_cores
 from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo
@@ -187,7 +193,8 @@ def _fit(
     with _own_folder() as folder:
         # Bound to the function, the task goes to the worker alone: the controller, which would
         # have to load all of torch to understand it, never sees it.
-        DataParallelTrainer(
+        trainer = _InOwnRay if is_private(run.config) else DataParallelTrainer
+        trainer(
             partial(train_bank, task, shards),
             backend_config=backend,
             scaling_config=ScalingConfig(
@@ -204,6 +211,19 @@ def _fit(
                 failure_config=FailureConfig(max_failures=0),  # see _train
             ),
         ).fit()
+
+
+class _InOwnRay(DataParallelTrainer):
+    """Ray Train without the actor that removes placement groups of drivers that died.
+
+    It asks Ray's dashboard whether the driver lives. Our private Ray has no dashboard, so each
+    question takes ten seconds, and the end of every training waits for one; and it ends with its
+    driver anyway.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        found: list[Any] = super()._create_default_callbacks()
+        return [one for one in found if not isinstance(one, PlacementGroupCleanerCallback)]
 
 
 @contextlib.contextmanager
