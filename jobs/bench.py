@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -13,8 +14,10 @@ from rich.console import Console
 
 from multimem_ray.config import apply_overrides, resolve
 from multimem_ray.demo.dataset import FIELDS, LABEL, make_demo_shards
+from multimem_ray.errors import ConfigError
 from multimem_ray.mitigation.in_process import audit_here
 from multimem_ray.mitigation.trials import Condition, Record, run_trials
+from multimem_ray.opening import inspect
 from multimem_ray.progress import Progress
 from multimem_ray.results.reader import ScoreTable
 from multimem_ray.run import Run
@@ -31,7 +34,7 @@ class Data:
     Args:
         shards: Clean shards, as `data.shards`; None: the demo's, made here.
         fields: Modality → field of a sample, those that take part.
-        label: Field with the class; None: there is none.
+        label: Field with the class; None: what it is called is found, if there is one.
         other: Shards of another distribution, to be held out; the demo has its own.
     """
 
@@ -46,6 +49,25 @@ class Data:
     def names(self) -> tuple[str, ...]:
         """Modalities, sorted."""
         return tuple(sorted(self.fields))
+
+
+def claim(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Keep a folder for results of these settings; nothing of others is taken up in it.
+
+    Raises:
+        ConfigError: It holds results of other settings.
+    """
+    place, now = folder / "settings.json", json.loads(json.dumps(settings))
+    if place.exists():
+        before = json.loads(place.read_text())
+        changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+        if changed:
+            raise ConfigError(
+                f"{folder} holds results of other settings ({', '.join(changed)}); use another "
+                "--out"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    place.write_text(json.dumps(now, indent=1))
 
 
 @dataclass(frozen=True)
@@ -103,6 +125,10 @@ class Bench:
         self.data = data or Data()
         self.storage = Storage()
         self.quiet = Progress(Console(quiet=True))
+        settings = {k: v for k, v in size.as_dict().items() if k != "seeds"}
+        if self.data.shards is not None:
+            del settings["samples"]
+        claim(folder, settings | asdict(self.data))
 
     @property
     def seeds(self) -> list[int]:
@@ -113,6 +139,15 @@ class Bench:
     def like_audioclip(self) -> bool:
         """Whether the modalities are those of the model whose figures are printed."""
         return self.data.names == ("audio", "image", "text")
+
+    @cached_property
+    def label(self) -> str | None:
+        """Field with the class, as an audit would find it."""
+        if self.data.label is not None:
+            return self.data.label
+        raw = {"data": {"shards": self._clean, "fields": dict(self.data.fields)}}
+        run, _ = inspect(resolve(raw | {"output": str(self.folder / "looked")}))
+        return run.label
 
     @cached_property
     def shards(self) -> Path:
@@ -128,7 +163,7 @@ class Bench:
                 str(out),
                 fraction=PLANTED,
                 fields=self.data.fields,
-                label=self.data.label,
+                label=self.label,
                 modality=modality,
                 storage=self.storage,
             )
@@ -154,7 +189,7 @@ class Bench:
                 "shards": str(place / "*.tar"),
                 "fields": dict(self.data.fields),
                 "planted": str(place / TRUTH),
-                "label": self.data.label,
+                "label": self.label,
             },
             "held_out": {"fraction": 0.2},
             "design": {"models": 2},

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +19,8 @@ from rich.console import Console
 from jobs.bench import Bench, Data, Size
 from jobs.findings import Made
 from jobs.paper_tables import TABLES
-from multimem_ray.demo.dataset import FIELDS
+from multimem_ray.demo.dataset import FIELDS as DEMO_FIELDS
+from multimem_ray.errors import MultiMemError
 from multimem_ray.mitigation.page import Table, write_page
 from multimem_ray.progress import Progress
 
@@ -62,27 +64,34 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _data(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> Data:
+    items = asked.fields.split(",") if asked.fields else []
     if asked.shards is None:
         if asked.label or asked.other:
             parser.error("--label and --other go with --shards")
-        names = asked.fields.split(",") if asked.fields else Data().names
-        unknown = [name for name in names if name not in FIELDS]
+        names = items or list(Data().names)
+        unknown = [name for name in names if name not in DEMO_FIELDS]
         if unknown:
-            parser.error(
-                f"--fields {','.join(unknown)}: the demo's shards have {', '.join(FIELDS)}"
-            )
-        return Data(fields={name: FIELDS[name] for name in names})
-    if asked.fields is None:
-        parser.error("--shards: say what its samples hold, such as --fields audio=flac,text=txt")
-    pairs = [item.split("=") for item in asked.fields.split(",")]
-    if any(len(pair) != 2 for pair in pairs) or len(pairs) < 2:
-        parser.error(f"--fields {asked.fields}: two or more modality=field pairs")
-    return Data(asked.shards, dict(pairs), asked.label, asked.other)
+            known = ", ".join(DEMO_FIELDS)
+            parser.error(f"--fields: the demo has {known}, not {', '.join(unknown)}")
+        fields = {name: DEMO_FIELDS[name] for name in names}
+    else:
+        if asked.samples is not None:
+            parser.error("--samples is of the demo's shards; all samples of --shards are taken")
+        pairs = [item.split("=") for item in items]
+        if not pairs or any(len(pair) != 2 for pair in pairs):
+            parser.error(f"--shards goes with --fields such as audio=flac,text=txt, not {items}")
+        fields = dict(pairs)
+    if len(fields) < 2 or len(fields) < len(items):
+        parser.error(f"--fields {asked.fields}: name two modalities or more, each once")
+    if asked.shards is None:
+        return Data(fields=fields)
+    return Data(asked.shards, fields, asked.label, asked.other)
 
 
 def _write(out: Path, bench: Bench, made: list[Made], seconds: float) -> None:
+    samples = {} if bench.data.shards is None else {"samples": None}
     content = {
-        "size": bench.size.as_dict(),
+        "size": bench.size.as_dict() | samples,
         "data": asdict(bench.data),
         "seconds": round(seconds, 1),
         "tables": {one.name: one.as_dict() for one in made},
@@ -98,4 +107,8 @@ def _agreement(made: Made) -> Table:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MultiMemError as error:
+        Console(stderr=True).print(f"error: {error}", markup=False)
+        sys.exit(1)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,8 +30,10 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
+from jobs.bench import claim
 from jobs.persona_data import FIELDS, GROUP, Persona, make_personas, render, write_personas
 from multimem_ray.config import resolve
+from multimem_ray.errors import MultiMemError
 from multimem_ray.evaluation.bootstrap import bootstrap_mean
 from multimem_ray.metric import recall_hits
 from multimem_ray.mitigation.in_process import audit_here
@@ -112,6 +115,7 @@ def run_all(out: Path, size: Size, progress: Progress, threads: int = 2) -> dict
     Returns:
         ``size`` and, per condition, its estimates; also written to ``personas.json``.
     """
+    claim(out, {name: value for name, value in asdict(size).items() if name != "seeds"})
     found: dict[str, Any] = {}
     total = size.seeds * len(CONDITIONS)
     with progress.task("personas", total, unit="trainings") as shown:
@@ -148,8 +152,8 @@ def recall_table(found: Mapping[str, Any]) -> Table:
         "Facts recalled, % [95 % interval over people]",
         ["facts", "asked by", "which is", "people", *(f"R@{k}" for k in KS), "R@1 by chance"],
         rows,
-        "Strangers are people that the model never saw: no fact of theirs can be told but by "
-        "chance. Queries are pictures and recordings that no model was trained on.",
+        "Strangers are people whose facts the model was never told: they can be found by chance "
+        "alone. Queries are pictures and recordings that no model was trained on.",
     )
 
 
@@ -163,8 +167,8 @@ def memory_table(found: Mapping[str, Any]) -> Table:
         "MultiMem",
         ["facts", "samples", "mean", "from", "to"],
         rows,
-        "Recalled and forgotten: samples with the facts of people that the target modality finds, "
-        "or does not, under most models that know them.",
+        "Interval over people. Recalled and forgotten: the facts of people whom the target "
+        "modality finds in most of its renderings, or does not.",
     )
 
 
@@ -295,16 +299,19 @@ def _summed_up(condition: Condition, seeds: Sequence[Mapping[str, Any]]) -> dict
 
 
 def _memory(seeds: Sequence[Mapping[str, Any]], target: str | None) -> dict[str, Any]:
-    kinds: dict[str, list[float]] = {}
-    for seed in seeds:
+    # A person's samples are near-copies of each other, so it is people that are drawn again.
+    kinds: dict[str, dict[tuple[int, str], list[float]]] = {}
+    for number, seed in enumerate(seeds):
         hits = seed["recall"][target][KNOWN]["hits"] if target is not None else {}
         for person, kind, score in seed["multimem"]:
-            kinds.setdefault(kind, []).append(score)
+            names = [kind]
             if kind == "facts" and person in hits:
-                name = "facts, recalled" if hits[person][0] > 0.5 else "facts, forgotten"
-                kinds.setdefault(name, []).append(score)
+                names.append("facts, recalled" if hits[person][0] > 0.5 else "facts, forgotten")
+            for name in names:
+                kinds.setdefault(name, {}).setdefault((number, person), []).append(score)
     return {
-        kind: bootstrap_mean(np.array(scores)).as_dict() for kind, scores in sorted(kinds.items())
+        kind: bootstrap_mean(np.array([np.mean(own) for own in people.values()])).as_dict()
+        for kind, people in sorted(kinds.items())
     }
 
 
@@ -327,4 +334,8 @@ def _shown(estimate: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MultiMemError as error:
+        Console(stderr=True).print(f"error: {error}", markup=False)
+        sys.exit(1)

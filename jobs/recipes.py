@@ -35,7 +35,10 @@ def noise(chosen: Sequence[str]) -> Condition:
 
 
 def unpair(bench: Bench, by: str) -> Condition:
-    """While the models train, the modality that fits least of 20 % of the samples is left out."""
+    """While the models train, 20 % of the samples lack the modality that fits the others least.
+
+    Samples of two modalities are left out then.
+    """
     start = 0 if by in ("cmc_out", "random") else starts(bench)[0]
     about = {
         "cmc_out": "20 % least consistent under models that never saw them, unpaired",

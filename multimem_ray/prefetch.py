@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ T = TypeVar("T")
 _END = object()
 
 
-def ahead(items: Iterable[T], size: int) -> Iterator[T]:
+def ahead(items: Iterable[T], size: int) -> Generator[T]:
     """Produce items in a thread of their own, up to ``size`` ahead of whoever consumes them."""
     ready: queue.Queue[Any] = queue.Queue(size)
     stopped = threading.Event()
@@ -50,7 +50,7 @@ def ahead(items: Iterable[T], size: int) -> Iterator[T]:
         thread.join()
 
 
-def in_order(do: Callable[[S], T], items: Iterable[S], threads: int) -> Iterator[T]:
+def in_order(do: Callable[[S], T], items: Iterable[S], threads: int) -> Generator[T]:
     """``do`` of every item, in their order, by several threads; one item more waits for a thread.
 
     Items are taken in the thread of whoever consumes.

@@ -36,7 +36,7 @@ def test_items_are_taken_as_they_are_needed() -> None:
     found = in_order(str, items(), 3)
     assert next(found) == "0"
     assert taken == [0, 1, 2, 3]
-    found.close()  # type: ignore[attr-defined]
+    found.close()
     assert taken == [0, 1, 2, 3]
 
 

@@ -47,6 +47,10 @@ class Config(Section):
     def _combinations(self) -> Config:
         if self.held_out.shards is None and self.held_out.fraction == 0:
             raise ValueError("held_out.fraction is 0 and held_out.shards is not set: H is empty")
+        if self.design.independent_fraction is not None and self.design.kind != "candidate":
+            raise ValueError(
+                "design.independent_fraction is the share of S_I: set design.kind: candidate"
+            )
         if self.scoring.partition_by == "group" and self.design.group is None:
             raise ValueError("scoring.partition_by = group, and design.group is not set")
         candidate, independent = self.design.candidate_shares
@@ -106,6 +110,8 @@ class Config(Section):
             # Batch norm takes its statistics from what one worker has of a batch.
             workers = self.resources.train.workers_per_bank
             kept["resources"] = {"train": {"workers_per_bank": workers}}
+        if self.design.candidate_shares[0] == self.design.candidate_shares[1]:
+            del kept["design"]["independent_fraction"]
         # Outputs from before there was a mitigation are those of trainings without.
         if self.mitigation.kind == "none":
             del kept["mitigation"]

@@ -102,7 +102,7 @@ class TrainingConfig(Section):
         20.0,
         ge=0,
         description="seconds between checkpoints, within an epoch too; more where writing them "
-        "would take above a twentieth of the time",
+        "would take above a twentieth of the time; 0 = after every epoch",
     )
 
 

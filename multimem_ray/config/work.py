@@ -22,7 +22,9 @@ class ScoringConfig(Section):
     precision: Precision = Field(
         "fp32", description="what towers compute in; scores are computed in fp32 all the same"
     )
-    batch_size: int = Field(128, ge=1, description="samples embedded at once; changes no score")
+    batch_size: int = Field(
+        128, ge=1, description="most samples embedded at once; changes no score"
+    )
     partitions: int = Field(
         16, ge=1, description="hive partitions of scores/ and errors/, by hash of the shard"
     )

@@ -125,15 +125,13 @@ def _check(run: Run, table: ScoreTable) -> None:
 def _check_models(run: Run, place: str, content: Mapping[str, Any]) -> None:
     """Models go on from models that saw the same samples."""
     theirs, own = content["config"], run.config.model_dump(mode="json")
+    for design in (theirs["design"], own["design"]):
+        # S_I is as large as S_C unless it is said otherwise.
+        candidate, independent = design["candidate_fraction"], design.get("independent_fraction")
+        if independent not in (None, candidate):
+            design["candidate_fraction"] = [candidate, independent]
     wanted = {
-        "design": (
-            "kind",
-            "seed",
-            "candidate_fraction",
-            "independent_fraction",
-            "pool",
-            "pool_shards",
-        ),
+        "design": ("kind", "seed", "candidate_fraction", "pool", "pool_shards"),
         "held_out": ("fraction",),
         "model": ("preset", "adapter", "dim", "towers"),
     }

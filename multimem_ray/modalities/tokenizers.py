@@ -8,6 +8,7 @@ hf:ORG/NAME     the same from the Hugging Face hub or its local cache
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -21,7 +22,7 @@ _CACHED_WORDS = 200_000
 
 
 class Tokenizer(Protocol):
-    """Text to ids.
+    """Text to ids, from any thread.
 
     Attributes:
         length: Tokens that its model takes.
@@ -61,13 +62,15 @@ class ClipTokenizer:
 
         self._made = SimpleTokenizer()
         self._special = len(self._made.cache)
+        self._lock = threading.Lock()
 
     def encode(self, words: Sequence[str], length: int) -> list[int]:
         """See :class:`Tokenizer`; equal to open_clip's wherever no word has over 256 characters."""
         made = self._made
-        if len(made.cache) > _CACHED_WORDS:
-            made.cache = {text: text for text in list(made.cache)[: self._special]}
-        ids = made.encode(bounded(words, length))[: length - 2]
+        with self._lock:
+            if len(made.cache) > _CACHED_WORDS:
+                made.cache = {text: text for text in list(made.cache)[: self._special]}
+            ids = made.encode(bounded(words, length))[: length - 2]
         return [made.sot_token_id, *ids, made.eot_token_id]
 
 
@@ -92,12 +95,15 @@ class HfTokenizer:
         self.vocab = len(self._made)
         self.length = min(int(self._made.model_max_length), 512)
         self.padding = int(self._made.pad_token_id or 0)
+        self._lock = threading.Lock()
 
     def encode(self, words: Sequence[str], length: int) -> list[int]:
         """See :class:`Tokenizer`; filled up to ``length`` with its own padding."""
-        ids: list[int] = self._made(
-            bounded(words, length), max_length=length, truncation=True, padding="max_length"
-        )["input_ids"]
+        text = bounded(words, length)
+        with self._lock:
+            ids: list[int] = self._made(
+                text, max_length=length, truncation=True, padding="max_length"
+            )["input_ids"]
         return ids
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _WEIGHT, _OPTIMIZER, _CHOSEN = "weight.", "optimizer.", "mitigation.chosen"
-_MIDWAY, _MIDWAY_COUNTS = "midway.", ("passed", "seen")
+_MIDWAY, _MIDWAY_WORDS = "midway.", ("passed", "seen", "last")
 _MIDWAY_TENSORS = ("waiting", "losses", "skipped")
 
 
@@ -57,6 +57,7 @@ class Midway:
     Args:
         passed: Samples of the epoch's stream that are behind.
         seen: Samples in the epoch's batches.
+        last: Key of the last sample behind.
         waiting: (K,) int64 places of those behind that wait for a batch, ascending.
         losses: (S,) loss of each step of the epoch.
         skipped: (S,) bool, whether each was skipped, in fp16.
@@ -64,6 +65,7 @@ class Midway:
 
     passed: int
     seen: int
+    last: str
     waiting: Tensor = field(compare=False)
     losses: Tensor = field(compare=False)
     skipped: Tensor = field(compare=False)
@@ -138,7 +140,7 @@ class ModelFolder:
         }
         if progress.midway is not None:
             midway = vars(progress.midway)
-            metadata |= {_MIDWAY + name: str(midway[name]) for name in _MIDWAY_COUNTS}
+            metadata |= {_MIDWAY + name: str(midway[name]) for name in _MIDWAY_WORDS}
             tensors |= {_MIDWAY + name: midway[name].contiguous() for name in _MIDWAY_TENSORS}
         data = save(tensors, metadata=metadata)
         self.storage.write_atomic(self.path("checkpoint.safetensors"), data)
@@ -180,6 +182,14 @@ class ModelFolder:
             _midway(metadata, tensors),
         )
 
+    def steps(self) -> int:
+        """Optimizer steps that are kept: those of the last checkpoint, or of the history."""
+        url, lines = self.path("checkpoint.safetensors"), self.history()
+        told = lines[-1]["step"] if lines else 0
+        if not self.storage.exists(url):
+            return int(told)
+        return max(int(told), int(_metadata(self.storage.read_bytes(url)).get("step", 0)))
+
     def append_history(self, lines: list[dict[str, Any]]) -> None:
         """Add epochs to ``history.jsonl``; an epoch that is there already is replaced."""
         url = self.path("history.jsonl")
@@ -196,10 +206,11 @@ class ModelFolder:
 
 
 def _midway(metadata: dict[str, str], tensors: dict[str, Tensor]) -> Midway | None:
-    if _MIDWAY + _MIDWAY_COUNTS[0] not in metadata:
+    if _MIDWAY + _MIDWAY_WORDS[0] not in metadata:
         return None
-    passed, seen = (int(metadata[_MIDWAY + name]) for name in _MIDWAY_COUNTS)
-    return Midway(passed, seen, *(tensors[_MIDWAY + name] for name in _MIDWAY_TENSORS))
+    passed, seen, last = (metadata[_MIDWAY + name] for name in _MIDWAY_WORDS)
+    kept = (tensors[_MIDWAY + name] for name in _MIDWAY_TENSORS)
+    return Midway(int(passed), int(seen), last, *kept)
 
 
 def read_weights(storage: Storage, source: str) -> dict[str, Tensor]:

@@ -107,9 +107,10 @@ def _scoring(
     if not speed.gpu:
         return start + (core_s + embed) / cores, core_s + embed, 0.0
     at_work = max(1.0, min(float(gpus), _actors(config, cpus) * resources.gpus))
-    # Beside a GPU an actor decodes with its own cores, and with two fleets all cores do.
+    # Beside a GPU an actor decodes with its own cores, and with two fleets all cores do; "auto"
+    # makes two only where there are nodes without a GPU, which a plan does not know.
     decoders: float = cpus
-    if resources.layout == "fused" and resources.gpus:
+    if resources.layout != "split" and resources.gpus:
         decoders = min(cores, max(1.0, gpus // resources.gpus) * resources.cpus)
     return start + max(core_s / decoders, embed / at_work), core_s, embed
 

@@ -7,7 +7,8 @@ without gap and overlap account for every sample of it, whoever made them and ho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -103,7 +104,7 @@ def decoded_chunks(
     *,
     keep_held_out: bool = False,
     threads: int = 1,
-) -> Iterator[Chunk]:
+) -> Generator[Chunk]:
     """The chunks of a shard, of ``scoring.batch_size`` positions, in order.
 
     A chunk ends at every multiple of ``PART_POSITIONS``, too.
@@ -111,8 +112,8 @@ def decoded_chunks(
     Args:
         done: Ranges of positions that are left out, ascending.
         keep_held_out: Held-out samples are in the chunks like the others.
-        threads: Chunks that are decoded at the same time. With one, a sample's bytes are gone
-            before the next are read.
+        threads: Chunks that are decoded at the same time, each read into memory as a whole. With
+            one, a sample's bytes are gone before the next are read.
     """
     placed = groupby(_placed(run, shard, done), key=itemgetter(0))
     spans = ((first, (item for _, item in group)) for first, group in placed)
@@ -120,7 +121,7 @@ def decoded_chunks(
     if threads == 1:
         yield from map(decode, spans)
     else:
-        yield from in_order(decode, ((first, list(items)) for first, items in spans), threads)
+        yield from in_order(decode, ((first, _gone(items)) for first, items in spans), threads)
 
 
 def decoded_chunk(
@@ -142,6 +143,12 @@ def _decoded(
     run: Run, shard: str, keep_held_out: bool, span: tuple[int, Iterable[Sample | Failure]]
 ) -> Chunk:
     return decoded_chunk(run, shard, *span, keep_held_out=keep_held_out)
+
+
+def _gone(items: Iterable[Sample | Failure]) -> Iterator[Sample | Failure]:
+    """The items, read now and let go of one by one as they are taken."""
+    held = deque(items)
+    return (held.popleft() for _ in range(len(held)))
 
 
 def _placed(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -69,17 +69,20 @@ def score_shard(
     done = [(part.first, part.end) for part in known]
     keep = product.keeps_held_out
     chunks = decoded_chunks(run, shard.url, done, keep_held_out=keep, threads=decoders)
-    for chunk in ahead(monitor.timed("decode", chunks) if monitor else chunks, 2):
-        if fresh and fresh[-1].end != chunk.first:
-            parts += fresh
-            fresh = []
-        if fresh and chunk.first % PART_POSITIONS == 0:
-            whole = joined(fresh, product.schema(run))
-            if folder is not None:
-                folder.write(whole)
-            parts, fresh = [*parts, whole], []
-        with monitor.timing("embed") if monitor else nullcontext():
-            fresh.append(score_chunk(run, bank, held_out, shard.url, chunk, product))
+    timed = monitor.timed("decode", chunks) if monitor else chunks
+    # After an error, nothing goes on being decoded.
+    with closing(chunks), closing(ahead(timed, 2)) as coming:
+        for chunk in coming:
+            if fresh and fresh[-1].end != chunk.first:
+                parts += fresh
+                fresh = []
+            if fresh and chunk.first % PART_POSITIONS == 0:
+                whole = joined(fresh, product.schema(run))
+                if folder is not None:
+                    folder.write(whole)
+                parts, fresh = [*parts, whole], []
+            with monitor.timing("embed") if monitor else nullcontext():
+                fresh.append(score_chunk(run, bank, held_out, shard.url, chunk, product))
     return assembled(run, shard, [*parts, *fresh], time.monotonic() - started, product)
 
 

@@ -66,7 +66,7 @@ class Bank:
         self._held_out_means = held_out_means
         self._judged = None if self._mitigation.kind == "none" else Judged.load(run)
         require_precision(device, self.config.precision, "training.precision")
-        self._lock = Lock()
+        self._lock, self._last = Lock(), ""
         numbers = {model_id: i for i, model_id in enumerate(run.design.model_ids())}
         self.models = [self._load(model_id, numbers[model_id], device) for model_id in model_ids]
         # torch.compile does not bear several threads: it took the process down. And ranks must meet
@@ -122,8 +122,12 @@ class Bank:
         share = 0.0
         for model in active:
             self._begin(model, number)
+        stopped = [model for model in active if model.passed]
         for place, sample in enumerate(Prepared(*item) for item in samples):
-            share = sample.share
+            share, self._last = sample.share, sample.key
+            for model in stopped:
+                if place == model.passed - 1:
+                    model.require_same_stream(sample.key)
             for model in active:
                 if sample.members[model.number] and model.wants(place):
                     self._take(model, place, sample, (number + share) / self.config.epochs)
@@ -247,7 +251,10 @@ class Bank:
             passed: Samples of its stream that are behind.
         """
         for model in self.models:
-            model.save(passed if model.progress.epoch == epoch else 0)
+            if model.progress.epoch == epoch:
+                model.save(passed, self._last)
+            else:
+                model.save()
 
     @property
     def can_stop_midway(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,8 @@ from multimem_ray.models.noise import add_noise, unit_noise
 from multimem_ray.training.gradients import Embeddings, backward
 from multimem_ray.training.optimizer import learning_rate
 from multimem_ray.training.regrouping import Regrouping
+
+logger = logging.getLogger(__name__)
 
 Views = Mapping[str, Array]
 
@@ -93,6 +96,7 @@ class ReferenceModel:
     seen: int = 0
     pending: Future[None] | None = None
     passed: int = 0
+    last: str = ""
     resumed: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
@@ -248,7 +252,7 @@ class ReferenceModel:
             line["chosen"] = len(self.regrouping.chosen)
             line["mitigation_s"], self.regrouping.seconds = self.regrouping.seconds, 0.0
         self.losses, self.skipped, self.seen = [], [], 0
-        self.passed, self.resumed = 0, frozenset()
+        self.passed, self.last, self.resumed = 0, "", frozenset()
         self.progress = Progress(self.progress.epoch + 1, self.progress.step)
         return line
 
@@ -271,16 +275,31 @@ class ReferenceModel:
         """Whether a sample of the epoch's stream has not been in a batch before resumption."""
         return place >= self.passed or place in self.resumed
 
-    def save(self, passed: int = 0) -> None:
+    def require_same_stream(self, key: str) -> None:
+        """Warn if the last sample before a stop is another one now that it comes by again."""
+        if key != self.last:
+            logger.warning(
+                "model %s: sample %s of epoch %d was %s before training stopped and is %s now; was "
+                "a shard read incompletely? Some samples of this epoch count twice or not at all",
+                self.id,
+                f"{self.passed:,}",
+                self.progress.epoch,
+                self.last,
+                key,
+            )
+
+    def save(self, passed: int = 0, last: str = "") -> None:
         """Write a checkpoint.
 
         Args:
             passed: Samples of the epoch's stream that are behind, where it is not over.
+            last: Key of the last of them.
         """
         self.settle()
         progress = self.progress
         if passed or self.passed:
-            progress = replace(progress, midway=self._midway(max(passed, self.passed)))
+            last = last if passed > self.passed else self.last
+            progress = replace(progress, midway=self._midway(max(passed, self.passed), last))
         if self.scaler.is_enabled():
             state = self.scaler.state_dict()
             scale = (float(state["scale"]), int(state["_growth_tracker"]))
@@ -289,13 +308,14 @@ class ReferenceModel:
             progress = replace(progress, chosen=self.regrouping.state())
         self.folder.save_progress(self.model, self.optimizer, progress)
 
-    def _midway(self, passed: int) -> Midway:
+    def _midway(self, passed: int, last: str) -> Midway:
         waiting = {place for lane in self.lanes.values() for place in lane.places}
         # What waited when training was resumed, and has not come by again yet.
         waiting |= {place for place in self.resumed if place >= passed or passed == self.passed}
         return Midway(
             passed,
             self.seen,
+            last,
             torch.tensor(sorted(waiting), dtype=torch.int64),
             torch.stack(self.losses).float().cpu() if self.losses else torch.zeros(0),
             torch.stack([s.cpu() for s in self.skipped]) if self.skipped else _NONE,
@@ -314,7 +334,7 @@ class ReferenceModel:
             self.regrouping.load(progress.chosen)
         midway = progress.midway
         if midway is not None:
-            self.passed, self.seen = midway.passed, midway.seen
+            self.passed, self.seen, self.last = midway.passed, midway.seen, midway.last
             self.resumed = frozenset(midway.waiting.tolist())
             self.losses = list(midway.losses.to(self.device))
             self.skipped = list(midway.skipped)

@@ -28,7 +28,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from multimem_ray.board import Board
 from multimem_ray.config import TrainResources
-from multimem_ray.errors import MultiMemError, TrainingError
+from multimem_ray.errors import MultiMemError, StorageError, TrainingError
 from multimem_ray.progress import Progress, finished_with_progress
 from multimem_ray.ray_session import (
     cluster_cpus,
@@ -47,7 +47,8 @@ from multimem_ray.training.worker import BankTask, cache_folder, train_bank
 
 logger = logging.getLogger(__name__)
 
-_RETRIES = 3  # of a bank that comes no further
+RETRIES = 3
+"""Attempts after the first of a bank that comes no further."""
 
 
 def train(run: Run, shards: Sequence[FileInfo], progress: Progress) -> list[str]:
@@ -156,8 +157,8 @@ def _train(
     """Train a bank, however often its workers are lost, as long as it comes further in between.
 
     Nodes that come and go may take a bank with them any number of times; one that dies again and
-    again without a checkpoint more has a fault of its own. What we raise ourselves (training that
-    diverged, no sample) would be the same again.
+    again without a step more in its checkpoint has a fault of its own. What we raise ourselves
+    (training that diverged, no sample) would be the same again; a store that failed would not.
     """
     failures, reached = 0, -1
     while True:
@@ -165,19 +166,29 @@ def _train(
             return _fit(run, shards, model_ids, packing, board)
         except Exception as error:
             cause = _root(error)
-            if isinstance(cause, MultiMemError) or over.is_set():
+            final = isinstance(cause, MultiMemError) and not isinstance(cause, StorageError)
+            if final or over.is_set():
                 raise
-            now = sum(len(run.model_folder(model_id).history()) for model_id in model_ids)
+            now = _steps(run, model_ids, reached)
             failures = failures + 1 if now <= reached else 1
             reached = max(reached, now)
-            if failures > _RETRIES:
+            if failures > RETRIES:
                 raise
             logger.warning(
-                "a bank of models %s … lost its workers (%s: %s); it goes on from its checkpoint",
+                "a bank of models %s … failed (%s: %s); it goes on from its checkpoint",
                 model_ids[0],
                 type(cause).__name__,
                 str(cause).partition("\n")[0],
             )
+
+
+def _steps(run: Run, model_ids: Sequence[str], reached: int) -> int:
+    """Steps that a bank's models have kept, all together; as before where that cannot be told."""
+    try:
+        return sum(run.model_folder(model_id).steps() for model_id in model_ids)
+    except MultiMemError as error:
+        logger.warning("%s", error)
+        return reached
 
 
 def _fit(

@@ -17,6 +17,8 @@ from multimem_ray.models.checkpoint import Progress
 from multimem_ray.run import Run
 from multimem_ray.training.bank import Bank
 from multimem_ray.training.optimizer import learning_rate
+from multimem_ray.training.order import shuffled
+from multimem_ray.training.prepared import Prepared
 from multimem_ray.training.source import training_samples
 from tests.small import small_run
 from tests.training.epochs import epoch
@@ -131,6 +133,26 @@ def test_a_bank_goes_on_in_the_midst_of_an_epoch(tmp_path: Path, precision: str)
             assert two[model_id]["loss"] == pytest.approx(line["loss"], abs=1e-6)
             assert two[model_id]["step"] == line["step"]
             assert two[model_id]["samples"] == line["samples"]
+
+
+def test_another_stream_after_a_stop_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, shards = small_run(tmp_path, "training.batch_size=5")
+    decoded = [s for shard in shards.scored for s in training_samples(run, shard)]
+
+    def named(less: int) -> Iterator[Prepared]:
+        order = shuffled(decoded[less:], 100, 0, 0)
+        for sample, item in zip(order, epoch(run, decoded[less:], 0), strict=True):
+            yield Prepared(*item, sample.key)
+
+    bank = Bank(run, ["000"], CPU, threads=1)
+    with pytest.raises(Stopped):
+        bank.train_epoch(0, named(0), stop_after(bank, 0, 20))
+    Bank(run, ["000"], CPU, threads=1).train_epoch(0, named(0))
+    assert not caplog.messages
+    Bank(run, ["000"], CPU, threads=1).train_epoch(0, named(3))
+    assert "model 000: sample 20 of epoch 0 was s" in caplog.text
 
 
 def test_what_was_used_before_a_stop_is_not_wanted_again(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from multimem_ray.errors import TrainingError
-from multimem_ray.models.checkpoint import ModelFolder
+from multimem_ray.errors import StorageError, TrainingError
+from multimem_ray.models.checkpoint import Progress
 from multimem_ray.run import Run
 from multimem_ray.training import trainer
 from tests.small import small_run
@@ -19,38 +20,51 @@ class Lost(RuntimeError):
     """A worker that went away."""
 
 
-def attempts(run: Run, monkeypatch: pytest.MonkeyPatch, outcomes: list[Any]) -> list[int]:
-    """Train a bank whose attempts end as told; an attempt that comes further adds an epoch."""
-    made: list[int] = []
+class Attempts:
+    """Trains a bank whose attempts end as told; one that comes further has more steps."""
 
-    def fit(*_: Any) -> None:
-        made.append(len(made))
-        error, further = outcomes[len(made) - 1]
-        if further:
-            ModelFolder.append_history(run.model_folder("000"), [{"epoch": len(made)}])
+    def __init__(self, run: Run, outcomes: list[tuple[Exception | None, str]]) -> None:
+        self.run, self.outcomes, self.made = run, outcomes, 0
+        self.over = threading.Event()
+
+    def train(self, monkeypatch: pytest.MonkeyPatch) -> int:
+        """How many attempts there were."""
+        monkeypatch.setattr(trainer, "_fit", self._fit)
+        nothing: Any = None
+        trainer._train(self.run, nothing, ["000", "001"], nothing, nothing, self.over)
+        return self.made
+
+    def _fit(self, *_: Any) -> None:
+        error, further = self.outcomes[self.made]
+        self.made += 1
+        folder = self.run.model_folder("000")
+        if further == "an epoch":
+            folder.append_history([{"epoch": self.made, "step": 10 * self.made}])
+        elif further == "some steps":
+            model = torch.nn.Linear(2, 2)
+            optimizer = torch.optim.SGD(model.parameters())
+            folder.save_progress(model, optimizer, Progress(0, 10 * self.made))
         if error is not None:
             raise error
 
-    monkeypatch.setattr(trainer, "_fit", fit)
-    nothing: Any = None
-    trainer._train(run, nothing, ["000", "001"], nothing, nothing, threading.Event())
-    return made
 
-
-def test_a_bank_that_comes_further_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("further", ["an epoch", "some steps"])
+def test_a_bank_that_comes_further_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, further: str
+) -> None:
     run, _ = small_run(tmp_path)
-    outcomes = [(Lost("spot node"), True)] * 12 + [(None, True)]
-    assert len(attempts(run, monkeypatch, outcomes)) == 13
+    outcomes: list[tuple[Exception | None, str]] = [(Lost("spot node"), further)] * 12
+    assert Attempts(run, [*outcomes, (None, further)]).train(monkeypatch) == 13
 
 
 def test_a_bank_that_comes_no_further_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, _ = small_run(tmp_path)
-    outcomes = [(Lost("first"), True), *[(Lost("again"), False)] * 9]
+    bank = Attempts(run, [(Lost("first"), "an epoch"), *[(Lost("again"), "")] * 9])
     with pytest.raises(Lost, match="again"):
-        attempts(run, monkeypatch, outcomes)
-    assert len(run.model_folder("000").history()) == 1
+        bank.train(monkeypatch)
+    assert bank.made == 1 + trainer.RETRIES
 
 
 def test_what_would_be_the_same_again_is_not_tried_again(
@@ -59,5 +73,26 @@ def test_what_would_be_the_same_again_is_not_tried_again(
     run, _ = small_run(tmp_path)
     wrapped = RuntimeError("of Ray Train")
     wrapped.__cause__ = TrainingError("model 000: the loss is nan at step 7")
+    bank = Attempts(run, [(wrapped, "an epoch"), (None, "")])
     with pytest.raises(RuntimeError, match="of Ray Train"):
-        attempts(run, monkeypatch, [(wrapped, True), (None, True)])
+        bank.train(monkeypatch)
+    assert bank.made == 1
+
+
+def test_a_store_that_failed_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = small_run(tmp_path)
+    bank = Attempts(run, [(StorageError("s3://b/x: timed out"), ""), (None, "")])
+    assert bank.train(monkeypatch) == 2
+
+
+def test_nothing_is_tried_again_when_all_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = small_run(tmp_path)
+    bank = Attempts(run, [(Lost("Ray is gone"), "an epoch"), (None, "")])
+    bank.over.set()
+    with pytest.raises(Lost):
+        bank.train(monkeypatch)
+    assert bank.made == 1
