@@ -24,6 +24,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,10 @@ import psutil
 import yaml
 from rich.console import Console
 
-from jobs import decoding, flatness, parts, sides
+from jobs import command, decoding, flatness, parts, sides
 from jobs.watch import LOOKS_PER_MEMORY, watch
 from multimem_ray.config import Config, load, resolve
 from multimem_ray.demo.dataset import make_demo_shards
-from multimem_ray.errors import MultiMemError
 from multimem_ray.models.contrastive import build_model
 from multimem_ray.opening import inspect
 from multimem_ray.run import Run
@@ -282,8 +282,4 @@ def _ratio(own: list[dict[str, Any]], bare: list[dict[str, Any]], key: str) -> s
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except MultiMemError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False)
-        sys.exit(1)
+    command.run(partial(main, sys.argv[1:]))

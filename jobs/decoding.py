@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ import torchvision
 from PIL import Image
 from rich.console import Console
 
-from multimem_ray.errors import MultiMemError, SampleError
+from jobs import command
+from multimem_ray.errors import SampleError
 from multimem_ray.modalities.base import Modality
 from multimem_ray.modalities.decoder import Decoder
 from multimem_ray.modalities.fields import find_fields
@@ -197,8 +199,4 @@ def table(found: list[Comparison]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except MultiMemError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False)
-        sys.exit(1)
+    command.run(partial(main, sys.argv[1:]))

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 
+from jobs import command
 from jobs.bench import Bench, Data, Size
 from jobs.findings import Made
 from jobs.paper_tables import TABLES
 from multimem_ray.demo.dataset import FIELDS as DEMO_FIELDS
-from multimem_ray.errors import MultiMemError
 from multimem_ray.mitigation.page import Table, write_page
 from multimem_ray.progress import Progress
 
@@ -107,8 +106,4 @@ def _agreement(made: Made) -> Table:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except MultiMemError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False)
-        sys.exit(1)
+    command.run(main)

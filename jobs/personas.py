@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,10 +29,10 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
+from jobs import command
 from jobs.bench import claim
 from jobs.persona_data import FIELDS, GROUP, Persona, make_personas, render, write_personas
 from multimem_ray.config import resolve
-from multimem_ray.errors import MultiMemError
 from multimem_ray.evaluation.bootstrap import bootstrap_mean
 from multimem_ray.metric import recall_hits
 from multimem_ray.mitigation.in_process import audit_here
@@ -334,8 +333,4 @@ def _shown(estimate: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except MultiMemError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False)
-        sys.exit(1)
+    command.run(main)

@@ -15,8 +15,7 @@ import torch
 from multimem_ray.embeddings import layout
 from multimem_ray.embeddings.log import EmbeddingLog, wide_column
 from multimem_ray.run import Run
-from multimem_ray.scoring.bank import ScoringBank, Views
-from multimem_ray.scoring.rows import Identity
+from multimem_ray.scoring.product import Lot
 from multimem_ray.scoring.statistics import HeldOutStatistics
 from multimem_ray.scoring.worker import ShardScorer
 
@@ -39,28 +38,20 @@ class Embeddings:
         wide = [(wide_column(m, n), vector) for m in run.design.model_ids() for n in run.modalities]
         return pa.schema([*layout.IDENTITY.items(), *wide])
 
-    def rows(
-        self,
-        run: Run,
-        bank: ScoringBank,
-        held_out: HeldOutStatistics,
-        shard: str,
-        who: Identity,
-        views: Views,
-    ) -> pa.Table:
+    def rows(self, lot: Lot) -> pa.Table:
         """See :class:`Product`."""
-        del held_out
+        run, who, views = lot.run, lot.who, lot.views
         size = len(who.keys)
         columns: dict[str, Any] = {
             layout.KEY: who.keys,
-            layout.SHARD: [shard] * size,
+            layout.SHARD: [lot.shard] * size,
             layout.INDEX: who.indices,
             layout.LABEL: who.labels,
             layout.GROUP: who.groups if run.config.design.group else [None] * size,
-            layout.HELD_OUT: run.held_out_rule.is_held_out(who.groups, shard),
+            layout.HELD_OUT: run.held_out_rule.is_held_out(who.groups, lot.shard),
         }
         # (M, V, B, n, d) → (M, n, B, V, d)
-        embedded = bank.embed(views).cpu().permute(0, 3, 2, 1, 4).contiguous().flatten(3)
+        embedded = lot.bank.embed(views).cpu().permute(0, 3, 2, 1, 4).contiguous().flatten(3)
         for model, of_model in zip(run.design.model_ids(), embedded, strict=True):
             for place, name in enumerate(run.modalities):
                 absent = pa.array(~views.present[:, place].numpy())

@@ -5,6 +5,8 @@ Reading, decoding, views, parts, careful attempts and commits are the same for b
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 import pyarrow as pa
@@ -13,6 +15,27 @@ from multimem_ray.run import Run
 from multimem_ray.scoring.bank import ScoringBank, Views
 from multimem_ray.scoring.rows import Identity, score_rows, score_schema
 from multimem_ray.scoring.statistics import HeldOutStatistics
+
+
+@dataclass(frozen=True)
+class Lot:
+    """B samples of a shard, and the models that are to make something of them.
+
+    Args:
+        held_out: Mean vectors of the held-out set, and with a target its levels.
+    """
+
+    run: Run
+    bank: ScoringBank
+    held_out: HeldOutStatistics
+    shard: str
+    who: Identity
+    views: Views
+
+    def __iter__(self) -> Iterator[Lot]:
+        """Each of the samples alone."""
+        for row in range(len(self.who.keys)):
+            yield replace(self, who=self.who.at(row), views=self.views.at(row))
 
 
 class Product(Protocol):
@@ -24,20 +47,8 @@ class Product(Protocol):
     def schema(self, run: Run) -> pa.Schema:
         """Columns of the rows."""
 
-    def rows(
-        self,
-        run: Run,
-        bank: ScoringBank,
-        held_out: HeldOutStatistics,
-        shard: str,
-        who: Identity,
-        views: Views,
-    ) -> pa.Table:
-        """One row for each of B samples of a shard.
-
-        Args:
-            held_out: Mean vectors of the held-out set, and with a target its levels.
-        """
+    def rows(self, lot: Lot) -> pa.Table:
+        """One row for each of the samples."""
 
 
 class Scores:
@@ -49,18 +60,11 @@ class Scores:
         """See :class:`Product`."""
         return score_schema(run)
 
-    def rows(
-        self,
-        run: Run,
-        bank: ScoringBank,
-        held_out: HeldOutStatistics,
-        shard: str,
-        who: Identity,
-        views: Views,
-    ) -> pa.Table:
+    def rows(self, lot: Lot) -> pa.Table:
         """See :class:`Product`."""
-        found = bank.agreements(views, held_out.means)
-        return score_rows(run, shard, who, views.present, found, held_out.levels)
+        found = lot.bank.agreements(lot.views, lot.held_out.means)
+        present, levels = lot.views.present, lot.held_out.levels
+        return score_rows(lot.run, lot.shard, lot.who, present, found, levels)
 
 
 SCORES = Scores()

@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from typing import cast
 
 import pyarrow as pa
 
@@ -19,12 +18,12 @@ from multimem_ray.monitor import Monitor
 from multimem_ray.prefetch import ahead
 from multimem_ray.run import Run
 from multimem_ray.sample import Failure
-from multimem_ray.scoring.bank import ScoringBank, Views
+from multimem_ray.scoring.bank import ScoringBank
 from multimem_ray.scoring.chunks import PART_POSITIONS, Chunk, decoded_chunks
 from multimem_ray.scoring.commits import Receipt
 from multimem_ray.scoring.failures import error_rows
 from multimem_ray.scoring.parts import Part, PartFolder, joined
-from multimem_ray.scoring.product import SCORES, Product
+from multimem_ray.scoring.product import SCORES, Lot, Product
 from multimem_ray.scoring.statistics import HeldOutStatistics
 from multimem_ray.storage import FileInfo
 
@@ -101,34 +100,27 @@ def score_chunk(
     """
     rows, failures = product.schema(run).empty_table(), chunk.failures
     if chunk.views is not None:
+        lot = Lot(run, bank, held_out, shard, chunk.who, chunk.views)
         try:
-            rows = product.rows(run, bank, held_out, shard, chunk.who, chunk.views)
+            rows = product.rows(lot)
         except Exception as error:
             logger.warning("%s: a batch failed, trying its samples one by one: %s", shard, error)
-            rows, failed = _one_by_one(run, bank, held_out, shard, chunk, product)
+            rows, failed = _one_by_one(lot, product)
             if len(failed) == len(chunk.who.keys):
                 raise
             failures = [*failures, *failed]
     return Part(chunk.first, chunk.end, rows, chunk.held_out, failures)
 
 
-def _one_by_one(
-    run: Run,
-    bank: ScoringBank,
-    held_out: HeldOutStatistics,
-    shard: str,
-    chunk: Chunk,
-    product: Product,
-) -> tuple[pa.Table, list[Failure]]:
-    who, views = chunk.who, cast("Views", chunk.views)
-    tables, failed = [product.schema(run).empty_table()], []
-    for at, (key, index) in enumerate(zip(who.keys, who.indices, strict=True)):
+def _one_by_one(lot: Lot, product: Product) -> tuple[pa.Table, list[Failure]]:
+    tables, failed = [product.schema(lot.run).empty_table()], []
+    for one, key, index in zip(lot, lot.who.keys, lot.who.indices, strict=True):
         try:
-            tables.append(product.rows(run, bank, held_out, shard, who.at(at), views.at(at)))
+            tables.append(product.rows(one))
         except Exception as error:  # noqa: BLE001 - towers may raise anything; it is recorded
             said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             detail = f"the models fail on it: {said}"
-            failed.append(Failure(shard, key, index, "score", "model_error", detail))
+            failed.append(Failure(lot.shard, key, index, "score", "model_error", detail))
     return pa.concat_tables(tables), failed
 
 

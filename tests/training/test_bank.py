@@ -26,14 +26,6 @@ from tests.training.epochs import epoch
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def trained(
     run: Run, decoded: Sequence[Any], banks: Sequence[Sequence[str]], epochs: int = 2
 ) -> dict[str, Any]:

@@ -22,11 +22,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _nothing_compiled() -> Iterator[None]:
     yield
-    torch.set_num_threads(before)
     torch.compiler.reset()
 
 
