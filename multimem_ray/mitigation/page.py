@@ -15,11 +15,11 @@ _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem;
   color: #1c2733; background: #fff }
 table { border-collapse: collapse; margin: .5rem 0 }
-th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #dde3ea }
-th:first-child, td:first-child { text-align: left }
+th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #dde3ea }
+th:first-child, td:first-child { text-align: left; min-width: 15rem }
 td { font-variant-numeric: tabular-nums }
 td:not(:first-child) { white-space: nowrap }
 p { color: #51606f; max-width: 50rem }

@@ -42,6 +42,8 @@ Views = Mapping[str, Array]
 
 PLAIN, REGROUPED, LEFT_OUT = "plain", "regrouped", "left out"
 CHOSEN = "chosen.parquet"
+SCORED_TOGETHER = 1024
+"""Samples whose embeddings wait to be scored: a few megabytes."""
 
 
 @dataclass
@@ -71,6 +73,7 @@ class Regrouping:
     seconds: float = 0.0
     _ids: list[Hashes] = field(default_factory=list)
     _found: list[Tensor] = field(default_factory=list)
+    _waiting: list[tuple[Hashes, Tensor, Tensor]] = field(default_factory=list)
 
     def watches(self, epoch: int) -> bool:
         """Whether the choice after this epoch needs its embeddings."""
@@ -99,6 +102,7 @@ class Regrouping:
             return
         self.watching = False
         started = time.perf_counter()
+        self._score_waiting()
         if self._ids:
             ids, scores = np.concatenate(self._ids), torch.cat(self._found)
             self._choose(ids, scores.cpu().double().numpy())
@@ -146,11 +150,12 @@ class Regrouping:
         ids = hashed(keys)
         detached = {name: e.detach() for name, e in embeddings.items()}
         if self.config.by == "gradient_norm":
-            found = gradient_norms(detached, rows, model, len(keys))
+            self._ids.append(ids)
+            self._found.append(gradient_norms(detached, rows, model, len(keys)))
         else:
-            found = self._scores(ids, detached, rows)
-        self._ids.append(ids)
-        self._found.append(found)
+            self._waiting.append((ids, *self._stacked(len(keys), detached, rows)))
+            if sum(len(one) for one, _, _ in self._waiting) >= SCORED_TOGETHER:
+                self._score_waiting()
         self.seconds += time.perf_counter() - started
 
     def state(self) -> Tensor:
@@ -177,25 +182,39 @@ class Regrouping:
             return epoch == 0
         return epoch >= first and (epoch - first) % self.config.every == 0
 
-    def _scores(
-        self, ids: Hashes, embeddings: Mapping[str, Tensor], rows: Mapping[str, Tensor]
-    ) -> Tensor:
-        """(B,) suspicion by cosine, MultiMem or CLIPMem of the running model."""
+    def _stacked(
+        self, size: int, embeddings: Mapping[str, Tensor], rows: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """(B, n, d) embeddings of a batch, and (B, n) which modalities there are."""
         some = next(iter(embeddings.values()))
-        stacked = some.new_zeros(1, len(ids), len(self.modalities), some.shape[1])
-        present = torch.zeros(stacked.shape[1:3], dtype=torch.bool, device=some.device)
+        stacked = some.new_zeros(size, len(self.modalities), some.shape[1])
+        present = torch.zeros(stacked.shape[:2], dtype=torch.bool, device=some.device)
         for name, embedded in embeddings.items():
             place = self.modalities.index(name)
-            stacked[0, rows[name], place] = embedded
+            stacked[rows[name], place] = embedded
             present[rows[name], place] = True
+        return stacked, present
+
+    def _score_waiting(self) -> None:
+        """Score what was seen and waits; many samples together, since each call costs."""
+        if not self._waiting:
+            return
+        ids, stacked, present = zip(*self._waiting, strict=True)
+        self._waiting = []
+        together = np.concatenate(ids)
+        self._ids.append(together)
+        self._found.append(self._scores(together, torch.cat(stacked)[None], torch.cat(present)))
+
+    def _scores(self, ids: Hashes, stacked: Tensor, present: Tensor) -> Tensor:
+        """(B,) suspicion by cosine, MultiMem or CLIPMem of the running model."""
         means = stacked.new_zeros(stacked.shape[2:]) if self.means is None else self.means
         found = metric.agreement(stacked, present, means)
         if self.config.by == "cosine":
             return -_mean_cosine(found.alignment, present)
         if self.config.by == "multimem":
-            return metric.cmc(found, present) - self._known(ids, "cmc_out", some.device)
+            return metric.cmc(found, present) - self._known(ids, "cmc_out", stacked.device)
         pairs = metric.clipmem_alignment(found, present).triu(diagonal=1).nansum(dim=(1, 2))
-        return pairs - self._known(ids, "unseen_clipmem", some.device)
+        return pairs - self._known(ids, "unseen_clipmem", stacked.device)
 
     def _known(self, ids: Hashes, column: str, device: torch.device) -> Tensor:
         rows = self.judged.rows(ids)
