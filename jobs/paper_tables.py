@@ -140,8 +140,8 @@ def candidate_shares(bench: Bench) -> Made:
                 ", ".join(f"{r[0]}: {value:+.3f}" for r, value in zip(rows, above, strict=True)),
             ),
             Finding(
-                "S_S, which both sides saw, does not depend on the ratio, to a tenth of the distance "
-                "between S_C and S_S",
+                "S_S, which both sides saw, does not depend on the ratio, to a tenth of the "
+                "distance between S_C and S_S",
                 max(shifts) - min(shifts) < 0.1 * float(np.mean(above)),
                 ", ".join(f"{a}:{b} {v:+.3f}" for (a, b), v in zip(ratios, shifts, strict=True)),
             ),
