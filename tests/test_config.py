@@ -131,6 +131,29 @@ def test_what_changes_a_score_changes_the_fingerprint(
     assert changed.fingerprint() != resolve(MINIMAL).fingerprint()
 
 
+def test_the_share_of_s_i_enters_only_where_it_differs() -> None:
+    candidate = {"kind": "candidate", "candidate_fraction": 0.2}
+
+    def of(**more: float) -> str:
+        return resolve({**MINIMAL, "design": candidate | more}).fingerprint()
+
+    assert "independent_fraction" not in resolve(MINIMAL).score_relevant()["design"]
+    assert of(independent_fraction=0.2) == of()
+    assert of(independent_fraction=0.3) != of()
+    with pytest.raises(ConfigError, match=r"independent_fraction.*design\.kind: candidate"):
+        resolve({**MINIMAL, "design": {"independent_fraction": 0.3}})
+    with pytest.raises(ConfigError, match="at most 1 together"):
+        of(independent_fraction=0.9)
+
+
+def test_mitigation_needs_models_that_train() -> None:
+    mitigation = {"kind": "in_training", "by": "cmc_out", "references": "runs/first"}
+    models = [{"files": f"{n}/*.parquet", "members": "none"} for n in "fg"]
+    stored = {"output": "out", "data": {"embeddings": {"models": models}}}
+    with pytest.raises(ConfigError, match="mitigation: with given models or stored embeddings"):
+        resolve(stored | {"mitigation": mitigation})
+
+
 def test_difference_names_what_changed() -> None:
     old = resolve(MINIMAL).score_relevant()
     new = resolve({**MINIMAL, "training": {"lr": 0.5}}).score_relevant()
