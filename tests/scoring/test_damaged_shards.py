@@ -91,7 +91,7 @@ def _headers(data: bytes) -> list[int]:
 def test_two_hundred_damaged_shards(tmp_path: Path) -> None:
     write_shards(tmp_path / "shards", 12, 1)
     run, shards = small_run(tmp_path, "scoring.views=1", "scoring.batch_size=5")
-    bank, held_out = bank_of(run), some_statistics(run)
+    bank, statistics = bank_of(run), some_statistics(run)
     good = Path(shards.scored[0].url).read_bytes()
     damages: list[Damage] = [cut, fuzzed_header, flipped, swapped, odd_members]
     kinds = set()
@@ -100,7 +100,7 @@ def test_two_hundred_damaged_shards(tmp_path: Path) -> None:
         path = tmp_path / "shards" / f"damaged-{number:03d}.tar"
         path.write_bytes(damages[number % len(damages)](good, rng))
         source = run.storage.info(str(path))
-        found = score_shard(run, bank, held_out, source)
+        found = score_shard(run, bank, statistics, source)
         items = list(read_shard(source.url, run.storage))
         told = {*found.scores["index"].to_pylist(), *found.errors["index"].to_pylist()}
         held_out = 0
