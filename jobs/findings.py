@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from multimem_ray.mitigation.page import Table
-from multimem_ray.mitigation.trials import Record, mean_se, paired, values
+from multimem_ray.mitigation.trials import Paired, Record, mean_se, paired, values
 
 MATCHED, R5 = "memory/matched", "utility/R@5"
+LEVEL = 0.05
+"""p-values from here on are called noise."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,16 @@ def lower(records: Sequence[Record], name: str, than: str, statement: str) -> Fi
     """Whether a condition has less MultiMem than another."""
     found = paired(records, name, than, MATCHED)
     share = found.mean / mean_se(values(records, than, MATCHED))[0]
-    return Finding(statement, found.mean < 0, f"{share:+.1%}, p {found.p:.3f}")
+    return Finding(statement, found.mean < 0, f"{share:+.1%}, {_chance(found)}")
 
 
 def higher(records: Sequence[Record], name: str, than: str, statement: str) -> Finding:
     """Whether a condition has a better top-5 retrieval than another."""
     found = paired(records, name, than, R5)
-    return Finding(statement, found.mean > 0, f"{100 * found.mean:+.1f} points, p {found.p:.3f}")
+    return Finding(statement, found.mean > 0, f"{100 * found.mean:+.1f} points, {_chance(found)}")
+
+
+def _chance(found: Paired) -> str:
+    """The p-value of a paired test, and whether so few seeds tell anything."""
+    beyond = "" if found.p < LEVEL else ", within the noise of these seeds"
+    return f"p {found.p:.3f}{beyond}"
