@@ -12,15 +12,14 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
-from multimem_ray.config import apply_overrides, resolve
 from multimem_ray.demo.dataset import FIELDS, LABEL, make_demo_shards
 from multimem_ray.errors import ConfigError
 from multimem_ray.mitigation.in_process import audit_here
 from multimem_ray.mitigation.trials import Condition, Record, run_trials
-from multimem_ray.opening import inspect
 from multimem_ray.progress import Progress
 from multimem_ray.results.reader import ScoreTable
 from multimem_ray.run import Run
+from multimem_ray.setup import apply_overrides, inspect, resolve
 from multimem_ray.shards.plant import TRUTH, plant
 from multimem_ray.storage import Storage
 

@@ -31,7 +31,8 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from multimem_ray.config import Config, resolve
+from multimem_ray.config import Config
+from multimem_ray.setup import resolve
 
 NAMES = ("audio", "image", "text", "video")
 _CHUNK = 8192
@@ -108,9 +109,9 @@ def prepare(config: Config) -> Callable[[], None]:
     from multimem_ray.embeddings.join import spill
     from multimem_ray.embeddings.units import load_units
     from multimem_ray.embeddings.worker import UnitScorer
-    from multimem_ray.opening import open_run
     from multimem_ray.progress import Progress
     from multimem_ray.scoring.held_out_plan import plan_held_out
+    from multimem_ray.setup import open_run
 
     torch.set_num_threads(1)
     pa.set_cpu_count(1)

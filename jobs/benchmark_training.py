@@ -34,10 +34,10 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.watch import watch
-from multimem_ray.config import Config, resolve
-from multimem_ray.opening import inspect
+from multimem_ray.config import Config
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
+from multimem_ray.setup import inspect, resolve
 
 PARTS = ("banks", "plain", "separate", "uncached", "decode")
 CORES = 2
@@ -132,7 +132,7 @@ def separate(config: Config) -> float:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from multimem_ray.ray_session import ray_session
+    from multimem_ray.distributed.session import ray_session
 
     run, shards = inspect(config)
     with ray_session(config):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from multimem_ray.mitigation.page import Table
+from multimem_ray.evaluation.mitigation_page import Table
 from multimem_ray.mitigation.trials import Paired, Record, mean_se, paired, values
 
 MATCHED, R5 = "memory/matched", "utility/R@5"

@@ -24,9 +24,9 @@ from multimem_ray.metric import MeanAccumulator, agreement
 from multimem_ray.run import Run
 from multimem_ray.scoring.bank import ScoringBank, pick_device
 from multimem_ray.scoring.chunks import Chunk, decoded_chunks
+from multimem_ray.scoring.held_out_stats import HeldOutStatistics
 from multimem_ray.scoring.rows import score_rows
 from multimem_ray.scoring.shard import score_chunk
-from multimem_ray.scoring.statistics import HeldOutStatistics
 
 REPEATS = 9
 _BATCH = 2048

@@ -20,7 +20,7 @@ from jobs.bench import Bench, Data, Size
 from jobs.findings import Made
 from jobs.paper_tables import TABLES
 from multimem_ray.demo.dataset import FIELDS as DEMO_FIELDS
-from multimem_ray.mitigation.page import Table, write_page
+from multimem_ray.evaluation.mitigation_page import Table, write_page
 from multimem_ray.progress import Progress
 
 QUICK = Size(samples=400, epochs=50, batch_size=32, width=8, seeds=2, views=2, models=6)

@@ -11,7 +11,7 @@ from jobs import published
 from jobs.bench import Bench
 from jobs.findings import MATCHED, Finding, Made, higher, lower
 from jobs.recipes import AMOUNT, PLAIN, noise, regroup, remove, starts, tune, unpair
-from multimem_ray.mitigation.page import Table
+from multimem_ray.evaluation.mitigation_page import Table
 from multimem_ray.mitigation.trials import (
     Condition,
     Record,

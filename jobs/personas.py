@@ -32,16 +32,16 @@ from rich.console import Console
 from jobs import command
 from jobs.bench import claim
 from jobs.persona_data import FIELDS, GROUP, Persona, make_personas, render, write_personas
-from multimem_ray.config import resolve
 from multimem_ray.evaluation.bootstrap import bootstrap_mean
+from multimem_ray.evaluation.mitigation_page import Table, write_page
 from multimem_ray.metric import recall_hits
 from multimem_ray.mitigation.in_process import audit_here
-from multimem_ray.mitigation.page import Table, write_page
 from multimem_ray.progress import Progress
 from multimem_ray.results.reader import ScoreTable
 from multimem_ray.run import Run
 from multimem_ray.sample import Sample
 from multimem_ray.scoring.bank import ScoringBank, Views
+from multimem_ray.setup import resolve
 from multimem_ray.storage import Storage
 
 KNOWN, STRANGERS = "known", "strangers"

@@ -18,12 +18,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from multimem_ray.config import load
-from multimem_ray.opening import inspect
-from multimem_ray.ray_session import data_context, ray_session
+from multimem_ray.distributed.session import data_context, ray_session
 from multimem_ray.run import Run, Shards
-from multimem_ray.scoring.commits import commit_log
-from multimem_ray.scoring.markers import details
+from multimem_ray.setup import inspect, load
+from multimem_ray.store.commits import commit_log
+from multimem_ray.store.markers import details
 
 FEW = 4
 """Shards for each worker that are too few to leave start and end out of the rate."""

@@ -12,11 +12,11 @@ from contextlib import ExitStack
 from typing import Any
 
 from multimem_ray.config import Config
-from multimem_ray.opening import open_run, require_shards
+from multimem_ray.distributed.session import cluster_cpus, cluster_gpus, ray_session
 from multimem_ray.planning.timings import OTHER, compare, record
 from multimem_ray.progress import Progress
-from multimem_ray.ray_session import cluster_cpus, cluster_gpus, ray_session
 from multimem_ray.run import Run, Shards
+from multimem_ray.setup import open_run, require_shards
 from multimem_ray.storage import Storage
 
 
@@ -144,7 +144,7 @@ def _train(run: Run, shards: Shards, progress: Progress, stack: ExitStack) -> fl
     if all(run.is_trained(model_id) for model_id in run.design.model_ids()):
         progress.say("reference models: all trained before")
         return 0.0
-    from multimem_ray.mitigation.references import prepare_references
+    from multimem_ray.mitigation.prepare import prepare_references
     from multimem_ray.scoring.held_out_plan import plan_held_out
     from multimem_ray.training.trainer import train
 

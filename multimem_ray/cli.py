@@ -13,7 +13,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from multimem_ray import config as configuration
+from multimem_ray import setup
 from multimem_ray.config import Config
 from multimem_ray.errors import ConfigError, MultiMemError
 
@@ -112,8 +112,8 @@ def evaluate(config: ConfigFile = None, set_: Overrides = None) -> None:
     """Retrieval, linear probes and zero-shot classification of every model, on held-out samples."""
     from multimem_ray.audit import announce
     from multimem_ray.evaluation.evaluate import evaluate as evaluate_run
-    from multimem_ray.opening import require_shards
     from multimem_ray.results.terminal import evaluation_table
+    from multimem_ray.setup import require_shards
 
     resolved, progress = _load(config, set_), _progress()
     require_shards(resolved, "evaluate")
@@ -128,7 +128,7 @@ def mitigate(config: ConfigFile = None, set_: Overrides = None) -> None:
     """Train models that memorize less, and compare them with those of an audit. Again = resume."""
     from rich.markup import escape
 
-    from multimem_ray.mitigation.page import shown
+    from multimem_ray.evaluation.mitigation_page import shown
     from multimem_ray.mitigation.stage import memory_table, utility_table
     from multimem_ray.mitigation.stage import mitigate as run_mitigation
 
@@ -344,12 +344,12 @@ def plant(
     seed: int = 0,
 ) -> None:
     """Copy shards with a known fraction of misaligned samples, to test an audit on them."""
-    from multimem_ray.opening import look
+    from multimem_ray.setup import detect_fields
     from multimem_ray.shards.plant import plant as plant_copy
     from multimem_ray.storage import Storage
 
     storage, progress = Storage(), _progress()
-    fields, found = look(shards, storage)
+    fields, found = detect_fields(shards, storage)
     fields = {**fields, **_pairs(field or [])}
     label = label or found
     progress.say(f"modalities: {', '.join(f'{m} ({f})' for m, f in sorted(fields.items()))}")
@@ -414,7 +414,7 @@ def config_presets() -> None:
 
 
 def _load(path: Path | None, overrides: list[str] | None) -> Config:
-    return configuration.load(path, overrides or [])
+    return setup.load(path, overrides or [])
 
 
 def _pairs(items: list[str]) -> dict[str, str]:

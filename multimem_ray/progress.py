@@ -1,7 +1,8 @@
 """Progress on long work: bars on a terminal, one plain line every 30 seconds elsewhere.
 
-Work runs in other processes, so it counts on a :class:`~multimem_ray.board.Board`; whoever waits
-for the work looks at the board and shows it.
+Work runs in other processes, so it counts on a
+:class:`~multimem_ray.distributed.counter.ProgressActor`; whoever waits for the work asks it
+and shows what it says.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
-from multimem_ray.board import Board
+from multimem_ray.distributed.counter import ProgressActor
 
 _PLAIN_EVERY_S = 30.0
 _LOOK_EVERY_S = 0.5
@@ -123,7 +124,7 @@ class Shown:
 
 
 def finished_with_progress(
-    work: Iterable[Future[Any]], board: Board, task: str, shown: Shown
+    work: Iterable[Future[Any]], board: ProgressActor, task: str, shown: Shown
 ) -> Iterator[Future[Any]]:
     """Yield pieces of work as they finish, showing the board meanwhile."""
     waiting = set(work)

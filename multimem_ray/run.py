@@ -1,7 +1,7 @@
 """A run: the configuration together with what was found in the shards.
 
 Everything a worker needs is in a small picklable :class:`Run`, whatever the number of shards. It is
-made from a configuration by :mod:`multimem_ray.opening`.
+made from a configuration by :mod:`multimem_ray.setup`.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ class Run:
         shard outside the pool.
         """
         design = self.design
-        members = design.members(groups) if self.trains_on(shard) else design.outside(groups)
+        members = design.members(groups) if self.trains_on(shard) else design.outside_pool(groups)
         return members, *design.contrast_of(groups, members)
 
     @cached_property

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from multimem_ray.run import Run
-from multimem_ray.scoring.markers import details, load_commits
 from multimem_ray.storage import Storage
+from multimem_ray.store.markers import details, load_commits
 
 _RECENT = 32
 

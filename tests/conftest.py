@@ -39,7 +39,7 @@ def ray_session() -> Iterator[Any]:
     """A private Ray of two cores on this machine."""
     import ray
 
-    from multimem_ray.ray_session import start_local
+    from multimem_ray.distributed.session import start_local
 
     start_local(num_cpus=2, object_store_memory=300 * 10**6)
     yield ray

@@ -12,9 +12,9 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from multimem_ray.config import Config, apply_overrides, resolve
-from multimem_ray.opening import inspect
+from multimem_ray.config import Config
 from multimem_ray.run import Run, Shards
+from multimem_ray.setup import apply_overrides, inspect, resolve
 from multimem_ray.shards.writer import ShardWriter
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 60), "blue": (40, 60, 230)}

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from multimem_ray.audit import audit, train_only
 from multimem_ray.config import Config
 from multimem_ray.errors import ResumeError
-from multimem_ray.opening import open_run
+from multimem_ray.setup import open_run
 from multimem_ray.training.cache import DecodedCache
 from multimem_ray.training.stream import TrainingStream
 from multimem_ray.training.worker import cache_folder

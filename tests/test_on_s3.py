@@ -11,14 +11,13 @@ import torch
 
 from multimem_ray import cli
 from multimem_ray.audit import write_results
-from multimem_ray.config import resolve
-from multimem_ray.opening import open_run
 from multimem_ray.progress import Progress
 from multimem_ray.scoring.bank import ScoringBank
-from multimem_ray.scoring.commits import CommitLog
-from multimem_ray.scoring.layout import Layout
+from multimem_ray.scoring.held_out_stats import HeldOutStatistics
 from multimem_ray.scoring.shard import score_shard
-from multimem_ray.scoring.statistics import HeldOutStatistics
+from multimem_ray.setup import open_run, resolve
+from multimem_ray.store.commits import CommitLog
+from multimem_ray.store.partitioning import Partitioning
 from multimem_ray.training.bank import Bank
 from multimem_ray.training.source import training_samples
 from tests.s3 import S3Server
@@ -53,7 +52,7 @@ def test_an_audit_whose_shards_and_output_are_on_s3(
     assert again.next_epoch == 1
     again.finish()
 
-    log = CommitLog(run.storage, run.output, run.fingerprint, Layout.of(config.scoring))
+    log = CommitLog(run.storage, run.output, run.fingerprint, Partitioning.of(config.scoring))
     scorer = ScoringBank(run, torch.device("cpu"))
     held_out = HeldOutStatistics(torch.zeros(2, 3, config.model.dim, dtype=torch.float64))
     for shard in shards.scored:

@@ -15,9 +15,9 @@ import pytest
 from rich.console import Console
 
 from multimem_ray.audit import audit
-from multimem_ray.config import apply_overrides, resolve
 from multimem_ray.progress import Progress
 from multimem_ray.sample import Sample
+from multimem_ray.setup import apply_overrides, resolve
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import Storage
 

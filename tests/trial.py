@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multimem_ray.config import Config, apply_overrides, resolve
+from multimem_ray.config import Config
 from multimem_ray.errors import SampleError
 from multimem_ray.metric import MeanAccumulator
-from multimem_ray.opening import inspect
 from multimem_ray.run import Run, Shards
 from multimem_ray.sample import Sample
 from multimem_ray.scoring.bank import ScoringBank, make_views
+from multimem_ray.scoring.held_out_stats import HeldOutStatistics
 from multimem_ray.scoring.shard import ScoredShard, score_shard
-from multimem_ray.scoring.statistics import HeldOutStatistics
+from multimem_ray.setup import apply_overrides, inspect, resolve
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.training.bank import Bank
 from multimem_ray.training.source import training_samples

@@ -2,15 +2,14 @@
 
 Every key but ``output`` and ``data.shards`` (or ``data.embeddings``) has a default. A preset (a
 YAML file in ``multimem_ray/models/presets``) may give defaults for ``model``, ``modalities`` and
-``training``; what the user writes wins over it. ``load`` returns the *resolved* configuration, in
-which nothing is left to be looked up, and which is stored with every output.
+``training``; what the user writes wins over it. :func:`multimem_ray.setup.load` makes a *resolved*
+configuration of it, in which nothing is left to be looked up, and which is kept with each output.
 
-    section  data  models  work    the sections of the file, key by key
-    audit                          all of them, and their fingerprint
-    resolve                        YAML, presets and overrides
+    base  data  models  runtime    the sections of the file, key by key
+    root                           all of them, and their fingerprint
 """
 
-from multimem_ray.config.audit import Config, digest
+from multimem_ray.config.base import Fraction, Precision, Section, difference, nearest
 from multimem_ray.config.data import (
     DataConfig,
     DesignConfig,
@@ -21,10 +20,8 @@ from multimem_ray.config.data import (
     StorageConfig,
 )
 from multimem_ray.config.models import MitigationConfig, ModelConfig, TrainingConfig
-from multimem_ray.config.resolve import apply_overrides, load, resolve
-from multimem_ray.config.section import Fraction, Precision, Section
-from multimem_ray.config.words import difference, nearest
-from multimem_ray.config.work import (
+from multimem_ray.config.root import Config, digest
+from multimem_ray.config.runtime import (
     EvaluationConfig,
     PlanConfig,
     PricesConfig,
@@ -34,6 +31,7 @@ from multimem_ray.config.work import (
     ScoringConfig,
     TrainResources,
 )
+from multimem_ray.setup import apply_overrides, load, resolve
 
 __all__ = [
     "Config",

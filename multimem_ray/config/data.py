@@ -13,7 +13,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from multimem_ray.config.section import Fraction, Section
+from multimem_ray.config.base import Fraction, Section
 
 
 class StorageConfig(Section):

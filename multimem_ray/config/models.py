@@ -9,7 +9,7 @@ from pydantic import (
     model_validator,
 )
 
-from multimem_ray.config.section import Precision, Section
+from multimem_ray.config.base import Precision, Section
 
 
 class ModelConfig(Section):

@@ -7,10 +7,11 @@ from pathlib import Path
 from rich.console import Console
 
 from multimem_ray.audit import audit
-from multimem_ray.config import Config, resolve
+from multimem_ray.config import Config
 from multimem_ray.demo.dataset import FIELDS, LABEL, make_demo_shards
 from multimem_ray.progress import Progress
 from multimem_ray.results.terminal import print_summary
+from multimem_ray.setup import resolve
 from multimem_ray.shards.plant import plant
 from multimem_ray.storage import Storage
 

@@ -46,16 +46,16 @@ class Given(Design):
         ids = self.model_ids()
         return {i: given.checkpoint for i, given in zip(ids, self.config.given, strict=True)}
 
-    def sides(self, groups: Sequence[str]) -> BoolMatrix:
-        """See :meth:`Design.sides`.
+    def assignments(self, groups: Sequence[str]) -> BoolMatrix:
+        """See :meth:`Design.assignments`.
 
         Raises:
             DesignError: A list of keys or a recorded rule cannot be read.
         """
         return np.stack([members(groups) for members in self._members], axis=1)
 
-    def shares(self) -> list[float]:
-        """See :meth:`Design.shares`; nothing is trained here."""
+    def train_fractions(self) -> list[float]:
+        """See :meth:`Design.train_fractions`; nothing is trained here."""
         return [0.0] * self.config.models
 
     def describe(self) -> dict[str, Any]:
@@ -74,9 +74,9 @@ class Given(Design):
         if len(self.config.given) < 2:
             raise DesignError("design.given: name at least two models")
 
-    def foreign(self, groups: Sequence[str]) -> BoolMatrix:
-        """See :meth:`Design.foreign`."""
-        return self.sides(groups)
+    def seen_elsewhere(self, groups: Sequence[str]) -> BoolMatrix:
+        """See :meth:`Design.seen_elsewhere`."""
+        return self.assignments(groups)
 
     @cached_property
     def _members(self) -> list[Members]:
@@ -136,4 +136,4 @@ class UnseenHeldOut(HeldOutRule):
         chosen = super().is_held_out(groups, shard)
         if self.config.shards is not None or not chosen.any():
             return chosen
-        return chosen & ~self._design.foreign(groups).any(axis=1)
+        return chosen & ~self._design.seen_elsewhere(groups).any(axis=1)

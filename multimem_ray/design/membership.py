@@ -67,24 +67,24 @@ class Design(ABC):
 
     def members(self, groups: Sequence[str]) -> BoolMatrix:
         """(N, M) bool: which models train on the samples of these groups; none outside the pool."""
-        return self.sides(groups) & self.in_pool(groups)[:, None]
+        return self.assignments(groups) & self.in_pool(groups)[:, None]
 
     @abstractmethod
-    def sides(self, groups: Sequence[str]) -> BoolMatrix:
+    def assignments(self, groups: Sequence[str]) -> BoolMatrix:
         """(N, M) bool: which models train on these groups if they are in the pool."""
 
     def checkpoints(self) -> dict[str, str]:
         """Models that are not trained here, each with where its weights are."""
         return {}
 
-    def foreign(self, groups: Sequence[str]) -> BoolMatrix:
+    def seen_elsewhere(self, groups: Sequence[str]) -> BoolMatrix:
         """(N, K) bool: which models that are not trained here saw these groups.
 
         What is held out is chosen among samples that none of them saw.
         """
         return np.zeros((len(groups), 0), bool)
 
-    def outside(self, groups: Sequence[str]) -> BoolMatrix:
+    def outside_pool(self, groups: Sequence[str]) -> BoolMatrix:
         """(N, M) bool: members among samples of a shard that no model may train on here."""
         return np.zeros((len(groups), len(self.model_ids())), bool)
 
@@ -112,7 +112,7 @@ class Design(ABC):
         return None
 
     @abstractmethod
-    def shares(self) -> list[float]:
+    def train_fractions(self) -> list[float]:
         """Per model, the share of the trainable samples it is expected to train on."""
 
     def describe(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class Design(ABC):
             "group": self.config.group,
             "pool": self.config.pool,
             "pool_shards": self.config.pool_shards,
-            "share": dict(zip(self.model_ids(), self.shares(), strict=True)),
+            "share": dict(zip(self.model_ids(), self.train_fractions(), strict=True)),
         }
 
     @abstractmethod
@@ -149,13 +149,13 @@ class ComplementaryHalves(Design):
         "model 2k trains where bit k of the hash of the group is 1, model 2k+1 where it is 0"
     )
 
-    def sides(self, groups: Sequence[str]) -> BoolMatrix:
-        """See :meth:`Design.sides`; every row has exactly M / 2 models."""
+    def assignments(self, groups: Sequence[str]) -> BoolMatrix:
+        """See :meth:`Design.assignments`; every row has exactly M / 2 models."""
         halves = bits(self.config.seed, "halves", groups, self.config.models // 2)
         return np.stack([halves, ~halves], axis=2).reshape(len(groups), self.config.models)
 
-    def shares(self) -> list[float]:
-        """See :meth:`Design.shares`."""
+    def train_fractions(self) -> list[float]:
+        """See :meth:`Design.train_fractions`."""
         return [0.5] * self.config.models
 
     def _check(self) -> None:
@@ -173,15 +173,15 @@ class LeaveSubsetOut(Design):
         "model 0 trains on everything; model m trains on all but fold m-1 of the hash of the group"
     )
 
-    def sides(self, groups: Sequence[str]) -> BoolMatrix:
-        """See :meth:`Design.sides`; every row misses exactly one model, never model 0."""
+    def assignments(self, groups: Sequence[str]) -> BoolMatrix:
+        """See :meth:`Design.assignments`; every row misses exactly one model, never model 0."""
         folds = self.config.models - 1
         fold = np.floor(uniform(self.config.seed, "folds", groups) * folds).astype(np.int64)
         left_out = np.arange(-1, folds)  # -1: model 0 leaves out no fold
         return np.not_equal(fold[:, None], left_out[None, :])
 
-    def shares(self) -> list[float]:
-        """See :meth:`Design.shares`."""
+    def train_fractions(self) -> list[float]:
+        """See :meth:`Design.train_fractions`."""
         folds = self.config.models - 1
         return [1.0] + [(folds - 1) / folds] * folds
 
@@ -204,8 +204,8 @@ class Candidate(Design):
     kind: ClassVar[str] = "candidate"
     rule: ClassVar[str] = "models 2r train on S_S and S_C, models 2r+1 on S_S and S_I"
 
-    def sides(self, groups: Sequence[str]) -> BoolMatrix:
-        """See :meth:`Design.sides`."""
+    def assignments(self, groups: Sequence[str]) -> BoolMatrix:
+        """See :meth:`Design.assignments`."""
         draw = self._draw(groups)
         first, second = self._cuts()
         candidate, independent = draw < first, (draw >= first) & (draw < second)
@@ -231,8 +231,8 @@ class Candidate(Design):
         pairs = zip(names[place], self.in_pool(groups), strict=True)
         return [str(name) if inside else None for name, inside in pairs]
 
-    def shares(self) -> list[float]:
-        """See :meth:`Design.shares`."""
+    def train_fractions(self) -> list[float]:
+        """See :meth:`Design.train_fractions`."""
         candidate, independent = self.config.candidate_shares
         return [1.0 - independent, 1.0 - candidate] * (self.config.models // 2)
 

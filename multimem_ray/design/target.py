@@ -3,8 +3,8 @@
 The references need not be its equals: they may be smaller, and know other or less of the data. A
 sample that the target trained on is compared with the references that did not see it; how the two
 differ on samples that neither saw is measured on the held-out set and taken away
-(:mod:`multimem_ray.metric.levels`). With a pool, the references train on a small part of the data
-and every sample outside it still gets a score.
+(:mod:`multimem_ray.metric.calibration`). With a pool, the references train on a small part of the
+data and every sample outside it still gets a score.
 """
 
 from __future__ import annotations
@@ -56,21 +56,23 @@ class Targeted(Design):
         """See :meth:`Design.checkpoints`."""
         return self.references.checkpoints() | {TARGET: self.target.checkpoint}
 
-    def foreign(self, groups: Sequence[str]) -> BoolMatrix:
-        """See :meth:`Design.foreign`."""
-        return np.concatenate([self.references.foreign(groups), self._target(groups)], axis=1)
+    def seen_elsewhere(self, groups: Sequence[str]) -> BoolMatrix:
+        """See :meth:`Design.seen_elsewhere`."""
+        return np.concatenate(
+            [self.references.seen_elsewhere(groups), self._target(groups)], axis=1
+        )
 
-    def sides(self, groups: Sequence[str]) -> BoolMatrix:
-        """See :meth:`Design.sides`."""
-        return np.concatenate([self.references.sides(groups), self._target(groups)], axis=1)
+    def assignments(self, groups: Sequence[str]) -> BoolMatrix:
+        """See :meth:`Design.assignments`."""
+        return np.concatenate([self.references.assignments(groups), self._target(groups)], axis=1)
 
     def members(self, groups: Sequence[str]) -> BoolMatrix:
         """See :meth:`Design.members`; the pool bounds the references, not the target."""
         return np.concatenate([self.references.members(groups), self._target(groups)], axis=1)
 
-    def outside(self, groups: Sequence[str]) -> BoolMatrix:
-        """See :meth:`Design.outside`; the target may have seen what the references may not."""
-        return np.concatenate([self.references.outside(groups), self._target(groups)], axis=1)
+    def outside_pool(self, groups: Sequence[str]) -> BoolMatrix:
+        """See :meth:`Design.outside_pool`; the target may have seen what the references may not."""
+        return np.concatenate([self.references.outside_pool(groups), self._target(groups)], axis=1)
 
     def contrast_of(
         self, groups: Sequence[str], members: BoolMatrix
@@ -84,9 +86,9 @@ class Targeted(Design):
         """See :meth:`Design.splits`."""
         return self.references.splits(groups)
 
-    def shares(self) -> list[float]:
-        """See :meth:`Design.shares`; the target is not trained here."""
-        return [*self.references.shares(), 0.0]
+    def train_fractions(self) -> list[float]:
+        """See :meth:`Design.train_fractions`; the target is not trained here."""
+        return [*self.references.train_fractions(), 0.0]
 
     def describe(self) -> dict[str, Any]:
         """See :meth:`Design.describe`; with the target."""

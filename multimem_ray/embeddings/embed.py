@@ -54,7 +54,7 @@ class _Embedder:
     """The actor: in the driver no more than a name."""
 
     def __init__(self, run: Run) -> None:
-        from multimem_ray.embeddings.write import ShardEmbedder
+        from multimem_ray.embeddings.actor import ShardEmbedder
 
         self._scorer = ShardEmbedder(run)
 

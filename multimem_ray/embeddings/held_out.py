@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from multimem_ray import metric
+from multimem_ray.embeddings.score import UnitReader
 from multimem_ray.embeddings.side_by_side import Rows
-from multimem_ray.embeddings.stored import UnitReader
 from multimem_ray.run import Run
 from multimem_ray.scoring.held_out import HeldOutMeans
 from multimem_ray.scoring.held_out_parts import Embedded

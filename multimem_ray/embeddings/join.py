@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from multimem_ray.design.hashing import uniform
 from multimem_ray.embeddings import layout
-from multimem_ray.embeddings.blocks import Place, joined_blocks, read_blocks
+from multimem_ray.embeddings.files import Place, joined_blocks, read_blocks
 from multimem_ray.embeddings.units import Unit, Units, load_units
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, shard_id
@@ -53,7 +53,7 @@ def spill_all(run: Run, units: Units, progress: Progress) -> None:
         return
     import ray.data
 
-    from multimem_ray.ray_session import data_context
+    from multimem_ray.distributed.session import data_context
 
     progress.say(
         f"the files of the models do not stand alike: joining them by key in "

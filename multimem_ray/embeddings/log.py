@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from multimem_ray.embeddings import layout
 from multimem_ray.embeddings.layout import About, key_digest
 from multimem_ray.run import Run
-from multimem_ray.scoring.commits import CommitLog, Written
-from multimem_ray.scoring.layout import Layout
 from multimem_ray.storage import FileInfo
+from multimem_ray.store.commits import CommitLog, Written
+from multimem_ray.store.partitioning import Partitioning
 
 _ROW_GROUP_BYTES = 16 << 20
 _ROW_GROUP_ROWS = (256, 16_384)
@@ -25,7 +25,7 @@ class EmbeddingLog(CommitLog):
 
     def __init__(self, run: Run) -> None:
         # Files of one shard stand side by side: by hash, whatever the scores are partitioned by.
-        by_hash = Layout(run.config.scoring.partitions)
+        by_hash = Partitioning(run.config.scoring.partitions)
         super().__init__(run.storage, run.path(layout.FOLDER), run.fingerprint, by_hash)
         self._run = run
 

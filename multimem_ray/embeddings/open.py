@@ -5,14 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from multimem_ray.config import (
-    Config,
-    EmbeddingsConfig,
-    EmbeddingSet,
-    ModelConfig,
-    digest,
-    nearest,
-)
+from multimem_ray.config import Config, EmbeddingsConfig, EmbeddingSet, ModelConfig, digest, nearest
 from multimem_ray.design import make_design
 from multimem_ray.embeddings import layout
 from multimem_ray.embeddings.recorded import load_manifest
@@ -37,7 +30,7 @@ class StoredShards(Shards):
 
 
 def inspect_stored(config: Config, absolute: Callable[[str], str]) -> tuple[Run, StoredShards]:
-    """What :func:`multimem_ray.opening.inspect` does, for embeddings.
+    """What :func:`multimem_ray.setup.discovery` does, for embeddings.
 
     Args:
         config: With absolute paths.

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from multimem_ray.config import EmbeddingSet, nearest
 from multimem_ray.embeddings import layout
-from multimem_ray.embeddings.blocks import (
+from multimem_ray.embeddings.files import (
     Place,
     array_file,
     group_starts,

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from multimem_ray.embeddings import layout
-from multimem_ray.embeddings.blocks import read_blocks, vectors
+from multimem_ray.embeddings.files import read_blocks, vectors
 from multimem_ray.embeddings.join import joined_bucket
 from multimem_ray.embeddings.units import Unit, Units
 from multimem_ray.errors import StorageError

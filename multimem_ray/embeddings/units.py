@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from multimem_ray.config import digest
-from multimem_ray.embeddings.blocks import Place
+from multimem_ray.embeddings.files import Place
 from multimem_ray.embeddings.sets import Piece
 from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo

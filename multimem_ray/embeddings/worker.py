@@ -1,7 +1,7 @@
 """The scoring actor of a run on stored embeddings: a row of work at a time, and no model.
 
 A row is a unit of which held-out samples are averaged, or a unit to be scored; what goes back is a
-receipt, as from :class:`multimem_ray.scoring.worker.ShardScorer`.
+receipt, as from :class:`multimem_ray.scoring.actor.ShardScorer`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 
 import torch
 
+from multimem_ray.distributed.metrics import Monitor
 from multimem_ray.embeddings.held_out import StoredHeldOut
-from multimem_ray.embeddings.stored import UnitReader, score_unit
+from multimem_ray.embeddings.score import UnitReader, score_unit
 from multimem_ray.embeddings.units import load_units
-from multimem_ray.monitor import Monitor
 from multimem_ray.run import Run
-from multimem_ray.scoring.commits import Receipt, commit_log
+from multimem_ray.scoring.actor import was_restarted
 from multimem_ray.scoring.held_out_plan import Chosen
-from multimem_ray.scoring.worker import was_restarted
 from multimem_ray.storage import FileInfo
+from multimem_ray.store.commits import Receipt, commit_log
 
 
 class UnitScorer:

@@ -15,6 +15,7 @@ Source: MultiMem, ECCV 2026, arXiv 2606.22220.
 """
 
 from multimem_ray.metric.agreement import Agreement, agreement
+from multimem_ray.metric.calibration import Calibration, CalibrationAccumulator, bits_of
 from multimem_ray.metric.consistency import (
     Terms,
     attribution,
@@ -24,15 +25,14 @@ from multimem_ray.metric.consistency import (
     terms,
 )
 from multimem_ray.metric.held_out import MeanAccumulator
-from multimem_ray.metric.levels import Levels, LevelsAccumulator, bits_of
 from multimem_ray.metric.multimem import Contrast, contrast, normalized
 from multimem_ray.metric.recall import recall_hits
 
 __all__ = [
     "Agreement",
+    "Calibration",
+    "CalibrationAccumulator",
     "Contrast",
-    "Levels",
-    "LevelsAccumulator",
     "MeanAccumulator",
     "Terms",
     "agreement",

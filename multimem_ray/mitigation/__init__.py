@@ -10,7 +10,7 @@ halves, the model that did not see a sample is then a matched reference for the 
 for every sample and at no extra cost: MultiMem of a mitigated run is the MultiMem of its recipe,
 and is compared with that of the run without, sample by sample.
 
-Three figures stand side by side, see :mod:`multimem_ray.mitigation.compare`:
+Three figures stand side by side, see :mod:`multimem_ray.evaluation.mitigation`:
 
     matched     mean over mitigated models that saw a sample, minus mitigated ones that did not
     corrected   mitigated models that saw it minus plain ones that did not, each less its own level
@@ -23,7 +23,7 @@ trained on stands beside it; for removals by MultiMem itself, it is lower by the
 
 **What chooses.** ``references`` is the output of a finished audit. Its scores tell, for every
 sample, how it looks to models that never saw it; the running model tells the rest. See
-:mod:`multimem_ray.training.regrouping` for choices and treatments.
+:mod:`multimem_ray.mitigation.policy` for choices and treatments.
 
 references  what an earlier audit knows of the samples, as training wants it
 compare     a mitigated run beside its references: memorization and utility

@@ -12,19 +12,19 @@ from typing import Any
 import torch
 
 from multimem_ray.audit import write_summary
-from multimem_ray.board import NoBoard
 from multimem_ray.config import Config, digest
+from multimem_ray.distributed.counter import NullCounter
+from multimem_ray.distributed.metrics import Monitor
 from multimem_ray.evaluation.evaluate import evaluate
-from multimem_ray.mitigation.references import prepare_references
-from multimem_ray.monitor import Monitor
-from multimem_ray.opening import open_run
+from multimem_ray.mitigation.prepare import prepare_references
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
 from multimem_ray.scoring.bank import ScoringBank
-from multimem_ray.scoring.commits import commit_log
 from multimem_ray.scoring.held_out import HeldOutMeans
 from multimem_ray.scoring.held_out_plan import plan_held_out
 from multimem_ray.scoring.shard import score_shard
+from multimem_ray.setup import open_run
+from multimem_ray.store.commits import commit_log
 from multimem_ray.training.worker import BankTask, train_here
 
 
@@ -47,7 +47,7 @@ def audit_here(config: Config, progress: Progress, threads: int = 2) -> Run:
     prepare_references(run, progress)
     ids = [m for m in run.design.model_ids() if not run.is_trained(m)]
     if ids:
-        task = BankTask(run, ids, threads, threads, NoBoard())
+        task = BankTask(run, ids, threads, threads, NullCounter())
         trained_on = [shard for shard in shards.scored if run.trains_on(shard.url)]
         train_here(task, trained_on, silent_monitor(), _cache(run))
     _score(run, shards)

@@ -9,11 +9,11 @@ from multimem_ray.audit import audit
 from multimem_ray.config import Config
 from multimem_ray.errors import ConfigError
 from multimem_ray.evaluation.evaluate import evaluate
-from multimem_ray.mitigation.compare import compare_memory, overhead, utility
-from multimem_ray.mitigation.page import Table, write_page
-from multimem_ray.opening import open_run
+from multimem_ray.evaluation.mitigation import compare_memory, overhead, utility
+from multimem_ray.evaluation.mitigation_page import Table, write_page
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, load_run
+from multimem_ray.setup import open_run
 
 _NAMES = {"all": "all samples", "untouched": "trained on as before", "chosen": "chosen"}
 

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
-from multimem_ray.config import apply_overrides, resolve
-from multimem_ray.mitigation.compare import compare_memory, overhead, utility
+from multimem_ray.evaluation.mitigation import compare_memory, overhead, utility
+from multimem_ray.evaluation.mitigation_page import Table
 from multimem_ray.mitigation.in_process import audit_here
-from multimem_ray.mitigation.page import Table
 from multimem_ray.mitigation.stage import evaluated
 from multimem_ray.progress import Progress
+from multimem_ray.setup import apply_overrides, resolve
 
 Record = dict[str, Any]
 _POINTS = {"R@5": "R@5", "zero_shot": "zero-shot", "probe": "probe"}

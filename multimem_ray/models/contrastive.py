@@ -16,7 +16,7 @@ from multimem_ray.errors import ConfigError
 from multimem_ray.modalities.base import Modality
 from multimem_ray.models.adapters import Adapted, adapter
 from multimem_ray.models.checkpoint import load_weights, read_weights
-from multimem_ray.models.gather import world_size
+from multimem_ray.models.collectives import world_size
 from multimem_ray.models.loss import contrastive_loss, pairs_of
 from multimem_ray.models.precision import autocast
 from multimem_ray.models.towers import Tower, build_tower

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from multimem_ray.models.gather import gather_rows, world_size
+from multimem_ray.models.collectives import gather_rows, world_size
 
 
 def pairs_of(modalities: Sequence[str]) -> list[tuple[str, str]]:
@@ -39,7 +39,7 @@ def contrastive_loss(
         scales: Pair → logit scale, one of its own for each pair, as in AudioCLIP.
 
     In distributed training, the samples of all ranks are told apart; see
-    :mod:`multimem_ray.models.gather`.
+    :mod:`multimem_ray.models.collectives`.
 
     Returns:
         Scalar; 0 (attached to the graph) when no pair has two samples in common.

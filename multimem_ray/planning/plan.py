@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from multimem_ray.config import Config
-from multimem_ray.opening import inspect, require_shards
 from multimem_ray.planning.estimate import Estimate, estimate
 from multimem_ray.planning.probe import Speed, probe
 from multimem_ray.planning.timings import save_plan
 from multimem_ray.planning.work import Work, survey
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run
+from multimem_ray.setup import inspect, require_shards
 from multimem_ray.training.memory import too_large
 
 
@@ -60,7 +60,7 @@ def make_plan(config: Config, progress: Progress, *, probing: bool, save: bool =
         save: Keep the plan in the output; the only thing that is ever written.
 
     Raises:
-        MultiMemError: What would stop the run as well: see :func:`multimem_ray.opening.inspect`.
+        MultiMemError: What would stop the run as well: see :func:`multimem_ray.setup.discovery`.
     """
     require_shards(config, "plan")
     run, shards = inspect(config)

@@ -16,8 +16,8 @@ from multimem_ray.run import Run, Shards
 from multimem_ray.sample import Sample
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import FileInfo
-from multimem_ray.training.layout import Layout, pack
 from multimem_ray.training.memory import ModelMemory, model_memory
+from multimem_ray.training.packing import BankPacking, pack
 
 SHARDS_LOOKED_AT, SAMPLES_LOOKED_AT = 4, 256
 _BLOCK = 512
@@ -52,7 +52,7 @@ class Work:
     pool_shards: int
     trainable: int
     shares: Sequence[float]
-    layout: Layout
+    layout: BankPacking
     banks: int
     parameters: int
     trained: int
@@ -92,7 +92,7 @@ def survey(run: Run, shards: Shards, cpus: int, gpus: int, gpu_bytes: float | No
         kept = 1.0 - config.held_out.fraction
     pool = [shard for shard in shards.scored if run.trains_on(shard.url)]
     share_of_bytes = sum(shard.size for shard in pool) / max(size, 1)
-    shares = run.design.shares()
+    shares = run.design.train_fractions()
     wanted = config.resources.train
     memory, fit = model_memory(run), None
     if gpu_bytes is not None and wanted.gpus:

@@ -20,7 +20,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from multimem_ray.report import svg, words
+from multimem_ray.report import svg, text
 from multimem_ray.report.samples import Content, Place
 
 MODALITY_COLOURS = {"image": "m0", "audio": "m1", "video": "m2", "text": "m3"}
@@ -80,14 +80,14 @@ def render(view: RunView) -> str:
     style, script = _asset("page.css"), _asset("page.js")
     summary = dict(view.summary)
     return _template().render(
-        title=words.visible(view.title or "Memorization audit", 120),
+        title=text.visible(view.title or "Memorization audit", 120),
         policy=_policy(style, script),
         style=Markup(style),  # noqa: S704 - the package's own file
         script=Markup(script),  # noqa: S704 - the package's own file
         s=summary,
         run=view.run,
-        headline=words.headline(summary),
-        cautions=words.cautions(summary),
+        headline=text.headline(summary),
+        cautions=text.cautions(summary),
         tiles=_tiles(summary),
         figures=_figures(view),
         top=_cards(view, view.top, "multimem"),
@@ -97,7 +97,7 @@ def render(view: RunView) -> str:
         method_colours=METHOD_COLOURS,
         labels=_labels(summary),
         settings=_settings(view),
-        w=words,
+        w=text,
         waveform=svg.waveform,
     )
 
@@ -144,7 +144,7 @@ def _rings(view: RunView) -> list[tuple[float, float, str, str]]:
     for rows, kind, what in ((view.low, "ring low", "misfit"), (view.top, "ring top", "memorized")):
         for row in rows:
             if row.get("cmc_in") is not None and row.get("cmc_out") is not None:
-                hint = f"{what}: {words.visible(str(row['key']), 60)}"
+                hint = f"{what}: {text.visible(str(row['key']), 60)}"
                 rings.append((float(row["cmc_out"]), float(row["cmc_in"]), kind, hint))
     return rings
 
@@ -180,8 +180,8 @@ def _card(view: RunView, row: Mapping[str, Any], rank: int, column: str, total: 
         if row.get(f"attribution_{name}") is not None
     ]
     contents = view.contents.get(place, ())
-    label = None if row.get("label") is None else words.visible(str(row["label"]), 60)
-    key = words.visible(place[1], 160)
+    label = None if row.get("label") is None else text.visible(str(row["label"]), 60)
+    key = text.visible(place[1], 160)
     found = " ".join(line for c in contents if c.kind == "text" for line in c.lines)
     se = row.get("multimem_se") if column == "multimem" else None
     memorized = column == "multimem"
@@ -189,10 +189,10 @@ def _card(view: RunView, row: Mapping[str, Any], rank: int, column: str, total: 
     return Card(
         rank=rank,
         key=key,
-        shard=words.visible(place[0], 300),
-        score=words.number(row.get(column)),
-        se=None if se is None else words.number(se),
-        sides=f"{'cmc_out' if memorized else 'MultiMem'} {words.number(other)}",
+        shard=text.visible(place[0], 300),
+        score=text.number(row.get(column)),
+        se=None if se is None else text.number(se),
+        sides=f"{'cmc_out' if memorized else 'MultiMem'} {text.number(other)}",
         standing=_standing(rank, total, "higher" if memorized else "lower"),
         label=label,
         planted=view.planted.get(place),
@@ -208,7 +208,7 @@ def _standing(rank: int, total: int, direction: str) -> str:
     """Exact: a card's rank among all samples with the score."""
     if total < 2:
         return ""
-    return f"{direction} than {words.percent((total - rank) / total, 2 if total >= 1000 else 1)}"
+    return f"{direction} than {text.percent((total - rank) / total, 2 if total >= 1000 else 1)}"
 
 
 def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -216,23 +216,23 @@ def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     cover, noise = summary["coverage"], summary["noise"]
     scores, reliability = summary["scores"], (summary["reliability"] or {}).get("multimem")
     multimem = scores.get("multimem") or {}
-    tiles = [(words.count(cover["scored"]), "samples scored", _rest(cover))]
+    tiles = [(text.count(cover["scored"]), "samples scored", _rest(cover))]
     if multimem.get("count"):
-        spread = f"spread over samples {words.number(multimem['std'])}"
-        tiles.append((words.number(multimem["mean"]), "mean MultiMem", spread))
+        spread = f"spread over samples {text.number(multimem['std'])}"
+        tiles.append((text.number(multimem["mean"]), "mean MultiMem", spread))
     if noise["count"]:
-        chance = f"{words.percent(noise['by_chance'])} by chance"
-        tiles.append((words.percent(noise["above"]), "beyond two standard errors", chance))
+        chance = f"{text.percent(noise['by_chance'])} by chance"
+        tiles.append((text.percent(noise["above"]), "beyond two standard errors", chance))
     if reliability is not None:
         tiles.append(
-            (words.number(reliability, 2), "reliability of the ranking", "1 = repeats itself")
+            (text.number(reliability, 2), "reliability of the ranking", "1 = repeats itself")
         )
     ranked = [row for row in summary["attribution"] if row["mean"] is not None]
     if ranked:
         tiles.append((ranked[0]["modality"], "most memorized modality", _lead(ranked)))
     planted = (summary["planted"] or {}).get("methods") or {}
     if (planted.get("multimem") or {}).get("auroc") is not None:
-        found = words.number(planted["multimem"]["auroc"])
+        found = text.number(planted["multimem"]["auroc"])
         tiles.append((found, "AUROC on planted samples", "1 = finds them all first"))
     return tiles
 
@@ -245,12 +245,12 @@ def _lead(ranked: Sequence[Mapping[str, Any]]) -> str:
         noise = math.sqrt(first["std"] ** 2 / first["count"] + second["std"] ** 2 / second["count"])
         if first["mean"] - second["mean"] < 2 * noise:
             return f"hardly ahead of {second['modality']}"
-    return f"adds {words.number(first['mean'])} on average"
+    return f"adds {text.number(first['mean'])} on average"
 
 
 def _rest(cover: Mapping[str, Any]) -> str:
-    errors = words.plural(cover["errors"], "error")
-    return f"{words.count(cover['held_out'])} held out, {errors}"
+    errors = text.plural(cover["errors"], "error")
+    return f"{text.count(cover['held_out'])} held out, {errors}"
 
 
 def _labels(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -280,17 +280,17 @@ def _settings(view: RunView) -> list[tuple[str, str]]:
         ("Training", "" if stored else _joined(training, ("epochs", "batch_size", "lr"))),
         ("Scoring", _joined(scoring, ("views",))),
         ("Label", run.get("label")),
-        ("Started", words.when(run.get("started_at"))),
+        ("Started", text.when(run.get("started_at"))),
         ("Fingerprint", run.get("fingerprint")),
         ("Versions", ", ".join(f"{k} {v}" for k, v in (run.get("versions") or {}).items())),
     ]
-    return [(name, words.visible(str(value), 500)) for name, value in rows if value]
+    return [(name, text.visible(str(value), 500)) for name, value in rows if value]
 
 
 def _design(design: Mapping[str, Any]) -> str:
     kind = str(design.get("kind") or "").replace("_", " ")
     group = f", kept together by {design['group']}" if design.get("group") else ""
-    return f"{kind}, {words.count(design.get('models'))} models{group}" if kind else ""
+    return f"{kind}, {text.count(design.get('models'))} models{group}" if kind else ""
 
 
 def _target(design: Mapping[str, Any]) -> str:
@@ -299,7 +299,7 @@ def _target(design: Mapping[str, Any]) -> str:
 
 
 def _held_out(held: Mapping[str, Any]) -> str:
-    return f"{words.plural(int(held['samples']), 'sample')}" if held.get("samples") else ""
+    return f"{text.plural(int(held['samples']), 'sample')}" if held.get("samples") else ""
 
 
 def _joined(section: Mapping[str, Any], names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from multimem_ray.report.words import count, number
+from multimem_ray.report.text import count, number
 
 WIDTH = 420
 LEFT, RIGHT = 40, 10

@@ -23,7 +23,7 @@ CURVE_POINTS = 128
 
 
 def auroc(planted: Bools, suspicion: Floats) -> dict[str, Any]:
-    """Chance that a planted sample looks more suspicious than another one.
+    """SeededDropout that a planted sample looks more suspicious than another one.
 
     Args:
         planted: (N,) the truth.

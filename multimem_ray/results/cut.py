@@ -49,7 +49,7 @@ class Rule(Protocol):
 
 
 @dataclass(frozen=True)
-class Cut:
+class TopN:
     """The last row that is removed, in the order of the ranking."""
 
     ranking: Ranking
@@ -80,7 +80,7 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Beyond:
+class AboveThreshold:
     """Scores beyond a value by ``margin`` of their standard errors.
 
     With a margin, rows without a standard error (fewer than two models on a side) are not removed:
@@ -109,7 +109,7 @@ class Beyond:
             )
 
 
-def beyond(ranking: Ranking, value: float, margin: float = 0.0) -> Beyond:
+def beyond(ranking: Ranking, value: float, margin: float = 0.0) -> AboveThreshold:
     """See :class:`Beyond`.
 
     Raises:
@@ -120,7 +120,7 @@ def beyond(ranking: Ranking, value: float, margin: float = 0.0) -> Beyond:
             f"a margin of {margin} standard errors by '{ranking.name}' is not possible: give one "
             f"above 0, by {' or '.join(STANDARD_ERRORS)}"
         )
-    return Beyond(ranking, value, margin)
+    return AboveThreshold(ranking, value, margin)
 
 
 def sketch_of(table: ScoreTable, ranking: Ranking) -> QuantileSketch:
@@ -131,9 +131,9 @@ def sketch_of(table: ScoreTable, ranking: Ranking) -> QuantileSketch:
     return sketch
 
 
-def find_cut(
+def find_threshold(
     table: ScoreTable, ranking: Ranking, n: int, sketch: QuantileSketch | None = None
-) -> Cut:
+) -> TopN:
     """The n-th row of a ranking.
 
     Raises:
@@ -153,7 +153,7 @@ def find_cut(
         low, high = _open_end(low, high, edges)
         row = _collect(table, ranking, n, (low, high))
         if row is not None:
-            return Cut(ranking, float(row[_VALUE]), str(row["shard"]), str(row["key"]))
+            return TopN(ranking, float(row[_VALUE]), str(row["shard"]), str(row["key"]))
         margin = max(4 * margin, 1e-3)
 
 

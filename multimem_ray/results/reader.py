@@ -27,8 +27,8 @@ from multimem_ray.errors import ConfigError, StorageError
 from multimem_ray.results.committed import error_files, in_partition, score_files
 from multimem_ray.results.spans import Pick, spans_of
 from multimem_ray.run import shard_id
-from multimem_ray.scoring.markers import Commit, load_commits
 from multimem_ray.storage import FileInfo, Storage
+from multimem_ray.store.markers import Commit, load_commits
 
 Progress = Callable[[int, int], None]
 """Called with (files done, files in total)."""

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from multimem_ray.errors import ConfigError
 from multimem_ray.results.accumulate import Floats
 from multimem_ray.results.arrays import floats
-from multimem_ray.results.cut import STANDARD_ERRORS, Rule, find_cut, sketch_of
+from multimem_ray.results.cut import STANDARD_ERRORS, Rule, find_threshold, sketch_of
 from multimem_ray.results.quantiles import QuantileSketch
 from multimem_ray.results.ranking import Ranking
 from multimem_ray.results.reader import ATTRIBUTION, ScoreTable
@@ -71,7 +71,7 @@ def cut_at(
         raise ConfigError(f"a selection of fraction {fraction} is not possible: 0 < fraction <= 1")
     sketch = sketch_of(table, ranking)
     size = n if n is not None else max(1, round((fraction or 0.0) * sketch.count))
-    return find_cut(table, ranking, size, sketch)
+    return find_threshold(table, ranking, size, sketch)
 
 
 def write_selection(

@@ -1,8 +1,8 @@
 """Every sample of every shard, scored once by all reference models, on Ray Data.
 
 pipeline        rows of work over a pool of actors, receipts to the driver
-split           the same with decoding on other nodes than embedding
-worker          the actor: a row of work at a time
+disaggregated   the same with decoding on other nodes than embedding
+actor           the actor: a row of work at a time
 shard           one shard: read, decode, views, bank, rows, failures
 chunks          consecutive samples of a shard, decoded and seen from several sides
 wire            a chunk on its way to another node

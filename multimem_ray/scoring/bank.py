@@ -129,7 +129,7 @@ class ScoringBank:
         return [Agreement(a, u) for a, u in zip(alignment, uniformity, strict=True)]
 
 
-class _Resident:
+class ResidentModels:
     """All models on the device."""
 
     def __init__(self, models: Sequence[ContrastiveModel]) -> None:
@@ -139,7 +139,7 @@ class _Resident:
         yield range(len(self._models)), self._models
 
 
-class _TakingTurns:
+class OffloadedModels:
     """Some models on the device at a time; the weights of the rest wait in (pinned) host memory.
 
     The models on the device are shells in two halves. While one half computes, weights are copied
@@ -188,15 +188,15 @@ class _TakingTurns:
         return torch.cuda.current_stream().record_event() if self._stream else None
 
 
-def _turns(run: Run, device: torch.device, ids: Sequence[str]) -> _Resident | _TakingTurns:
+def _turns(run: Run, device: torch.device, ids: Sequence[str]) -> ResidentModels | OffloadedModels:
     first = _loaded(run, ids[0])
     wanted = run.config.resources.score.models_on_device
     most = _that_fit(first, device) if wanted == "auto" else wanted
     if most >= len(ids):
-        return _Resident([_on(model, device) for model in (first, *_others(run, ids))])
+        return ResidentModels([_on(model, device) for model in (first, *_others(run, ids))])
     weights = [_host_tensors(model, device) for model in (first, *_others(run, ids))]
     shells = [_on(_built(run), device) for _ in range(most)]
-    return _TakingTurns(shells, weights)
+    return OffloadedModels(shells, weights)
 
 
 def _others(run: Run, ids: Sequence[str]) -> Iterator[ContrastiveModel]:

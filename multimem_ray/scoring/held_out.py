@@ -30,7 +30,7 @@ from torch import Tensor
 
 from multimem_ray import metric
 from multimem_ray.errors import SampleError
-from multimem_ray.metric import Agreement, Levels, LevelsAccumulator, MeanAccumulator
+from multimem_ray.metric import Agreement, Calibration, CalibrationAccumulator, MeanAccumulator
 from multimem_ray.modalities.base import Array
 from multimem_ray.run import Run, shard_id
 from multimem_ray.sample import Sample
@@ -38,10 +38,10 @@ from multimem_ray.scoring.bank import ScoringBank, make_views
 from multimem_ray.scoring.held_out_care import embedded_carefully
 from multimem_ray.scoring.held_out_parts import Embedded, Killed
 from multimem_ray.scoring.held_out_plan import Chosen, is_summarized, load_plan
-from multimem_ray.scoring.parts import PartFolder
-from multimem_ray.scoring.statistics import HeldOutStatistics
+from multimem_ray.scoring.held_out_stats import HeldOutStatistics
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import FileInfo
+from multimem_ray.store.parts import PartFolder
 
 logger = logging.getLogger(__name__)
 
@@ -226,13 +226,13 @@ class _Found:
     samples: int
     models: list[dict[str, float | None]]
     target: dict[str, Any] | None
-    levels: Levels | None
+    levels: Calibration | None
 
 
 def _levels(run: Run, sums: Sequence[MeanAccumulator], parts: Iterator[Embedded]) -> _Found:
     """Consistency of H's own samples under each model, each against the rest of H."""
     values: list[Tensor] = []
-    gathered = LevelsAccumulator(len(sums), len(run.modalities))
+    gathered = CalibrationAccumulator(len(sums), len(run.modalities))
     targeted = run.config.design.target is not None
     for part in parts:
         own = [_own_agreement(a, part, number) for number, a in enumerate(sums)]

@@ -1,6 +1,6 @@
 """The held-out samples of a shard on which a process died: the deadly ones are found and left out.
 
-It goes as with shards that are scored (:mod:`multimem_ray.scoring.attempts`): what is about to be
+It goes as with shards that are scored (:mod:`multimem_ray.scoring.poison`): what is about to be
 done is noted down, batch by batch; whoever comes after a death steps through the noted batch sample
 by sample; who kills twice is left out. Positions count the chosen samples of the shard, and each
 batch is kept as soon as it is embedded, so that a death costs no more than its batch.
@@ -17,10 +17,10 @@ from itertools import islice
 from typing import TypeVar
 
 from multimem_ray.sample import Sample
-from multimem_ray.scoring.attempts import DEATHS_OF_A_SAMPLE, Attempt
 from multimem_ray.scoring.held_out_parts import Embedded, Killed
 from multimem_ray.scoring.held_out_plan import Chosen
-from multimem_ray.scoring.parts import PartFolder
+from multimem_ray.scoring.poison import DEATHS_OF_A_SAMPLE, CrashLog
+from multimem_ray.store.parts import PartFolder
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def embedded_carefully(
         decode: What may kill first.
         embed: What may kill then; of no sample that could be decoded, it gives an empty part.
     """
-    notes = Attempt.load(folder)
+    notes = CrashLog.load(folder)
     notes.save(folder)
     done = list(_kept(folder))
     position, remaining = (done[-1][1] if done else 0), iter(samples)
@@ -81,7 +81,7 @@ def embedded_carefully(
 def _embedded(
     taken: Sequence[Sample],
     position: int,
-    notes: Attempt,
+    notes: CrashLog,
     folder: PartFolder,
     decode: Callable[[Sequence[Sample]], D],
     embed: Callable[[D], Embedded],
@@ -105,7 +105,7 @@ def _killed() -> str:
     return f"its process was killed {DEATHS_OF_A_SAMPLE} times by this very sample"
 
 
-def _given_up(notes: Attempt) -> str:
+def _given_up(notes: CrashLog) -> str:
     return f"given up, since processes were killed {notes.deaths} times by samples of this shard"
 
 

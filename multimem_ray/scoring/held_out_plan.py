@@ -140,7 +140,7 @@ def _found_by_tasks(
 ) -> Iterator[_Found]:
     import ray.data
 
-    from multimem_ray.ray_session import data_context
+    from multimem_ray.distributed.session import data_context
 
     def find(row: dict[str, Any]) -> dict[str, Any]:
         found = find_held_out(run, row["url"], row["number"])
@@ -158,7 +158,7 @@ def find_held_out(run: Run, url: str, number: int) -> _Found:
     """Lists the held-out samples of a shard."""
     if run.is_stored:
         from multimem_ray.embeddings.held_out import held_out_of_unit
-        from multimem_ray.embeddings.stored import UnitReader
+        from multimem_ray.embeddings.score import UnitReader
         from multimem_ray.embeddings.units import load_units
 
         return _Found(number, *held_out_of_unit(UnitReader(run, load_units(run)), url))

@@ -21,18 +21,18 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from multimem_ray.distributed.session import data_context
 from multimem_ray.errors import ModelError, MultiMemError
 from multimem_ray.progress import Progress
-from multimem_ray.ray_session import data_context
 from multimem_ray.run import Run, Shards, shard_id
 from multimem_ray.sample import Failure
-from multimem_ray.scoring.commits import CommitLog, commit_log
-from multimem_ray.scoring.failures import error_rows
+from multimem_ray.scoring.disaggregated import split_receipts, wants_split
 from multimem_ray.scoring.held_out_plan import Chosen, plan_held_out
-from multimem_ray.scoring.markers import Commit
 from multimem_ray.scoring.pool import Pool, actor_pool
-from multimem_ray.scoring.split import split_receipts, wants_split
 from multimem_ray.storage import FileInfo
+from multimem_ray.store.commits import CommitLog, commit_log
+from multimem_ray.store.failures import error_rows
+from multimem_ray.store.markers import Commit
 
 logger = logging.getLogger(__name__)
 
@@ -249,7 +249,7 @@ class _Scorer:
     """The actor: in the driver no more than a name, since torch takes seconds to import."""
 
     def __init__(self, run: Run) -> None:
-        from multimem_ray.scoring.worker import ShardScorer
+        from multimem_ray.scoring.actor import ShardScorer
 
         self._scorer = ShardScorer(run)
 

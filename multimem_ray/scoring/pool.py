@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from multimem_ray.distributed.capacity import MOST_ASKED, capacity, wait_for_capacity
+from multimem_ray.distributed.session import is_private
 from multimem_ray.progress import Progress
-from multimem_ray.ray_session import is_private
-from multimem_ray.room import MOST_ASKED, await_room, room
 from multimem_ray.run import Run
 
 
@@ -45,17 +45,17 @@ def actor_pool(run: Run, shards: int, progress: Progress) -> Pool:
     and nodes come, and gives them back at the end.
 
     Raises:
-        ConfigError, ClusterError: See :func:`multimem_ray.room.await_room`.
+        ConfigError, ClusterError: See :func:`multimem_ray.distributed.capacity.wait_for_capacity`.
     """
     wanted, private = run.config.resources.score, is_private(run.config)
     bundle = {"GPU": wanted.gpus} if wanted.gpus else {"CPU": float(wanted.cpus)}
     key = "resources.score.gpus" if wanted.gpus else "resources.score.cpus"
     least, most = _bounds(wanted.actors, shards)
-    await_room(run.config, bundle, key, progress, ask=min(most, shards))
+    wait_for_capacity(run.config, bundle, key, progress, ask=min(most, shards))
     if wanted.actors != "auto":
         # At full size from the start: a pool that grows step by step wastes minutes.
         return Pool(least, most, max(least, min(most, shards)))
-    now = max(1, min(room(bundle), shards))
+    now = max(1, min(capacity(bundle), shards))
     return Pool(now, now, now) if private else Pool(1, max(now, most), now)
 
 

@@ -7,11 +7,11 @@ import io
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from multimem_ray.scoring.commits import CommitLog
-from multimem_ray.scoring.layout import VALUE, value_of
-from multimem_ray.scoring.markers import Commit, parse_marker
-from multimem_ray.scoring.parts import Part
 from multimem_ray.storage import FileInfo
+from multimem_ray.store.commits import CommitLog
+from multimem_ray.store.markers import Commit, parse_marker
+from multimem_ray.store.partitioning import VALUE, value_of
+from multimem_ray.store.parts import Part
 
 
 def parts_of_commit(log: CommitLog, shard: FileInfo, marker: str) -> list[Part]:

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from multimem_ray import metric
-from multimem_ray.metric import Agreement, Levels
+from multimem_ray.metric import Agreement, Calibration
 from multimem_ray.models.loss import pairs_of
 from multimem_ray.run import Run
-from multimem_ray.scoring.layout import VALUE
+from multimem_ray.store.partitioning import VALUE
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def score_rows(
     who: Identity,
     present: Tensor,
     found: Sequence[Agreement],
-    levels: Levels | None = None,
+    levels: Calibration | None = None,
 ) -> pa.Table:
     """Score B samples of one shard.
 

@@ -14,18 +14,18 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from multimem_ray.monitor import Monitor
+from multimem_ray.distributed.metrics import Monitor
 from multimem_ray.prefetch import ahead
 from multimem_ray.run import Run
 from multimem_ray.sample import Failure
 from multimem_ray.scoring.bank import ScoringBank
 from multimem_ray.scoring.chunks import PART_POSITIONS, Chunk, decoded_chunks
-from multimem_ray.scoring.commits import Receipt
-from multimem_ray.scoring.failures import error_rows
-from multimem_ray.scoring.parts import Part, PartFolder, joined
-from multimem_ray.scoring.product import SCORES, Lot, Product
-from multimem_ray.scoring.statistics import HeldOutStatistics
+from multimem_ray.scoring.held_out_stats import HeldOutStatistics
+from multimem_ray.scoring.output import SCORES, Output, ScoringBatch
 from multimem_ray.storage import FileInfo
+from multimem_ray.store.commits import Receipt
+from multimem_ray.store.failures import error_rows
+from multimem_ray.store.parts import Part, PartFolder, joined
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def score_shard(
     folder: PartFolder | None = None,
     known: Sequence[Part] = (),
     monitor: Monitor | None = None,
-    product: Product = SCORES,
+    product: Output = SCORES,
     decoders: int = 1,
 ) -> ScoredShard:
     """Score every sample of a shard that is not held out.
@@ -91,7 +91,7 @@ def score_chunk(
     held_out: HeldOutStatistics,
     shard: str,
     chunk: Chunk,
-    product: Product = SCORES,
+    product: Output = SCORES,
 ) -> Part:
     """What became of a chunk's samples.
 
@@ -100,7 +100,7 @@ def score_chunk(
     """
     rows, failures = product.schema(run).empty_table(), chunk.failures
     if chunk.views is not None:
-        lot = Lot(run, bank, held_out, shard, chunk.who, chunk.views)
+        lot = ScoringBatch(run, bank, held_out, shard, chunk.who, chunk.views)
         try:
             rows = product.rows(lot)
         except Exception as error:
@@ -112,7 +112,7 @@ def score_chunk(
     return Part(chunk.first, chunk.end, rows, chunk.held_out, failures)
 
 
-def _one_by_one(lot: Lot, product: Product) -> tuple[pa.Table, list[Failure]]:
+def _one_by_one(lot: ScoringBatch, product: Output) -> tuple[pa.Table, list[Failure]]:
     tables, failed = [product.schema(lot.run).empty_table()], []
     for one, key, index in zip(lot, lot.who.keys, lot.who.indices, strict=True):
         try:
@@ -129,7 +129,7 @@ def assembled(
     shard: FileInfo,
     parts: Sequence[Part],
     seconds: float,
-    product: Product = SCORES,
+    product: Output = SCORES,
 ) -> ScoredShard:
     """A shard from all of its parts."""
     ordered = sorted(parts, key=lambda part: part.first)

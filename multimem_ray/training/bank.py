@@ -24,21 +24,21 @@ import torch
 from torch import Tensor
 
 from multimem_ray.design.hashing import seed_of
+from multimem_ray.mitigation.policy import CHOSEN, LEFT_OUT, PLAIN, REGROUPED, SamplePolicy
+from multimem_ray.mitigation.reference_scores import ReferenceScores
 from multimem_ray.models.checkpoint import Progress
+from multimem_ray.models.collectives import world_size
 from multimem_ray.models.contrastive import (
     ContrastiveModel,
     build_model,
     channels_last,
     compiled,
 )
-from multimem_ray.models.gather import world_size
 from multimem_ray.models.precision import require_precision
 from multimem_ray.run import Run
-from multimem_ray.training.judged import Judged
 from multimem_ray.training.optimizer import build_optimizer
-from multimem_ray.training.prepared import Prepared, Views
-from multimem_ray.training.reference import ReferenceModel, Slice
-from multimem_ray.training.regrouping import CHOSEN, LEFT_OUT, PLAIN, REGROUPED, Regrouping
+from multimem_ray.training.prepared import TrainingSample, Views
+from multimem_ray.training.train_state import Slice, TrainState
 
 
 class Bank:
@@ -64,7 +64,7 @@ class Bank:
         self.run = run
         self.config, self._mitigation = run.config.training, run.config.mitigation
         self._held_out_means = held_out_means
-        self._judged = None if self._mitigation.kind == "none" else Judged.load(run)
+        self._judged = None if self._mitigation.kind == "none" else ReferenceScores.load(run)
         require_precision(device, self.config.precision, "training.precision")
         self._lock, self._last = Lock(), ""
         numbers = {model_id: i for i, model_id in enumerate(run.design.model_ids())}
@@ -74,7 +74,7 @@ class Bank:
         alone = device.type != "cpu" or self.config.compile or world_size() > 1
         self._pool = None if alone else ThreadPoolExecutor(threads)
 
-    def _load(self, model_id: str, number: int, device: torch.device) -> ReferenceModel:
+    def _load(self, model_id: str, number: int, device: torch.device) -> TrainState:
         seed = seed_of(self.config.seed, "init", number) % (1 << 63)
         run = self.run
         config = run.model_config(model_id)
@@ -86,11 +86,11 @@ class Bank:
         if self.config.compile:
             model = compiled(model)
         optimizer = build_optimizer(model, self.config)
-        reference = ReferenceModel(
+        reference = TrainState(
             model_id, number, model, optimizer, run.model_folder(model_id), self.config, self._lock
         )
         if self._judged is not None:
-            reference.regrouping = Regrouping(
+            reference.regrouping = SamplePolicy(
                 self._mitigation, self._judged, run.modalities, number
             )
         reference.resume()
@@ -104,7 +104,7 @@ class Bank:
     def train_epoch(
         self,
         number: int,
-        samples: Iterable[Prepared | tuple[Views | None, Sequence[bool], float]],
+        samples: Iterable[TrainingSample | tuple[Views | None, Sequence[bool], float]],
         passing: Callable[[int], None] | None = None,
     ) -> dict[str, dict[str, Any]]:
         """Train every model that has not done this epoch yet.
@@ -123,7 +123,7 @@ class Bank:
         for model in active:
             self._begin(model, number)
         stopped = [model for model in active if model.passed]
-        for place, sample in enumerate(Prepared(*item) for item in samples):
+        for place, sample in enumerate(TrainingSample(*item) for item in samples):
             share, self._last = sample.share, sample.key
             for model in stopped:
                 if place == model.passed - 1:
@@ -143,7 +143,7 @@ class Bank:
         """Whether models choose, before the first epoch, by what they make of their samples."""
         return any(self._must_look(model) for model in self.models)
 
-    def look(self, samples: Iterable[Prepared]) -> None:
+    def look(self, samples: Iterable[TrainingSample]) -> None:
         """Let those models see their samples once, without learning from them."""
         looking = [model for model in self.models if self._must_look(model)]
         for model in looking:
@@ -158,13 +158,13 @@ class Bank:
             if model.regrouping is not None:
                 model.regrouping.end(-1)
 
-    def _must_look(self, model: ReferenceModel) -> bool:
+    def _must_look(self, model: TrainState) -> bool:
         # What it chose is in its checkpoint.
         return model.regrouping is not None and (
             model.regrouping.watches(-1) and model.progress == Progress(0, 0)
         )
 
-    def _begin(self, model: ReferenceModel, epoch: int) -> None:
+    def _begin(self, model: TrainState, epoch: int) -> None:
         regrouping = model.regrouping
         if regrouping is None:
             return
@@ -174,7 +174,7 @@ class Bank:
             regrouping.means = self._held_out_means(model.model)
             regrouping.seconds += time.perf_counter() - started
 
-    def _take(self, model: ReferenceModel, place: int, sample: Prepared, progress: float) -> None:
+    def _take(self, model: TrainState, place: int, sample: TrainingSample, progress: float) -> None:
         lane, views = PLAIN, sample.views
         if model.regrouping is not None and views is not None:
             lane, views = model.regrouping.lane(sample.key, views, sample.stronger)
@@ -183,10 +183,10 @@ class Bank:
 
     def _put(
         self,
-        model: ReferenceModel,
+        model: TrainState,
         lane: str,
         place: int,
-        sample: Prepared,
+        sample: TrainingSample,
         views: Views | None,
         progress: float,
     ) -> None:
@@ -194,7 +194,7 @@ class Bank:
         if len(model.lanes[lane]) == self.config.batch_size:
             self._step(model, lane, progress)
 
-    def _last_steps(self, model: ReferenceModel, progress: float) -> None:
+    def _last_steps(self, model: TrainState, progress: float) -> None:
         """What is left makes a batch if it is half of one, or all that the model has.
 
         Regrouped samples are few: two of them suffice.
@@ -206,7 +206,7 @@ class Bank:
                 self._step(model, lane, progress)
             model.lanes[lane].take()
 
-    def _step(self, model: ReferenceModel, lane: str, progress: float) -> None:
+    def _step(self, model: TrainState, lane: str, progress: float) -> None:
         keys, views = model.lanes[lane].take()
         if lane != LEFT_OUT:
             model.seen += len(views)
@@ -220,7 +220,7 @@ class Bank:
 
     def _collated_step(
         self,
-        model: ReferenceModel,
+        model: TrainState,
         lane: str,
         keys: Sequence[str],
         views: Sequence[Views | None],

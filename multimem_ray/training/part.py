@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Part:
+class RankShard:
     """One rank's share of the samples: those whose place in their shard leaves ``rank``."""
 
     rank: int = 0

@@ -10,7 +10,7 @@ from multimem_ray.modalities.base import Array
 Views = Mapping[str, Array]
 
 
-class Prepared(NamedTuple):
+class TrainingSample(NamedTuple):
     """One sample.
 
     Attributes:

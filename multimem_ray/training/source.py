@@ -19,15 +19,15 @@ from multimem_ray.run import Run
 from multimem_ray.sample import Sample
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import FileInfo
-from multimem_ray.training.part import Part
+from multimem_ray.training.part import RankShard
 from multimem_ray.training.records import DecodedSample, schema, to_table
 
 BLOCK_SAMPLES = 256
-WHOLE = Part()
+WHOLE = RankShard()
 
 
 def decoded_tables(
-    run: Run, shard: FileInfo, number: int, part: Part = WHOLE
+    run: Run, shard: FileInfo, number: int, part: RankShard = WHOLE
 ) -> Iterator[pa.Table]:
     """Decoded training samples of a shard, in its order, 256 to a table.
 
@@ -42,7 +42,7 @@ def decoded_tables(
     yield to_table(pending, run.modalities, number)
 
 
-def training_samples(run: Run, shard: FileInfo, part: Part = WHOLE) -> Iterator[DecodedSample]:
+def training_samples(run: Run, shard: FileInfo, part: RankShard = WHOLE) -> Iterator[DecodedSample]:
     """Samples of a shard that at least one model may train on.
 
     Those of this part are decoded, and left out where that fails; the others come without arrays.
@@ -71,7 +71,7 @@ class TrainingSource(Datasource):
     """
 
     def __init__(
-        self, run: Run, shards: Sequence[tuple[int, FileInfo]], part: Part = WHOLE
+        self, run: Run, shards: Sequence[tuple[int, FileInfo]], part: RankShard = WHOLE
     ) -> None:
         self._run = run
         self._part = part
@@ -97,5 +97,7 @@ class TrainingSource(Datasource):
         ]
 
 
-def _reader(run: Run, shard: FileInfo, number: int, part: Part) -> Callable[[], Iterable[pa.Table]]:
+def _reader(
+    run: Run, shard: FileInfo, number: int, part: RankShard
+) -> Callable[[], Iterable[pa.Table]]:
     return lambda: decoded_tables(run, shard, number, part)

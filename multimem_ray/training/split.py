@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 from torch import distributed
 
-from multimem_ray.models.gather import rank, world_size
-from multimem_ray.training.part import Part
+from multimem_ray.models.collectives import rank, world_size
+from multimem_ray.training.part import RankShard
 
 
 class Split:
@@ -27,7 +27,7 @@ class Split:
     """
 
     def __init__(self) -> None:
-        self.part = Part(rank(), world_size())
+        self.part = RankShard(rank(), world_size())
         self._group: Any = distributed.new_group(backend="gloo") if world_size() > 1 else None
 
     def usable(self, tables: Iterable[pa.Table]) -> Iterable[pa.Table]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import ray
 
+from multimem_ray.distributed.session import data_context
 from multimem_ray.prefetch import in_order
-from multimem_ray.ray_session import data_context
 from multimem_ray.run import Run, shard_id
 from multimem_ray.storage import FileInfo
 from multimem_ray.training.cache import DecodedCache

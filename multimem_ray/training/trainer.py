@@ -26,23 +26,23 @@ from ray.train.torch import TorchConfig
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from multimem_ray.board import Board
 from multimem_ray.config import TrainResources
-from multimem_ray.errors import MultiMemError, StorageError, TrainingError
-from multimem_ray.progress import Progress, finished_with_progress
-from multimem_ray.ray_session import (
+from multimem_ray.distributed.capacity import node_cores, wait_for_capacity
+from multimem_ray.distributed.counter import ProgressActor
+from multimem_ray.distributed.session import (
     cluster_cpus,
     cluster_gpus,
     is_private,
     use_ray_data_here,
 )
-from multimem_ray.room import await_room, node_cores
+from multimem_ray.errors import MultiMemError, StorageError, TrainingError
+from multimem_ray.progress import Progress, finished_with_progress
 from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo
-from multimem_ray.training.layout import Layout, pack
+from multimem_ray.training.loggers import require_loggers
 from multimem_ray.training.memory import model_memory, too_large
+from multimem_ray.training.packing import BankPacking, pack
 from multimem_ray.training.stream import decodes_on_the_cluster
-from multimem_ray.training.trackers import require_trackers
 from multimem_ray.training.worker import BankTask, cache_folder, train_bank
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def train(run: Run, shards: Sequence[FileInfo], progress: Progress) -> list[str]
     todo = [m for m in run.design.model_ids() if not run.is_trained(m)]
     if not todo:
         return []
-    require_trackers(run.config.training.trackers)
+    require_loggers(run.config.training.trackers)
     trained_on = [shard for shard in shards if run.trains_on(shard.url)]
     packing = layout(run, len(todo), progress)
     packed = packing.banks(todo)
@@ -77,7 +77,7 @@ def train(run: Run, shards: Sequence[FileInfo], progress: Progress) -> list[str]
     )
     if decodes_on_the_cluster(run, sum(shard.size for shard in trained_on)):
         use_ray_data_here()
-    board = Board.create()
+    board = ProgressActor.create()
     shared = ray.put(trained_on)
     total = len(todo) * run.config.training.epochs
     # Threads of this process, not Ray tasks: fit() only waits, and a task would be one more
@@ -99,13 +99,13 @@ def train(run: Run, shards: Sequence[FileInfo], progress: Progress) -> list[str]
     return todo
 
 
-def layout(run: Run, models: int, progress: Progress) -> Layout:
+def layout(run: Run, models: int, progress: Progress) -> BankPacking:
     """How models are packed on the cluster that is there now.
 
     Where there is no room for a bank yet, nodes are asked for, and those that come are counted.
 
     Raises:
-        ConfigError, ClusterError: See :func:`multimem_ray.room.await_room`.
+        ConfigError, ClusterError: See :func:`multimem_ray.distributed.capacity.wait_for_capacity`.
     """
     wanted = run.config.resources.train
     workers = wanted.workers_per_bank
@@ -115,7 +115,7 @@ def layout(run: Run, models: int, progress: Progress) -> Layout:
         banks = models if wanted.gpus else 1
     key = "resources.train.gpus" if wanted.gpus else "resources.train"
     least = workers if wanted.gpus else 1
-    await_room(run.config, bundle, key, progress, ask=banks * workers, least=least)
+    wait_for_capacity(run.config, bundle, key, progress, ask=banks * workers, least=least)
     gpus, fit = cluster_gpus(), None
     if wanted.gpus and gpus and wanted.models_per_bank == "auto":
         memory, device = model_memory(run), _gpu_bytes(wanted)
@@ -150,8 +150,8 @@ def _train(
     run: Run,
     shards: ray.ObjectRef[Any],
     model_ids: list[str],
-    packing: Layout,
-    board: Board,
+    packing: BankPacking,
+    board: ProgressActor,
     over: threading.Event,
 ) -> None:
     """Train a bank, however often its workers are lost, as long as it comes further in between.
@@ -192,7 +192,11 @@ def _steps(run: Run, model_ids: Sequence[str], reached: int) -> int:
 
 
 def _fit(
-    run: Run, shards: ray.ObjectRef[Any], model_ids: list[str], packing: Layout, board: Board
+    run: Run,
+    shards: ray.ObjectRef[Any],
+    model_ids: list[str],
+    packing: BankPacking,
+    board: ProgressActor,
 ) -> None:
     wanted = run.config.resources.train
     workers = wanted.workers_per_bank

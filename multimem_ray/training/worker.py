@@ -13,21 +13,21 @@ import ray
 import ray.train
 import torch
 
-from multimem_ray.board import Board
+from multimem_ray.distributed.counter import ProgressActor
+from multimem_ray.distributed.metrics import Monitor, gpu_memory
 from multimem_ray.errors import TrainingError
 from multimem_ray.modalities.base import Array
 from multimem_ray.modalities.decoder import Decoder
-from multimem_ray.models.gather import rank
-from multimem_ray.monitor import Monitor, gpu_memory
+from multimem_ray.models.collectives import rank
 from multimem_ray.prefetch import ahead
 from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo
 from multimem_ray.training.bank import Bank
 from multimem_ray.training.cache import DecodedCache
-from multimem_ray.training.held_out import HeldOutRetrieval
-from multimem_ray.training.prepared import Prepared
+from multimem_ray.training.loggers import RunLoggers
+from multimem_ray.training.prepared import TrainingSample
 from multimem_ray.training.stream import TrainingStream
-from multimem_ray.training.trackers import Tracking
+from multimem_ray.training.validation import HeldOutRetrieval
 
 CHECKPOINT_SHARE = 0.05
 """Most of the time that goes into checkpoints, unless one is asked for after every epoch."""
@@ -49,7 +49,7 @@ class BankTask:
     model_ids: Sequence[str]
     threads: int
     decoders: int
-    board: Board
+    board: ProgressActor
 
 
 def train_bank(task: BankTask, reference: ray.ObjectRef[Any]) -> None:
@@ -88,9 +88,11 @@ def train_here(
     stream = TrainingStream(run, shards, decoded, task.decoders)
     means = HeldOutRetrieval(run, shards).means if run.config.mitigation.watches else None
     bank = Bank(run, task.model_ids, device, task.threads, means)
-    with Tracking(run) as tracking:
+    with RunLoggers(run) as tracking:
         # All ranks know the same weights and losses; the first one measures and writes.
-        teller = Teller(task, bank, shards, History(bank, tracking)) if rank() == 0 else None
+        teller = (
+            TrainCallbacks(task, bank, shards, EpochLog(bank, tracking)) if rank() == 0 else None
+        )
         if bank.must_look:
             bank.look(ahead(_prepared(run, stream, 0), 256))
         for epoch in range(bank.next_epoch, training.epochs):
@@ -107,7 +109,7 @@ def train_here(
             teller.finish()
 
 
-class Teller:
+class TrainCallbacks:
     """What is measured, told and kept of the epochs of a bank, on its first rank.
 
     Args:
@@ -118,7 +120,7 @@ class Teller:
     """
 
     def __init__(
-        self, task: BankTask, bank: Bank, shards: Sequence[FileInfo], history: History
+        self, task: BankTask, bank: Bank, shards: Sequence[FileInfo], history: EpochLog
     ) -> None:
         self._board, self._bank, self._history = task.board, bank, history
         self._training = task.run.config.training
@@ -149,14 +151,14 @@ class Teller:
         self._bank.finish()
 
 
-class History:
+class EpochLog:
     """Lines of ``history.jsonl``, and of the trackers, that wait for the next checkpoint.
 
     They are written just before it: whoever dies in between does those epochs again and writes
     the same lines in their place, and no epoch is ever missing.
     """
 
-    def __init__(self, bank: Bank, tracking: Tracking) -> None:
+    def __init__(self, bank: Bank, tracking: RunLoggers) -> None:
         self._bank, self._tracking = bank, tracking
         self._every_s = bank.config.checkpoint_every_s
         self._waiting: dict[str, list[dict[str, Any]]] = {model.id: [] for model in bank.models}
@@ -217,7 +219,7 @@ def _prepared(
     stream: TrainingStream,
     epoch: int,
     wants: Callable[[int, Sequence[bool]], bool] | None = None,
-) -> Iterator[Prepared]:
+) -> Iterator[TrainingSample]:
     """Views of the epoch's samples, where this rank has them, with their membership.
 
     Args:
@@ -244,7 +246,7 @@ def _prepared(
             stronger = partial(
                 strong.views, sample.key, sample.arrays, training.seed, epoch, "train"
             )
-        yield Prepared(views, members, share, sample.key, stronger)
+        yield TrainingSample(views, members, share, sample.key, stronger)
 
 
 def stronger_decoder(run: Run) -> Decoder | None:

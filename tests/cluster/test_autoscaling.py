@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from multimem_ray.config import Config
-from multimem_ray.opening import open_run
+from multimem_ray.setup import open_run
 from tests.growing_cluster import GrowingCluster, growing_cluster
 from tests.nodes import drive, wait_for
 from tests.scoring.bank_of import finish_models

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from multimem_ray import monitor
+from multimem_ray.distributed import metrics
 
 BOARD = json.loads(
     (Path(__file__).resolve().parents[2] / "cluster/grafana.json").read_text("utf-8")
@@ -15,7 +15,7 @@ BOARD = json.loads(
 
 def exported() -> dict[str, set[str]]:
     """Metric → tags, as the module's docstring has them."""
-    found = re.findall(r"^    (multimem_\w+)\{([^}]*)\}", monitor.__doc__ or "", re.MULTILINE)
+    found = re.findall(r"^    (multimem_\w+)\{([^}]*)\}", metrics.__doc__ or "", re.MULTILINE)
     return {f"ray_{name}": {tag.strip() for tag in tags.split(",")} for name, tags in found}
 
 

@@ -11,7 +11,7 @@ import pytest
 import ray
 import yaml
 
-from multimem_ray.config import resolve
+from multimem_ray.setup import resolve
 from tests import conftest
 
 CLUSTER = Path(__file__).resolve().parents[2] / "cluster"

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from multimem_ray.config import resolve
 from multimem_ray.errors import ConfigError, DesignError
 from multimem_ray.run import Run
+from multimem_ray.setup import resolve
 from tests.small import small_run
 from tests.trial import score, train
 

@@ -91,7 +91,9 @@ def test_another_size_of_the_independents() -> None:
     splits = np.array(made.splits(KEYS))
     share = {name: (splits == name).mean() for name in ("S_S", "S_C", "S_I")}
     assert share == pytest.approx({"S_S": 0.6, "S_C": 0.1, "S_I": 0.3}, abs=0.012)
-    assert made.members(KEYS).mean(axis=0)[:2] == pytest.approx(made.shares()[:2], abs=0.012)
+    assert made.members(KEYS).mean(axis=0)[:2] == pytest.approx(
+        made.train_fractions()[:2], abs=0.012
+    )
     none = design("candidate", candidate_fraction=0.1, independent_fraction=0.0)
     assert "S_I" not in (none.splits(KEYS) or [])
     assert none.members(KEYS)[:, 0].all()
@@ -139,7 +141,7 @@ def test_another_seed_is_another_draw(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_shares_are_what_is_drawn(kind: str) -> None:
     made = design(kind, 6)
-    np.testing.assert_allclose(made.members(KEYS).mean(axis=0), made.shares(), atol=0.012)
+    np.testing.assert_allclose(made.members(KEYS).mean(axis=0), made.train_fractions(), atol=0.012)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -195,7 +197,9 @@ def test_nobody_trains_outside_the_pool(kind: str) -> None:
     assert not part.members(KEYS)[~inside].any()
     np.testing.assert_array_equal(part.members(KEYS)[inside], whole.members(KEYS)[inside])
     # Being in the pool tells nothing of which models train on a sample.
-    np.testing.assert_allclose(whole.members(KEYS)[inside].mean(axis=0), whole.shares(), atol=0.03)
+    np.testing.assert_allclose(
+        whole.members(KEYS)[inside].mean(axis=0), whole.train_fractions(), atol=0.03
+    )
     f, _ = part.contrast(KEYS)
     assert not f[~inside].any(), "no score without a model that may have seen it"
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multimem_ray.config import DesignConfig, resolve
+from multimem_ray.config import DesignConfig
 from multimem_ray.design import make_design
 from multimem_ray.design.target import TARGET
 from multimem_ray.errors import ConfigError, DesignError
+from multimem_ray.setup import resolve
 
 KEYS = [f"k{number}" for number in range(200)]
 
@@ -35,7 +36,7 @@ def test_the_target_against_the_references_that_did_not_see(tmp_path: Path) -> N
     assert not f[:, :4].any()
     np.testing.assert_array_equal(g[:, :4], ~references.members(KEYS))
     assert not g[:, 4].any()
-    assert design.shares() == [*references.shares(), 0.0]
+    assert design.train_fractions() == [*references.train_fractions(), 0.0]
     assert design.describe()["target"]["members"] == str(seen)
 
 
@@ -47,7 +48,7 @@ def test_outside_the_pool_all_references_serve() -> None:
     assert g[outside, :4].all()
     assert f[:, 4].all()
     # The same for shards outside of design.pool_shards.
-    members = design.outside(KEYS)
+    members = design.outside_pool(KEYS)
     f, g = design.contrast_of(KEYS, members)
     assert members[:, 4].all()
     assert not members[:, :4].any()
@@ -56,8 +57,8 @@ def test_outside_the_pool_all_references_serve() -> None:
 
 def test_what_the_target_saw_is_not_held_out() -> None:
     design = make_design(targeted("all"))
-    assert design.foreign(KEYS).all()
-    assert not make_design(targeted("none")).foreign(KEYS).any()
+    assert design.seen_elsewhere(KEYS).all()
+    assert not make_design(targeted("none")).seen_elsewhere(KEYS).any()
     raw = {
         "output": "o",
         "data": {"shards": "s"},

@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from multimem_ray.config import Config, resolve
+from multimem_ray.config import Config
 from multimem_ray.embeddings.join import spill
 from multimem_ray.embeddings.units import load_units
 from multimem_ray.embeddings.worker import UnitScorer
-from multimem_ray.opening import open_run
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
 from multimem_ray.scoring.held_out_plan import plan_held_out
+from multimem_ray.setup import open_run, resolve
 
 MODALITIES = ("audio", "image", "text")
 

@@ -14,9 +14,10 @@ import pytest
 from rich.console import Console
 
 from multimem_ray.audit import audit, embed_only, train_only
-from multimem_ray.config import Config, resolve
+from multimem_ray.config import Config
 from multimem_ray.errors import ConfigError
 from multimem_ray.progress import Progress
+from multimem_ray.setup import resolve
 from tests.small import small_config, write_shards
 
 

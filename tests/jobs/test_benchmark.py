@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from jobs import benchmark, decoding, flatness, parts, sides
-from multimem_ray.config import load
 from multimem_ray.demo.dataset import FIELDS, make_demo_shards
 from multimem_ray.errors import ShardNotFoundError
-from multimem_ray.opening import inspect
 from multimem_ray.scoring.bank import ScoringBank
+from multimem_ray.setup import inspect, load
 
 
 def test_every_part_has_a_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from jobs import benchmark_training as benchmark
-from multimem_ray.opening import inspect
+from multimem_ray.setup import inspect
 from multimem_ray.training.bank import Bank
 from tests.small import small_config, write_shards
 

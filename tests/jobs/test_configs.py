@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from multimem_ray.config import load
+from multimem_ray.setup import load
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "jobs/configs").glob("*.yaml"))
 

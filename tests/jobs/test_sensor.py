@@ -17,13 +17,13 @@ import pytest
 from rich.console import Console
 
 from multimem_ray.audit import audit
-from multimem_ray.config import resolve
 from multimem_ray.demo.dataset import make_sample
 from multimem_ray.demo.scene import COLOURS, GROUNDS, SHAPES
 from multimem_ray.errors import DecodeError
 from multimem_ray.modalities import registry
 from multimem_ray.modalities.base import Modality
 from multimem_ray.progress import Progress
+from multimem_ray.setup import resolve
 from multimem_ray.shards.writer import ShardWriter
 
 MODULE = "jobs.examples.sensor"

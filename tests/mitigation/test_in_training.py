@@ -11,15 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from multimem_ray.board import NoBoard
+from multimem_ray.distributed.counter import NullCounter
 from multimem_ray.errors import ConfigError
 from multimem_ray.mitigation.in_process import silent_monitor
-from multimem_ray.mitigation.references import prepare_references
-from multimem_ray.opening import open_run
+from multimem_ray.mitigation.prepare import prepare_references
+from multimem_ray.mitigation.reference_scores import ReferenceScores
 from multimem_ray.run import Run
+from multimem_ray.setup import open_run
 from multimem_ray.shards.keys import hashed
 from multimem_ray.training import worker
-from multimem_ray.training.judged import Judged
 from multimem_ray.training.worker import BankTask, train_here
 from tests.mitigation.small_audit import QUIET, history, small_audit
 from tests.small import small_config
@@ -56,7 +56,7 @@ def trained(
         todo = [m for m in ids if not run.is_trained(m)]
         if not todo:
             continue
-        task = BankTask(run, todo, 2, 1, NoBoard())
+        task = BankTask(run, todo, 2, 1, NullCounter())
         if epochs is None:
             train_here(task, shards.scored, silent_monitor(), folder / "cache")
         else:
@@ -91,32 +91,32 @@ class _Impatient:
         """Train until it is done; how often it died in the midst of an epoch."""
         died = 0
 
-        def passing(teller: worker.Teller, number: int, passed: int) -> None:
+        def passing(teller: worker.TrainCallbacks, number: int, passed: int) -> None:
             self._passing(teller, number, passed)
 
         while True:
             try:
                 with self._patch.context() as patch:
-                    patch.setattr(worker.Teller, "passing", passing)
+                    patch.setattr(worker.TrainCallbacks, "passing", passing)
                     train_here(task, shards, silent_monitor(), cache)
             except KeyboardInterrupt:
                 died += 1
             else:
                 return died
 
-    def _passing(self, teller: worker.Teller, number: int, passed: int) -> None:
+    def _passing(self, teller: worker.TrainCallbacks, number: int, passed: int) -> None:
         before = max(model.passed for model in teller._bank.models)
         due = passed % 13 == 12 and passed > before
         with self._patch.context() as patch:
-            patch.setattr(worker.History, "is_due", lambda *_, **__: due)
-            patch.setattr(worker.History, "checkpoint", _checkpoint_and_die)
+            patch.setattr(worker.EpochLog, "is_due", lambda *_, **__: due)
+            patch.setattr(worker.EpochLog, "checkpoint", _checkpoint_and_die)
             _PASSING(teller, number, passed)
 
 
-_PASSING, _CHECKPOINT = worker.Teller.passing, worker.History.checkpoint
+_PASSING, _CHECKPOINT = worker.TrainCallbacks.passing, worker.EpochLog.checkpoint
 
 
-def _checkpoint_and_die(history: worker.History, number: int, passed: int) -> None:
+def _checkpoint_and_die(history: worker.EpochLog, number: int, passed: int) -> None:
     _CHECKPOINT(history, number, passed)
     raise KeyboardInterrupt
 
@@ -135,7 +135,7 @@ def test_stops_in_the_midst_of_epochs_change_nothing(
     config = small_config(folder / "shards", folder / f"{by}-stopped", *sets(folder, *how))
     run, shards = open_run(config)
     prepare_references(run, QUIET)
-    task = BankTask(run, ids, 2, 1, NoBoard())
+    task = BankTask(run, ids, 2, 1, NullCounter())
     assert _Impatient(monkeypatch).train(task, shards.scored, folder / "cache") >= least
     for model in ids:
         a, b = weights(whole, model), weights(run, model)
@@ -201,7 +201,7 @@ def test_what_is_unpaired_are_the_least_consistent_of_each_model(folder: Path) -
     run = trained(
         folder, "cmc_out-whole", [["000"]], "mitigation.by=cmc_out", "mitigation.treatment=unpair"
     )
-    judged = Judged.load(run)
+    judged = ReferenceScores.load(run)
     table = pq.read_table(next((folder / "plain" / "scores").glob("*/*.parquet")))
     rows = {int(hashed([r["key"]])[0]): r for r in table.to_pylist()}
     for number in range(4):

@@ -13,10 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from multimem_ray.config import resolve
 from multimem_ray.demo.dataset import make_sample
 from multimem_ray.modalities.audio import Audio
-from multimem_ray.opening import inspect
+from multimem_ray.setup import inspect, resolve
 from multimem_ray.shards.writer import ShardWriter
 from tests.modalities.hostile import CASES, SETTINGS, endless_flac
 from tests.trial import score, train

@@ -12,8 +12,8 @@ import pytest
 from multimem_ray.errors import ConfigError, DecodeError
 from multimem_ray.modalities import registry, second_decoder
 from multimem_ray.modalities.video import Video, VideoSettings
-from multimem_ray.opening import inspect
 from multimem_ray.run import Run
+from multimem_ray.setup import inspect
 from tests.modalities.media import gradient, ramp, video_bytes
 from tests.small import small_config, write_shards
 

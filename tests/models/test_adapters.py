@@ -15,12 +15,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from multimem_ray.config import resolve
 from multimem_ray.errors import ConfigError, ModelError
 from multimem_ray.models.adapters import absolute_adapter, adapter
 from multimem_ray.models.contrastive import ContrastiveModel, build_model
-from multimem_ray.opening import inspect
 from multimem_ray.run import Run
+from multimem_ray.setup import inspect, resolve
 from tests.small import write_shards
 from tests.trial import score, train
 

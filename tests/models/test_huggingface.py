@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from multimem_ray.config import resolve
 from multimem_ray.errors import ModelError
 from multimem_ray.modalities.decoder import Decoder
 from multimem_ray.models.contrastive import build_model
+from multimem_ray.setup import resolve
 
 transformers = pytest.importorskip("transformers")
 

@@ -25,8 +25,8 @@ from multimem_ray.planning.plan import Plan, make_plan
 from multimem_ray.planning.probe import Speed
 from multimem_ray.planning.work import Work, survey
 from multimem_ray.progress import Progress
-from multimem_ray.training.layout import Layout, pack
 from multimem_ray.training.memory import ModelMemory
+from multimem_ray.training.packing import BankPacking, pack
 from tests.nodes import ENV, ROOT
 from tests.small import small_config, small_run, write_shards
 
@@ -123,7 +123,7 @@ def test_a_mistake_is_found_before_anything_is_paid(tmp_path: Path) -> None:
         planned(tmp_path, "data.fields={video: mp4, text: txt}")
 
 
-def work(samples: int, models: int, layout: Layout) -> Work:
+def work(samples: int, models: int, layout: BankPacking) -> Work:
     banks = -(-models // layout.per_bank)
     return Work(
         shards=10, size=samples * 1000, missing=0, samples=samples, held_out=0, held_out_used=0,
@@ -134,7 +134,7 @@ def work(samples: int, models: int, layout: Layout) -> Work:
 
 def test_estimate_by_hand(tmp_path: Path) -> None:
     config = small_config(tmp_path, tmp_path / "out", "training.epochs=10")
-    made = estimate(config, work(1000, 4, Layout(4, 1, 2, 2)), SPEED, cpus=2, gpus=0)
+    made = estimate(config, work(1000, 4, BankPacking(4, 1, 2, 2)), SPEED, cpus=2, gpus=0)
     # decode 1000 × 10 ms on two cores; views 10 s and steps 10 × 1000 × ½ × 4 × 2 ms = 40 s,
     # in two threads beside the views: (10 + 40) / 2.
     assert made.train_s == pytest.approx(STARTS_OF_BANK * 5 + 5 + 25)
@@ -145,8 +145,8 @@ def test_estimate_by_hand(tmp_path: Path) -> None:
 
 def test_banks_share_the_decoding_and_the_start(tmp_path: Path) -> None:
     config = small_config(tmp_path, tmp_path / "out")
-    together = estimate(config, work(1000, 8, Layout(8, 1, 2, 2)), SPEED, cpus=2, gpus=0)
-    alone = estimate(config, work(1000, 8, Layout(1, 1, 1, 2)), SPEED, cpus=2, gpus=0)
+    together = estimate(config, work(1000, 8, BankPacking(8, 1, 2, 2)), SPEED, cpus=2, gpus=0)
+    alone = estimate(config, work(1000, 8, BankPacking(1, 1, 1, 2)), SPEED, cpus=2, gpus=0)
     assert alone.train_s > 2 * together.train_s
 
 
@@ -156,7 +156,7 @@ def test_beside_a_gpu_an_actors_own_cores_decode(tmp_path: Path) -> None:
     for sets in (("cpus=1",), ("cpus=8", "layout=fused"), ("layout=split",)):
         more = (f"resources.score.{item}" for item in ("gpus=1", *sets))
         config = small_config(tmp_path, tmp_path / "out", *more)
-        made = estimate(config, work(100_000, 4, Layout(4, 1, 2, 2)), on_gpu, cpus=16, gpus=2)
+        made = estimate(config, work(100_000, 4, BankPacking(4, 1, 2, 2)), on_gpu, cpus=16, gpus=2)
         seconds.append(made.score_s)
     one, eight, split = seconds
     assert one > 6 * eight
@@ -164,7 +164,7 @@ def test_beside_a_gpu_an_actors_own_cores_decode(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_the_cache_is_decoded_every_epoch(tmp_path: Path) -> None:
-    layout = Layout(4, 1, 2, 2)
+    layout = BankPacking(4, 1, 2, 2)
     fits = small_config(tmp_path, tmp_path / "out", "training.epochs=10")
     not_so = small_config(tmp_path, tmp_path / "out", "training.epochs=10", "training.cache_gb=0")
     a, b = (estimate(c, work(1000, 4, layout), SPEED, cpus=2, gpus=0) for c in (fits, not_so))
@@ -173,26 +173,26 @@ def test_what_does_not_fit_the_cache_is_decoded_every_epoch(tmp_path: Path) -> N
 
 def test_layout() -> None:
     auto = TrainResources()
-    assert pack(auto, 8, cpus=2, gpus=0) == Layout(8, 1, 2, 2)
+    assert pack(auto, 8, cpus=2, gpus=0) == BankPacking(8, 1, 2, 2)
     on_gpus = TrainResources(gpus=1)
-    assert pack(on_gpus, 8, cpus=16, gpus=4) == Layout(2, 4, 2, 4)
-    assert pack(on_gpus, 2, cpus=16, gpus=8) == Layout(1, 2, 1, 8)
+    assert pack(on_gpus, 8, cpus=16, gpus=4) == BankPacking(2, 4, 2, 4)
+    assert pack(on_gpus, 2, cpus=16, gpus=8) == BankPacking(1, 2, 1, 8)
     fixed = TrainResources(models_per_bank=3, concurrent_banks=2, cpus=1)
-    assert pack(fixed, 8, cpus=16, gpus=0) == Layout(3, 2, 1, 1)
+    assert pack(fixed, 8, cpus=16, gpus=0) == BankPacking(3, 2, 1, 1)
     assert pack(fixed, 8, 16, 0).banks(list("abcdefgh")) == [list("abc"), list("def"), list("gh")]
 
 
 def test_banks_are_as_large_as_a_gpu_has_room_for() -> None:
     on_gpus = TrainResources(gpus=1)
-    assert pack(on_gpus, 16, cpus=16, gpus=2, fit=100) == Layout(8, 2, 8, 8)
-    assert pack(on_gpus, 16, cpus=16, gpus=2, fit=8) == Layout(8, 2, 8, 8)
+    assert pack(on_gpus, 16, cpus=16, gpus=2, fit=100) == BankPacking(8, 2, 8, 8)
+    assert pack(on_gpus, 16, cpus=16, gpus=2, fit=8) == BankPacking(8, 2, 8, 8)
     # Six fit: in two rounds of four, not in one of six and one of two.
-    assert pack(on_gpus, 16, cpus=16, gpus=2, fit=6) == Layout(4, 2, 4, 8)
+    assert pack(on_gpus, 16, cpus=16, gpus=2, fit=6) == BankPacking(4, 2, 4, 8)
     assert pack(on_gpus, 16, cpus=16, gpus=2, fit=1).per_bank == 1
     assert pack(on_gpus, 16, cpus=16, gpus=2, fit=0).per_bank == 1, "one is tried"
     fixed = TrainResources(gpus=1, models_per_bank=5)
     assert pack(fixed, 16, cpus=16, gpus=2, fit=1).per_bank == 5, "what was asked for"
-    assert pack(TrainResources(gpus=2, workers_per_bank=2), 4, 8, 4) == Layout(2, 2, 2, 4)
+    assert pack(TrainResources(gpus=2, workers_per_bank=2), 4, 8, 4) == BankPacking(2, 2, 2, 4)
 
 
 def test_the_plan_tells_what_fits(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from multimem_ray import run
-from multimem_ray.config import resolve
-from multimem_ray.scoring.markers import marker_name
+from multimem_ray.setup import resolve
+from multimem_ray.store.markers import marker_name
 
 
 @dataclass

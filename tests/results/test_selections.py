@@ -12,7 +12,7 @@ import pytest
 from multimem_ray.errors import ConfigError
 from multimem_ray.results import cut as cuts
 from multimem_ray.results import selections
-from multimem_ray.results.cut import beyond, find_cut
+from multimem_ray.results.cut import beyond, find_threshold
 from multimem_ray.results.ranking import ranking
 from multimem_ray.results.reader import ScoreTable
 from multimem_ray.results.selections import Selection, cut_at, write_datacomp, write_selection
@@ -30,7 +30,7 @@ def test_the_cut_is_exact_even_with_a_coarse_sketch(
     monkeypatch.setattr(cuts, "QuantileSketch", lambda: sketch(k))
     table = ScoreTable(fake_run(tmp_path).output, Storage(), batch_rows=77)
     last = top(table, column, n)[-1]
-    cut = find_cut(table, ranking(table, column), n)
+    cut = find_threshold(table, ranking(table, column), n)
     assert (cut.value, cut.shard, cut.key) == (last[column], last["shard"], last["key"])
 
 

@@ -11,15 +11,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from multimem_ray.results.cut import find_cut
+from multimem_ray.results.cut import find_threshold
 from multimem_ray.results.ranking import ranking
 from multimem_ray.results.reader import ScoreTable
 from multimem_ray.results.selections import write_selection
 from multimem_ray.results.spans import Span, best_of_file, spans_of, within
 from multimem_ray.results.top import top
-from multimem_ray.scoring import files
-from multimem_ray.scoring.files import score_file
 from multimem_ray.storage import Storage
+from multimem_ray.store import files
+from multimem_ray.store.files import score_file
 from tests.results.fake_run import FakeRun, fake_run
 
 
@@ -90,7 +90,7 @@ def test_the_top_is_exact(ordered: FakeRun, n: int, sign: int) -> None:
 def test_lists_are_exact(ordered: FakeRun, n: int, column: str, sign: int) -> None:
     table = ScoreTable(ordered.output, Storage())
     rows = ranked(ordered, column, sign)
-    cut = find_cut(table, ranking(table, column), n)
+    cut = find_threshold(table, ranking(table, column), n)
     assert (cut.shard, cut.key) == (rows[n - 1]["shard"], rows[n - 1]["key"])
     made = write_selection(table, "worst", cut)
     found = pa.concat_tables(pq.read_table(url) for url in made.parts["remove"])

@@ -7,7 +7,7 @@ import torch
 from multimem_ray.models.contrastive import build_model
 from multimem_ray.run import Run
 from multimem_ray.scoring.bank import ScoringBank
-from multimem_ray.scoring.statistics import HeldOutStatistics
+from multimem_ray.scoring.held_out_stats import HeldOutStatistics
 
 CPU = torch.device("cpu")
 

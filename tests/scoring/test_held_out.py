@@ -19,11 +19,11 @@ from multimem_ray.metric import MeanAccumulator
 from multimem_ray.modalities.decoder import Decoder
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
-from multimem_ray.scoring import attempts, held_out, held_out_plan
-from multimem_ray.scoring.attempts import Attempt
+from multimem_ray.scoring import held_out, held_out_plan, poison
 from multimem_ray.scoring.bank import ScoringBank
 from multimem_ray.scoring.held_out import HeldOutMeans
 from multimem_ray.scoring.held_out_plan import Chosen, is_summarized, load_plan, plan_held_out
+from multimem_ray.scoring.poison import CrashLog
 from multimem_ray.status import run_status
 from multimem_ray.storage import Storage
 from tests.scoring.bank_of import bank_of
@@ -215,7 +215,7 @@ def test_a_shard_of_h_that_kills_without_end_is_given_up(
     run, _ = planned(tmp_path, "scoring.batch_size=2")
     bank, plan, embed = bank_of(run), load_plan(run), HeldOutMeans._batch
     deadly = set(plan[1].keys)
-    monkeypatch.setattr(attempts, "DEATHS_OF_A_SHARD", 4)
+    monkeypatch.setattr(poison, "DEATHS_OF_A_SHARD", 4)
 
     def deadly_embed(self: Any, decoded: Any) -> Any:
         if deadly & {key for key, _ in decoded}:
@@ -281,7 +281,7 @@ def test_who_waits_helps_only_where_nobody_gives_a_sign(
 
     def working(self: Any, seconds: float) -> None:
         if len(times) < 8:
-            Attempt(deaths=len(times)).save(folder)
+            CrashLog(deaths=len(times)).save(folder)
             times.append(time.monotonic())
         sleep(0.1)
 

@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from multimem_ray.config import Config, resolve
-from multimem_ray.opening import open_run
+from multimem_ray.config import Config
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
-from multimem_ray.scoring.commits import commit_log
 from multimem_ray.scoring.pipeline import score
+from multimem_ray.setup import open_run, resolve
 from multimem_ray.shards.writer import ShardWriter
+from multimem_ray.store.commits import commit_log
 from tests.scoring.bank_of import finish_models
 from tests.small import members
 

@@ -8,14 +8,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from multimem_ray.config import apply_overrides, resolve
-from multimem_ray.opening import open_run
 from multimem_ray.progress import Progress
-from multimem_ray.scoring.commits import commit_log
+from multimem_ray.scoring.actor import ShardScorer
 from multimem_ray.scoring.held_out_plan import plan_held_out
 from multimem_ray.scoring.pipeline import _held_out_rows, shard_rows
-from multimem_ray.scoring.worker import ShardScorer
+from multimem_ray.setup import apply_overrides, open_run, resolve
 from multimem_ray.storage import Storage
+from multimem_ray.store.commits import commit_log
 from tests.faulty_s3 import faulty
 from tests.s3 import S3Server
 from tests.scoring.bank_of import finish_models

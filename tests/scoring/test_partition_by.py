@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 
 from multimem_ray.errors import ConfigError, ResumeError
-from multimem_ray.opening import inspect, open_run
 from multimem_ray.results.reader import ScoreTable
 from multimem_ray.results.top import top
 from multimem_ray.run import Run, Shards
 from multimem_ray.sample import Failure
 from multimem_ray.scoring import chunks
+from multimem_ray.scoring.actor import ShardScorer
 from multimem_ray.scoring.chunks import decoded_chunks
-from multimem_ray.scoring.commits import commit_log
 from multimem_ray.scoring.wire import pack, unpack
-from multimem_ray.scoring.worker import ShardScorer
+from multimem_ray.setup import inspect, open_run
 from multimem_ray.status import run_status
 from multimem_ray.storage import Storage
+from multimem_ray.store.commits import commit_log
 from tests.scoring.bank_of import finish_models, some_statistics
-from tests.scoring.test_parts import row_of
 from tests.small import small_config, write_shards
+from tests.store.test_parts import row_of
 
 
 def opened(folder: Path, *sets: str) -> tuple[Run, Shards]:

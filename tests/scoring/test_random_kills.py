@@ -20,9 +20,9 @@ import yaml
 from rich.console import Console
 
 from multimem_ray.config import Config
-from multimem_ray.opening import open_run
 from multimem_ray.progress import Progress
 from multimem_ray.scoring.pipeline import score
+from multimem_ray.setup import open_run
 from tests.nodes import Nodes, drive, three_nodes, wait_for
 from tests.scoring.bank_of import finish_models
 from tests.small import small_config, write_shards
@@ -78,7 +78,7 @@ def rows_of(output: Path) -> dict[str, dict[str, Any]]:
 
 
 def plan_of(seed: int) -> tuple[str, list[str]]:
-    """Layout and victims of a run: over twenty runs, each victim ten times."""
+    """Partitioning and victims of a run: over twenty runs, each victim ten times."""
     layout = ("fused", "split")[seed % 2]
     return layout, [VICTIMS[seed % 4], VICTIMS[(seed + 1 + seed // 4 % 3) % 4]]
 

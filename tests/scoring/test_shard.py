@@ -13,15 +13,14 @@ import pytest
 import torch
 
 from multimem_ray import metric
-from multimem_ray.config import resolve
 from multimem_ray.models.contrastive import build_model
-from multimem_ray.opening import inspect
 from multimem_ray.run import Run
 from multimem_ray.sample import Sample
 from multimem_ray.scoring.bank import ScoringBank, make_views
+from multimem_ray.scoring.held_out_stats import HeldOutStatistics
 from multimem_ray.scoring.rows import score_schema
 from multimem_ray.scoring.shard import ScoredShard, score_shard
-from multimem_ray.scoring.statistics import HeldOutStatistics
+from multimem_ray.setup import inspect, resolve
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.shards.writer import ShardWriter
 from multimem_ray.storage import FileInfo

@@ -15,16 +15,16 @@ from rich.console import Console
 from multimem_ray import metric
 from multimem_ray.audit import write_results
 from multimem_ray.errors import ResumeError
-from multimem_ray.opening import open_run
 from multimem_ray.progress import Progress
 from multimem_ray.results.terminal import print_summary
 from multimem_ray.run import Run, Shards
 from multimem_ray.scoring.bank import ScoringBank, make_views
-from multimem_ray.scoring.commits import commit_log
 from multimem_ray.scoring.held_out import HeldOutMeans
 from multimem_ray.scoring.held_out_plan import load_plan, plan_held_out
 from multimem_ray.scoring.shard import score_shard
+from multimem_ray.setup import open_run
 from multimem_ray.shards.reader import read_shard
+from multimem_ray.store.commits import commit_log
 from tests.small import small_config, small_run
 from tests.trial import CPU, train
 

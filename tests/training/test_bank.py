@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from multimem_ray.config import resolve
 from multimem_ray.errors import ConfigError, TrainingError
 from multimem_ray.models.checkpoint import Progress
 from multimem_ray.run import Run
+from multimem_ray.setup import resolve
 from multimem_ray.training.bank import Bank
 from multimem_ray.training.optimizer import learning_rate
 from multimem_ray.training.order import shuffled
-from multimem_ray.training.prepared import Prepared
+from multimem_ray.training.prepared import TrainingSample
 from multimem_ray.training.source import training_samples
 from tests.small import small_run
 from tests.training.epochs import epoch
@@ -133,10 +133,10 @@ def test_another_stream_after_a_stop_is_told(
     run, shards = small_run(tmp_path, "training.batch_size=5")
     decoded = [s for shard in shards.scored for s in training_samples(run, shard)]
 
-    def named(less: int) -> Iterator[Prepared]:
+    def named(less: int) -> Iterator[TrainingSample]:
         order = shuffled(decoded[less:], 100, 0, 0)
         for sample, item in zip(order, epoch(run, decoded[less:], 0), strict=True):
-            yield Prepared(*item, sample.key)
+            yield TrainingSample(*item, sample.key)
 
     bank = Bank(run, ["000"], CPU, threads=1)
     with pytest.raises(Stopped):

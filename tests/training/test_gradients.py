@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from multimem_ray.config import ModelConfig
 from multimem_ray.modalities import registry
-from multimem_ray.models.chance import Chance, draws
 from multimem_ray.models.contrastive import ContrastiveModel, build_model
 from multimem_ray.models.noise import add_noise, unit_noise
+from multimem_ray.models.randomness import SeededDropout, draws
 from multimem_ray.training.gradients import backward
 
 CPU = torch.device("cpu")
@@ -53,7 +53,7 @@ def gradients(
     model: ContrastiveModel, micro_batch: int | None, change: Any = same, active: bool = False
 ) -> dict[str, Tensor]:
     raw, rows = values()
-    chance = partial(Chance(active, CPU, Lock()).of, "test")
+    chance = partial(SeededDropout(active, CPU, Lock()).of, "test")
     model.zero_grad()
     loss = backward(
         model,

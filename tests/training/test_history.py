@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from multimem_ray.training.worker import CHECKPOINT_SHARE, History
+from multimem_ray.training.worker import CHECKPOINT_SHARE, EpochLog
 
 
 class Folder:
@@ -29,7 +29,7 @@ class Clock:
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
 
-def history(clock: Clock, every_s: float, takes_s: float) -> tuple[History, list[Any]]:
+def history(clock: Clock, every_s: float, takes_s: float) -> tuple[EpochLog, list[Any]]:
     written: list[Any] = []
 
     def checkpoint(epoch: int | None, passed: int) -> None:
@@ -42,7 +42,7 @@ def history(clock: Clock, every_s: float, takes_s: float) -> tuple[History, list
         checkpoint=checkpoint,
     )
     tracking = SimpleNamespace(tell=lambda *_: None)
-    return History(bank, tracking), written  # type: ignore[arg-type]
+    return EpochLog(bank, tracking), written  # type: ignore[arg-type]
 
 
 def test_checkpoints_take_a_twentieth_of_the_time_at_most(monkeypatch: pytest.MonkeyPatch) -> None:

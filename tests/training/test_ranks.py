@@ -11,11 +11,11 @@ import torch
 import torch.multiprocessing
 from torch import distributed
 
-from multimem_ray.models.gather import average_gradients, rank
+from multimem_ray.models.collectives import average_gradients, rank
 from multimem_ray.shards.writer import ShardWriter
 from multimem_ray.training.bank import Bank
 from multimem_ray.training.cache import DecodedCache
-from multimem_ray.training.part import Part
+from multimem_ray.training.part import RankShard
 from multimem_ray.training.split import Split
 from multimem_ray.training.stream import TrainingStream
 from tests.small import members, small_run
@@ -121,12 +121,12 @@ def test_two_ranks_train_the_models_of_one(sets: Sequence[str], tmp_path: Path) 
 
 
 def test_parts_cover_every_sample_once() -> None:
-    parts = [Part(number, 3) for number in range(3)]
+    parts = [RankShard(number, 3) for number in range(3)]
     for index in range(30):
         assert sum(part.has(index) for part in parts) == 1
     assert len({part.named("shard") for part in parts}) == 3
-    assert Part().has(7)
-    assert Part().named("shard") == "shard"
+    assert RankShard().has(7)
+    assert RankShard().named("shard") == "shard"
 
 
 def test_one_rank_asks_nobody() -> None:

@@ -1,0 +1,1 @@
+"""What the rest needs of Ray: a session, room on the cluster, counts of progress, metrics."""

@@ -1,0 +1,76 @@
+"""A board that work in other processes counts on: a small Ray actor that costs no core.
+
+A module of its own, so that the actor's process loads nothing that it does not need.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Self
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+logger = logging.getLogger(__name__)
+
+
+class _ProgressCounts:
+    """Counts of work done, by task; whatever else was told last stands beside."""
+
+    def __init__(self) -> None:
+        self._done: dict[str, int] = {}
+        self._notes: dict[str, dict[str, Any]] = {}
+
+    def advance(self, task: str, amount: int, notes: dict[str, Any]) -> None:
+        self._done[task] = self._done.get(task, 0) + amount
+        self._notes.setdefault(task, {}).update(notes)
+
+    def look(self, task: str) -> tuple[int, dict[str, Any]]:
+        return self._done.get(task, 0), self._notes.get(task, {})
+
+
+class ProgressActor:
+    """Handle to the counting actor; picklable, and cheap to tell things to."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+        self._seen: dict[str, tuple[int, dict[str, Any]]] = {}
+
+    @classmethod
+    def create(cls) -> Self:
+        """A new board; Ray must be running.
+
+        On the node of the caller: any other one may be taken away, by its autoscaler even for
+        being idle, since a board takes no core.
+        """
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor: Any = ray.remote(num_cpus=0)(_ProgressCounts)
+        return cls(actor.options(scheduling_strategy=here).remote())
+
+    def advance(self, task: str, amount: int = 1, **notes: Any) -> None:
+        """``amount`` more units are done; does not wait."""
+        self._actor.advance.remote(task, amount, notes)
+
+    def look(self, task: str) -> tuple[int, dict[str, Any]]:
+        """Units done, and the latest notes; those of before if the board is lost."""
+        try:
+            self._seen[task] = ray.get(self._actor.look.remote(task))
+        except RayError as error:
+            # What is shown is not worth ending what is done.
+            logger.debug("the board cannot be seen: %s", error)
+        return self._seen.get(task, (0, {}))
+
+
+class NullCounter(ProgressActor):
+    """Counts nothing: for work in this very process, without Ray."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def advance(self, task: str, amount: int = 1, **notes: Any) -> None:
+        """See :meth:`Board.advance`."""
+
+    def look(self, task: str) -> tuple[int, dict[str, Any]]:
+        """See :meth:`Board.look`."""
+        return 0, {}

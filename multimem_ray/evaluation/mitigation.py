@@ -1,0 +1,164 @@
+"""A mitigated run beside the run of its references: what it remembers, and what it can do.
+
+Samples are compared one by one, by a hash of their keys; the mean runs over those that both runs
+have scored. See :mod:`multimem_ray.mitigation` for the three figures.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from multimem_ray.errors import ConfigError
+from multimem_ray.mitigation.policy import CHOSEN
+from multimem_ray.results.arrays import floats
+from multimem_ray.results.planted import read_truth, sample_ids
+from multimem_ray.results.reader import ScoreTable
+from multimem_ray.run import Run
+from multimem_ray.shards.keys import hashed
+from multimem_ray.storage import Storage
+
+Floats = NDArray[np.float64]
+_SCORES = ("multimem", "cmc_in", "cmc_out")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Scores of a run's samples, by the hash of their keys.
+
+    Attributes:
+        ids: (N,) sorted.
+        scores: ``multimem``, ``cmc_in`` and ``cmc_out``, (N,) each, NaN where undefined.
+        planted: (N,) whether the sample is known to be misaligned.
+        level: Mean consistency of the held-out set, over the models.
+    """
+
+    ids: NDArray[np.uint64]
+    scores: Mapping[str, Floats]
+    planted: NDArray[np.bool_]
+    level: float
+
+    def rows(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Rows of samples that are there."""
+        return np.searchsorted(self.ids, ids)
+
+
+def read_memory(output: str, storage: Storage, planted: str | None = None) -> Memory:
+    """Read the scores of a run.
+
+    Raises:
+        ConfigError: Nothing is scored.
+        StorageError: A file cannot be read.
+    """
+    table = ScoreTable(output, storage)
+    truth = read_truth(planted, storage) if planted else None
+    ids, flags = [], []
+    scores: dict[str, list[Floats]] = defaultdict(list)
+    for batch in table.batches(["key", "shard", *_SCORES]):
+        ids.append(hashed(batch["key"].to_pylist()))
+        for name in _SCORES:
+            scores[name].append(floats(batch[name]))
+        found = np.zeros(batch.num_rows, bool)
+        if truth is not None:
+            rows = truth.find(sample_ids(storage, batch))
+            found = (rows >= 0) & truth.planted[rows]
+        flags.append(found)
+    if not ids:
+        raise ConfigError(f"{output}: nothing is scored; run `multimem audit` on it first")
+    every = np.concatenate(ids)
+    order = np.argsort(every, kind="stable")
+    models = table.document("held_out", "held_out.json")["models"].values()
+    return Memory(
+        every[order],
+        {name: np.concatenate(parts)[order] for name, parts in scores.items()},
+        np.concatenate(flags)[order],
+        float(np.mean([model["cmc_mean"] for model in models])),
+    )
+
+
+def compare_memory(run: Run, references: str) -> dict[str, Any]:
+    """Mean MultiMem with and without the mitigation.
+
+    Returns:
+        ``samples``; ``before`` and ``after`` of ``all`` samples, of those that are still trained
+        on as they are (``untouched``), of the ``chosen`` ones, and of ``planted`` and ``aligned``
+        ones where that is known; ``matched`` and ``change``, the relative change of ``all``;
+        ``unmatched`` and ``corrected``, see :mod:`multimem_ray.mitigation`.
+
+    Raises:
+        ConfigError: The runs have no sample in common.
+    """
+    planted = run.config.data.planted
+    after = read_memory(run.output, run.storage, planted)
+    before = read_memory(references, run.storage, planted)
+    common = np.intersect1d(after.ids, before.ids)
+    a, b = after.rows(common), before.rows(common)
+    known = ~np.isnan(after.scores["multimem"][a]) & ~np.isnan(before.scores["multimem"][b])
+    if not known.any():
+        raise ConfigError(
+            f"{run.output} and {references} have scored no sample in common; a mitigation is "
+            "compared on the same shards"
+        )
+    a, b, common = a[known], b[known], common[known]
+    chosen = np.isin(common, chosen_ids(run))
+    bad = before.planted[b]
+    masks = {"all": np.ones(len(common), bool), "untouched": ~chosen, "chosen": chosen}
+    if planted:
+        masks |= {"planted": bad, "aligned": ~bad}
+    new, old = after.scores["multimem"][a], before.scores["multimem"][b]
+    unmatched = float((after.scores["cmc_in"][a] - before.scores["cmc_out"][b]).mean())
+    found = {
+        "samples": len(common),
+        "before": {name: _mean(old, mask) for name, mask in masks.items()},
+        "after": {name: _mean(new, mask) for name, mask in masks.items()},
+        "count": {name: int(mask.sum()) for name, mask in masks.items()},
+        "matched": float(new.mean()),
+        "unmatched": unmatched,
+        "corrected": unmatched - (after.level - before.level),
+        "gap": after.level - before.level,
+    }
+    return found | {"change": float(new.mean() / old.mean() - 1.0)}
+
+
+def chosen_ids(run: Run) -> NDArray[np.uint64]:
+    """Samples that some model treated otherwise at the end of its training."""
+    found = []
+    for model_id in run.design.model_ids():
+        url = run.model_folder(model_id).path(CHOSEN)
+        if run.storage.exists(url):
+            table = pq.read_table(io.BytesIO(run.storage.read_bytes(url)))
+            found.append(table["id"].to_numpy())
+    return np.unique(np.concatenate(found)) if found else np.empty(0, np.uint64)
+
+
+def utility(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """Means over directions or modalities of each task, of an ``evaluation.json``.
+
+    Returns:
+        Of ``R@1``, ``R@5``, …, ``probe`` and ``zero_shot`` those that there are.
+    """
+    values: dict[str, list[float]] = defaultdict(list)
+    for row in evaluation["mean"]:
+        values[row["task"]].append(row["mean"])
+    return {task: float(np.mean(found)) for task, found in values.items()}
+
+
+def overhead(run: Run) -> dict[str, float] | None:
+    """Seconds that choosing took of those of training, over all models; None without a history."""
+    total = spent = 0.0
+    for model_id in run.design.model_ids():
+        for line in run.model_folder(model_id).history():
+            total += line["seconds"]
+            spent += line.get("mitigation_s", 0.0)
+    return {"training_s": total, "choosing_s": spent, "share": spent / total} if total else None
+
+
+def _mean(values: Floats, mask: NDArray[np.bool_]) -> float | None:
+    return float(values[mask].mean()) if mask.any() else None

@@ -1,0 +1,184 @@
+"""Two fleets: tasks decode on any node's cores, actors embed where the GPUs are.
+
+A decoding task gives out the chunks of a shard, an actor scores them and keeps each as a part (see
+:mod:`multimem_ray.store.parts`), and the driver learns which positions are covered. When they
+are all of a shard's, a task joins the parts and commits. The numbers are those of one actor doing
+everything, since both call the same functions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from multimem_ray.distributed.session import data_context
+from multimem_ray.run import Run
+from multimem_ray.storage import FileInfo
+from multimem_ray.store.commits import Receipt
+
+FEW_CORES = 8
+"""Cores for each GPU below which GPU nodes are taken not to keep up with decoding."""
+
+_COMMITS_AT_ONCE = 8
+_MOST_BLOCKS = 10_000
+
+
+def wants_split(run: Run, nodes: Sequence[dict[str, Any]]) -> bool:
+    """Whether to decode apart from embedding: by the config, or by what the nodes have.
+
+    Args:
+        nodes: As ``ray.nodes()`` gives them.
+    """
+    wanted = run.config.resources.score
+    if wanted.layout != "auto":
+        return wanted.layout == "split"
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    gpus = sum(node.get("GPU", 0) for node in alive)
+    beside = sum(node.get("CPU", 0) for node in alive if node.get("GPU", 0))
+    elsewhere = sum(node.get("CPU", 0) for node in alive if not node.get("GPU", 0))
+    return bool(wanted.gpus and gpus and elsewhere and beside / gpus < FEW_CORES)
+
+
+def split_receipts(
+    run: Run, rows: list[dict[str, Any]], pool: Any, retries: Callable[[], dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Score the rows of work (see :mod:`multimem_ray.scoring.pipeline`); yield their receipts."""
+    import ray.data
+
+    resources = run.config.resources.score
+    with data_context():
+        flow = (
+            ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
+            .flat_map(_Decode(run), num_cpus=1, max_retries=3)
+            .map(
+                _Embed,  # type: ignore[arg-type]
+                fn_constructor_args=(run,),
+                compute=pool,
+                num_cpus=0 if resources.gpus else resources.cpus,
+                num_gpus=resources.gpus or None,
+                ray_remote_args_fn=retries,
+            )
+        )
+    work = {row["url"]: row for row in rows if row["kind"] == "shard"}
+    commits = _Commits(run)
+    covered: dict[str, _Covered] = {}
+    for told in flow.iter_rows():
+        if told["kind"] == "held_out":
+            yield told
+            continue
+        shard = covered.setdefault(told["url"], _Covered())
+        if shard.add(told):
+            commits.start(work[told["url"]], shard)
+            del covered[told["url"]]
+        yield from commits.finished(_COMMITS_AT_ONCE - 1)
+    yield from commits.finished(0)
+
+
+@dataclass
+class _Covered:
+    """Which positions of a shard are scored."""
+
+    names: set[str] = field(default_factory=set)
+    positions: int = 0
+    total: int | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    def add(self, told: dict[str, Any]) -> bool:
+        """Whether the shard is complete with this."""
+        if told["kind"] == "end":
+            self.total = told["positions"]
+        elif told["part"] not in self.names:
+            self.names.add(told["part"])
+            self.positions += told["positions"]
+        return self.positions == self.total
+
+
+class _Commits:
+    """Commits under way, each a small task; the driver sees no row."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = ray.put(run)
+        self._task = ray.remote(num_cpus=0, max_retries=3)(_commit)
+        self._running: list[Any] = []
+
+    def start(self, row: dict[str, Any], shard: _Covered) -> None:
+        seconds = time.monotonic() - shard.started
+        self._running.append(self._task.remote(self._run, row, sorted(shard.names), seconds))
+
+    def finished(self, at_most: int) -> Iterator[dict[str, Any]]:
+        """Receipts of commits, until no more than so many are under way."""
+        while len(self._running) > at_most:
+            ready, self._running = ray.wait(self._running)
+            yield from ray.get(ready)
+
+
+def _commit(run: Run, row: dict[str, Any], names: list[str], seconds: float) -> dict[str, Any]:
+    import json
+    from dataclasses import asdict
+
+    from multimem_ray.scoring.shard import assembled
+    from multimem_ray.store.commits import commit_log
+
+    log, shard = commit_log(run), FileInfo(row["url"], row["size"], row["version"])
+    folder = log.parts(shard)
+    parts = folder.read([*json.loads(row["names"]), *names])
+    scored = assembled(run, shard, parts, seconds)
+    log.commit(shard, scored.receipt, scored.scores, scored.errors, json.loads(row["stale"]))
+    folder.remove()
+    return {"kind": "shard", **asdict(scored.receipt)}
+
+
+_NOTHING: dict[str, Any] = {"about": b"", "tensors": b"", "positions": 0}
+
+
+class _Decode:
+    """A row of work to the decoded chunks of its shard, and how many positions those leave."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        import json
+
+        from multimem_ray.scoring.chunks import decoded_chunks
+        from multimem_ray.scoring.wire import pack
+        from multimem_ray.store.commits import commit_log
+
+        if row["kind"] == "held_out":
+            yield {**row, **_NOTHING}
+            return
+        shard = FileInfo(row["url"], row["size"], row["version"])
+        names = json.loads(row["names"])
+        known = commit_log(self._run).parts(shard).ranges(names)
+        positions = 0
+        for chunk in decoded_chunks(self._run, shard.url, known):
+            positions += chunk.end - chunk.first
+            yield {**row, **_NOTHING, **pack(chunk), "kind": "chunk"}
+        yield {**row, **_NOTHING, "kind": "end", "positions": positions}
+
+
+class _Embed:
+    """The actor: in the driver no more than a name."""
+
+    def __init__(self, run: Run) -> None:
+        from multimem_ray.scoring.actor import ChunkScorer
+
+        self._scorer = ChunkScorer(run)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        if row["kind"] == "held_out":
+            return {**self._scorer.held_out(row), "url": row["url"], "part": "", "positions": 0}
+        part, positions = "", row["positions"]
+        if row["kind"] == "chunk":
+            part, positions = self._scorer.chunk(row)
+        told = {"kind": row["kind"], "url": row["url"], "part": part, "positions": positions}
+        return {**_no_receipt(row["url"]), **told}
+
+
+def _no_receipt(url: str) -> dict[str, Any]:
+    """Values in the columns of a receipt: all rows of a dataset have the same."""
+    return {**vars(Receipt(url, 0, 0, 0, 0.0))}

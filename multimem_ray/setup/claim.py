@@ -1,0 +1,107 @@
+"""An output folder belongs to one configuration: it is claimed by ``run.json``, or refused."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+from multimem_ray.config import Config, difference
+from multimem_ray.errors import ResumeError
+from multimem_ray.run import Run, Shards
+from multimem_ray.setup.discovery import inspect
+
+
+def open_run(config: Config) -> tuple[Run, Shards]:
+    """Find the shards, settle fields and label, and claim the output folder.
+
+    Raises:
+        ShardNotFoundError: No shard at all.
+        ConfigError: A configured modality is in no sample, or fewer than two were found.
+        ResumeError: The output belongs to another configuration.
+    """
+    run, shards = inspect(config)
+    _claim(run, shards)
+    if run.is_stored:
+        from multimem_ray.embeddings.open import store_units
+
+        store_units(run, shards)
+    return run, shards
+
+
+def _claim(run: Run, shards: Shards) -> None:
+    storage, url = run.storage, run.path("run.json")
+    started = time.time()
+    if storage.exists(url):
+        old = json.loads(storage.read_bytes(url))
+        if old["fingerprint"] != run.fingerprint and not _only_adds_models(run, old):
+            raise ResumeError(_refusal(run, shards, old))
+        _require_layout(run, old)
+        started = old["started_at"]
+    content = {
+        "config": run.config.model_dump(mode="json"),
+        "fingerprint": run.fingerprint,
+        "fields": dict(run.fields),
+        "shard_set": run.shard_set,
+        "pool_below": run.pool_below,
+        "weights": run.weights,
+        "modalities": list(run.modalities),
+        "label": run.label,
+        "design": run.design.describe(),
+        "shards": len(shards.scored),
+        "held_out_shards": len(shards.held_out),
+        "bytes": sum(shard.size for shard in shards.scored),
+        "missing": list(shards.missing),
+        "versions": _versions(),
+        "started_at": started,
+    }
+    storage.write_atomic(url, json.dumps(content, indent=1).encode())
+
+
+def _require_layout(run: Run, old: Mapping[str, Any]) -> None:
+    """Raise ResumeError if scores that are there lie in folders of another kind."""
+    before, now = old["config"]["scoring"].get("partition_by"), run.config.scoring.partition_by
+    if before != now:
+        lines = difference({"partition_by": before}, {"partition_by": now}, "scoring.")
+        raise ResumeError(
+            f"{run.output} holds scores that are partitioned in another way:\n  {lines[0]}\n"
+            "It changes no score: use the old value to resume, or another output folder."
+        )
+
+
+def _only_adds_models(run: Run, old: Mapping[str, Any]) -> bool:
+    """Whether the run asks for more models and is otherwise the same: they are trained in addition.
+
+    What was scored with fewer is scored again, since its markers carry the old fingerprint.
+    """
+    then = Run.from_json(old)
+    grown = run.config.design.models > then.config.design.models
+    stable = run.config.design.kind != "leave_subset_out"
+    same = then.training_fingerprint == run.training_fingerprint
+    return grown and stable and same
+
+
+def _refusal(run: Run, shards: Shards, old: Mapping[str, Any]) -> str:
+    before = Config.model_validate(old["config"]).score_relevant()
+    lines = difference(before, run.config.score_relevant())
+    if dict(old["fields"]) != dict(run.fields):
+        lines += difference({"fields": old["fields"]}, {"fields": dict(run.fields)})
+    if old["shard_set"] != run.shard_set:
+        lines.append(
+            f"the set of shards: {old['shards']} then, {len(shards.scored)} now; the reference "
+            "models know only those they were trained on"
+        )
+    if old["weights"] != run.weights:
+        lines.append("the weights that it was given: a checkpoint has other content now")
+    changes = "\n  ".join(lines) or "the version of the tool"
+    return (
+        f"{run.output} holds a run with another configuration:\n  {changes}\n"
+        "Use another output folder, or the old values to resume it."
+    )
+
+
+def _versions() -> dict[str, str]:
+    names = ("multimem-ray", "ray", "torch", "torchvision", "torchaudio", "pyarrow", "webdataset")
+    return {name: metadata.version(name) for name in names}

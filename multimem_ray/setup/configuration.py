@@ -1,0 +1,194 @@
+"""From a YAML file and overrides to a validated configuration with nothing left to be looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ValidationError,
+)
+
+from multimem_ray.config.base import Section, nearest
+from multimem_ray.config.root import Config
+from multimem_ray.errors import ConfigError
+
+
+def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, apply ``a.b=c`` overrides, and resolve.
+
+    Raises:
+        ConfigError: The file is missing or no YAML, a key is unknown (with the nearest known
+            name), or a value is wrong.
+    """
+    raw: Any = {}
+    if path is not None:
+        try:
+            raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such config file") from None
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        if not isinstance(raw, dict):
+            raise ConfigError(f"{path}: a config file is a mapping of keys to values")
+    return resolve(apply_overrides(raw, overrides))
+
+
+def apply_overrides(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Set dotted keys: ``training.epochs=3``; the value is read as YAML."""
+    merged = _merge({}, _expanded(raw))
+    for item in overrides:
+        dotted, found, text = item.partition("=")
+        if not found or not dotted.strip():
+            raise ConfigError(f"--set {item}: write key=value, such as training.epochs=3")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {item}: the value is not valid YAML: {error}") from error
+        place: Any = merged
+        *parents, last = dotted.strip().split(".")
+        for parent in parents:
+            if place.get(parent) is None:
+                place[parent] = {}
+            place = place[parent]
+            if not isinstance(place, dict):
+                raise ConfigError(f"--set {item}: {parent} is a value, not a section")
+        place[last] = value
+    return merged
+
+
+def resolve(raw: Mapping[str, Any]) -> Config:
+    """Complete a raw mapping from its preset and validate it.
+
+    Raises:
+        ConfigError: See :func:`load`.
+    """
+    raw = _with_embeddings(_expanded(raw))
+    _refuse_unknown(Config, raw, "")
+    complete = _merge(_of_other_kinds(_defaults(raw), raw), raw)
+    try:
+        return Config.model_validate(complete)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from error
+
+
+def _expanded(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The short form ``model: NAME`` written out; NAME is a preset, or an adapter by its colon."""
+    name = raw.get("model")
+    if not isinstance(name, str):
+        return dict(raw)
+    return {**raw, "model": {"adapter" if ":" in name else "preset": name}}
+
+
+def _with_embeddings(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What follows from ``data.embeddings`` for design and held-out set; the user's own wins."""
+    data = raw.get("data")
+    given = data.get("embeddings") if isinstance(data, Mapping) else None
+    if not given:
+        return dict(raw)
+    from multimem_ray.embeddings.recorded import recorded_defaults
+
+    return _merge(recorded_defaults(given, raw), raw)
+
+
+def _defaults(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What preset, adapter and target give for the sections."""
+    return _merge(_of_references(raw), _of_target(raw))
+
+
+def _of_target(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs that a target with an architecture of its own needs: references take the same."""
+    design = raw.get("design")
+    target = design.get("target") if isinstance(design, Mapping) else None
+    checkpoint = target.get("checkpoint") if isinstance(target, Mapping) else None
+    if not isinstance(checkpoint, str):
+        return {}
+    from multimem_ray.models.adapters import adapter_defaults, is_adapter
+
+    if not is_adapter(checkpoint):
+        return {}
+    defaults = adapter_defaults(checkpoint)
+    return {
+        "modalities": defaults.get("modalities", {}),
+        "model": {"modalities": defaults["model"]["modalities"]},
+    }
+
+
+def _of_references(raw: Mapping[str, Any]) -> dict[str, Any]:
+    from multimem_ray.models.presets import preset_defaults
+
+    model = raw.get("model")
+    model = model if isinstance(model, Mapping) else {}
+    if not model.get("adapter"):
+        return preset_defaults(str(model.get("preset") or "tiny"))
+    from multimem_ray.models.adapters import adapter_defaults
+
+    defaults = adapter_defaults(str(model["adapter"]))
+    if model.get("preset"):
+        training = preset_defaults(str(model["preset"])).get("training", {})
+        defaults["training"] = training
+    modalities = {*defaults["model"]["modalities"], *(model.get("towers") or {})}
+    defaults["model"] |= {"modalities": sorted(modalities), "preset": None}
+    return defaults
+
+
+def _of_other_kinds(defaults: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults without the options of towers for which the user names another kind."""
+    model = raw.get("model")
+    given = (model.get("towers") if isinstance(model, Mapping) else None) or {}
+    kept = _merge({}, defaults)
+    towers = kept.get("model", {}).get("towers", {})
+    for modality, settings in given.items():
+        kind = settings.get("kind") if isinstance(settings, Mapping) else None
+        if kind is not None and towers.get(modality, {}).get("kind") != kind:
+            towers.pop(modality, None)
+    return kept
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` wins; sections are merged, everything else is replaced."""
+    merged = {k: _merge(v, {}) if isinstance(v, Mapping) else v for k, v in base.items()}
+    for key, value in over.items():
+        if isinstance(value, Mapping):
+            below = merged.get(key)
+            merged[key] = _merge(below if isinstance(below, dict) else {}, value)
+        elif value is not None or key not in merged:
+            merged[key] = value
+    return merged
+
+
+def _section_of(annotation: Any) -> type[Section] | None:
+    for candidate in (annotation, *(get_args(annotation) if get_origin(annotation) else ())):
+        if isinstance(candidate, type) and issubclass(candidate, Section):
+            return candidate
+    return None
+
+
+def _refuse_unknown(section: type[Section], raw: Mapping[str, Any], prefix: str) -> None:
+    for key, value in raw.items():
+        field = section.model_fields.get(str(key))
+        if field is None:
+            hint = nearest(str(key), section.model_fields)
+            raise ConfigError(f"unknown config key '{prefix}{key}'{hint}")
+        below = _section_of(field.annotation)
+        if below is not None and isinstance(value, Mapping):
+            _refuse_unknown(below, value, f"{prefix}{key}.")
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"] if not isinstance(part, int)) or "config"
+        if item["type"] == "missing":
+            lines.append(f"{where}: required, and not given")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            given = item.get("input")
+            shown = "" if isinstance(given, (Mapping, BaseModel)) else f" (given: {given!r})"
+            lines.append(f"{where}: {message}{shown}")
+    return "; ".join(dict.fromkeys(lines))

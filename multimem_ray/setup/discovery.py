@@ -1,0 +1,161 @@
+"""What there is to audit: shards, fields and label, from a look into a few shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+
+from multimem_ray.config import Config, digest
+from multimem_ray.errors import ConfigError, SampleError
+from multimem_ray.modalities import registry
+from multimem_ray.modalities.fields import Fields, find_fields
+from multimem_ray.run import Run, Shards, pool_places
+from multimem_ray.sample import Sample
+from multimem_ray.setup.paths import absolute, absolute_url
+from multimem_ray.setup.provenance import weights_digest
+from multimem_ray.shards.find import find_shards
+from multimem_ray.shards.reader import read_shard
+from multimem_ray.storage import FileInfo, Storage
+
+_LABELS = ("json.class_label", "json.label", "json.class", "cls")
+_PROBED_SHARDS, _PROBED_SAMPLES = 8, 64
+
+
+def inspect(config: Config) -> tuple[Run, Shards]:
+    """What :func:`open_run` does, without writing anything."""
+    storage = Storage(config.storage)
+    registry.load_plugins(config.data.plugins)
+    config = absolute(config, storage)
+    if config.data.embeddings is not None:
+        from multimem_ray.embeddings.open import inspect_stored
+
+        return inspect_stored(config, lambda url: absolute_url(url, storage))
+    shards = _find(config, storage)
+    scored, held_out = shards.scored, shards.held_out
+    probe = list(_probe(scored, storage))
+    if not probe:
+        raise ConfigError(
+            f"data.shards: no readable sample in the first shards (from {scored[0].url}); "
+            "check that they are WebDataset tar files"
+            if scored
+            else "data.shards: all shards are held out; name others in held_out.shards"
+        )
+    if config.data.fields:
+        fields = dict(config.data.fields)
+        Fields(fields).check(probe)
+    else:
+        fields = find_fields(probe)
+    fields = _embedded(config, fields)
+    config = _settled(config)
+    label = config.data.label or _find_label(probe)
+    if config.scoring.partition_by == "label" and label is None:
+        raise ConfigError("scoring.partition_by = label, and there is no label; set data.label")
+    urls = sorted(shard.url for shard in (*scored, *held_out))
+    held_out_urls = frozenset(s.url for s in held_out)
+    below = _pool_below(config, [shard.url for shard in scored])
+    weights = weights_digest(config, storage)
+    run = Run(config, fields, label, held_out_urls, digest(urls), below, weights)
+    unknown = set(config.modalities) - set(registry.names())
+    if unknown:
+        raise ConfigError(
+            f"modalities.{min(unknown)}: no such modality; known: {', '.join(registry.names())}"
+        )
+    silent = sorted(set(config.training.noise) - set(fields))
+    if silent:
+        raise ConfigError(
+            f"training.noise.{silent[0]}: no modality of this run; it has {', '.join(fields)}"
+        )
+    _ = run.decoder, run.design  # settings are checked before anything is started
+    return run, shards
+
+
+def _settled(config: Config) -> Config:
+    """The configuration with the modalities' settings as this machine settles them."""
+    known = set(registry.names())
+    settled = {
+        name: registry.get(name).settled(settings) if name in known else settings
+        for name, settings in config.modalities.items()
+    }
+    return config.model_copy(update={"modalities": settled})
+
+
+def _embedded(config: Config, fields: Mapping[str, str]) -> dict[str, str]:
+    """The fields of the modalities that the model embeds; all of them if it does not say."""
+    wanted = config.model.modalities
+    if not wanted:
+        return dict(fields)
+    absent = [name for name in wanted if name not in fields]
+    if absent:
+        source = "data.fields names" if config.data.fields else "the shards hold"
+        raise ConfigError(
+            f"model.modalities: the model embeds {', '.join(sorted(wanted))}, and {source} "
+            f"{', '.join(sorted(fields))}, without {', '.join(absent)}; say where it lies in "
+            f"data.fields.{absent[0]}, choose another model, or set model.modalities"
+        )
+    return {name: fields[name] for name in sorted(wanted)}
+
+
+def _pool_below(config: Config, urls: Sequence[str]) -> float:
+    """The hash up to which shards belong to the pool; 1 if all do."""
+    wanted = config.design.pool_shards
+    if wanted is None or wanted >= len(urls):
+        return 1.0
+    return float(np.sort(pool_places(config, urls))[wanted - 1])
+
+
+def _find(config: Config, storage: Storage) -> Shards:
+    def absolute(found: Iterable[FileInfo]) -> tuple[FileInfo, ...]:
+        return tuple(replace(shard, url=absolute_url(shard.url, storage)) for shard in found)
+
+    found = find_shards(config.data.shards, storage)
+    missing = [absolute_url(url, storage) for url in found.missing]
+    held_out: tuple[FileInfo, ...] = ()
+    if config.held_out.shards is not None:
+        extra = find_shards(config.held_out.shards, storage)
+        held_out = absolute(extra.shards)
+        missing += [absolute_url(url, storage) for url in extra.missing]
+    urls = {shard.url for shard in held_out}
+    scored = tuple(shard for shard in absolute(found.shards) if shard.url not in urls)
+    return Shards(scored, held_out, tuple(missing))
+
+
+def require_shards(config: Config, what: str) -> None:
+    """Raise ConfigError where stored embeddings leave nothing to train, embed or decode."""
+    if config.data.embeddings is not None:
+        raise ConfigError(
+            f"data.embeddings: there is nothing to {what} without shards; stored embeddings are "
+            "scored by `multimem audit` or `multimem score`"
+        )
+
+
+def detect_fields(spec: str | list[str], storage: Storage) -> tuple[dict[str, str], str | None]:
+    """Fields and label found in the first samples of some shards.
+
+    Raises:
+        ShardNotFoundError: No shard at all.
+        ConfigError: Fewer than two modalities are there.
+    """
+    probe = list(_probe(tuple(find_shards(spec, storage).shards), storage))
+    return find_fields(probe), _find_label(probe)
+
+
+def _probe(shards: tuple[FileInfo, ...], storage: Storage) -> Iterator[Sample]:
+    """A few samples from shards spread over the list."""
+    step = max(1, len(shards) // _PROBED_SHARDS)
+    for shard in shards[::step][:_PROBED_SHARDS]:
+        found = (item for item in read_shard(shard.url, storage) if isinstance(item, Sample))
+        yield from islice(found, _PROBED_SAMPLES)
+
+
+def _find_label(probe: list[Sample]) -> str | None:
+    for field in _LABELS:
+        for sample in probe:
+            try:
+                if sample.field(field) is not None:
+                    return field
+            except SampleError:
+                continue
+    return None

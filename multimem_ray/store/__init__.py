@@ -1,0 +1,1 @@
+"""What lies on disk: names, columns, files, markers and parts, under whoever writes and reads."""

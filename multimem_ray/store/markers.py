@@ -1,0 +1,105 @@
+"""Markers: one small file per committed shard, whose name tells what a resumption needs.
+
+    commits/<shard>.<run>.<source>.<rows>-<held out>-<errors>.json
+    commits/<shard>.<run>.<source>.<rows>-<held out>-<errors>-<rows digest>-<files>.json
+
+The second form is that of scores partitioned by a field
+(see :mod:`multimem_ray.store.partitioning`). The content lists the files of the
+commit with their digests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from multimem_ray.storage import FileInfo, Storage
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A committed shard, as its marker's name tells.
+
+    Args:
+        digest: Of the rows, where scores are partitioned by a field; empty otherwise.
+        files: Number of score files.
+    """
+
+    shard_id: str
+    run: str
+    source: str
+    rows: int
+    held_out: int
+    errors: int
+    url: str
+    digest: str = ""
+    files: int = 1
+
+    @property
+    def samples(self) -> int:
+        """Samples and failures of the shard together."""
+        return self.rows + self.held_out + self.errors
+
+    @property
+    def stem(self) -> str:
+        """Name of its score files without the extension; no other commit's files have it."""
+        return score_stem(self.shard_id, self.run, self.source, self.digest)
+
+
+def score_stem(shard_id: str, run: str, source: str, digest: str) -> str:
+    """Name of a score file without the extension.
+
+    Args:
+        digest: Of the rows; empty where one file holds them all.
+    """
+    return f"{shard_id}.{run}.{source}.{digest}" if digest else shard_id
+
+
+def marker_name(
+    shard_id: str,
+    run: str,
+    source: str,
+    rows: int,
+    held_out: int,
+    errors: int,
+    digest: str = "",
+    files: int = 1,
+) -> str:
+    """The file name of a marker; see :class:`Commit` for the parts."""
+    sums = f"{rows}-{held_out}-{errors}" + (f"-{digest}-{files}" if digest else "")
+    return f"{shard_id}.{run}.{source}.{sums}.json"
+
+
+def parse_marker(url: str) -> Commit | None:
+    """A commit from its marker's name; None for a file that is no marker."""
+    parts = url.rsplit("/", 1)[-1].rsplit(".", 4)
+    if len(parts) != 5 or parts[4] != "json":
+        return None
+    sums = parts[3].split("-")
+    numbers = [*sums[:3], *sums[4:]]
+    if len(sums) not in (3, 5) or not all(part.isdigit() for part in numbers):
+        return None
+    rows, held_out, errors = map(int, sums[:3])
+    digest, files = (sums[3], int(sums[4])) if len(sums) == 5 else ("", min(rows, 1))
+    return Commit(parts[0], parts[1], parts[2], rows, held_out, errors, url, digest, files)
+
+
+def load_commits(storage: Storage, output: str) -> list[Commit]:
+    """All markers of a run, also stale ones; one listing, whatever their number."""
+    folder = storage.join(output, "commits")
+    parsed = (parse_marker(info.url) for info in storage.list(folder, recursive=False))
+    return [commit for commit in parsed if commit is not None]
+
+
+def source_version(shard: FileInfo) -> str:
+    """Eight hex digits that change when the shard's size or version (ETag, time) does."""
+    text = f"{shard.size} {shard.version}"
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def details(storage: Storage, commit: Commit) -> dict[str, Any]:
+    """The content of a marker."""
+    content: dict[str, Any] = json.loads(storage.read_bytes(commit.url))
+    return content

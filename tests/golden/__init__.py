@@ -1,0 +1,1 @@
+"""A golden run: small audits made once, whose scores, names and sums later code gives again."""
