@@ -31,7 +31,6 @@ from multimem_ray.config.runtime import (
     ScoringConfig,
     TrainResources,
 )
-from multimem_ray.setup import apply_overrides, load, resolve
 
 __all__ = [
     "Config",
@@ -56,10 +55,7 @@ __all__ = [
     "StorageConfig",
     "TrainResources",
     "TrainingConfig",
-    "apply_overrides",
     "difference",
     "digest",
-    "load",
     "nearest",
-    "resolve",
 ]

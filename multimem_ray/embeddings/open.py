@@ -30,7 +30,7 @@ class StoredShards(Shards):
 
 
 def inspect_stored(config: Config, absolute: Callable[[str], str]) -> tuple[Run, StoredShards]:
-    """What :func:`multimem_ray.setup.discovery` does, for embeddings.
+    """What :func:`multimem_ray.setup.inspect` does, for embeddings.
 
     Args:
         config: With absolute paths.
