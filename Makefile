@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format bench lock clean
+.PHONY: help install demo test test-slow check format bench docs lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,8 +35,12 @@ format: $(STAMP) ## Format and fix what can be fixed
 bench: $(STAMP) ## Measure the parts and the whole of scoring against other ways; BENCH="SHARDS …"
 	$(BIN)/python jobs/benchmark.py $(BENCH)
 
+docs: $(STAMP) ## Build the documentation into site/; a broken link or reference fails it
+	$(BIN)/python docs/generate.py
+	$(BIN)/zensical build --strict --clean
+
 lock: $(STAMP) ## Resolve pyproject.toml into requirements.lock; UPGRADE=--upgrade takes the newest
-	$(BIN)/uv pip compile -q $(UPGRADE) --universal --python-version 3.11 --extra dev \
+	$(BIN)/uv pip compile -q $(UPGRADE) --universal --python-version 3.11 --extra dev --extra docs \
 		--no-annotate --no-header --no-emit-index-url pyproject.toml -o requirements.lock
 
 clean: ## Remove the environment and all caches
