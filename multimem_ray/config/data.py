@@ -175,8 +175,10 @@ class GivenModel(Section):
 class DesignConfig(Section):
     """Which model trains on which sample."""
 
-    kind: Literal["complementary_halves", "leave_subset_out", "candidate", "given"] = (
-        "complementary_halves"
+    kind: Literal["complementary_halves", "leave_subset_out", "candidate", "given"] = Field(
+        "complementary_halves",
+        description="which models train on a sample: one of each pair; all but one; the papers' "
+        "S_S, S_C and S_I; or models of your own, listed in `given`",
     )
     models: int = Field(4, ge=2, description="number of reference models")
     given: list[GivenModel] = Field(
@@ -187,7 +189,7 @@ class DesignConfig(Section):
         description="your own trained model, scored against the reference models that did not see "
         "a sample; their gap on samples that neither saw is measured and subtracted",
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of the hash that decides membership and H")
     group: str | None = Field(
         None, description="field that keeps samples together, such as json.source; default the key"
     )

@@ -45,13 +45,13 @@ class ModelConfig(Section):
         default_factory=dict, description="per modality: kind of tower and its settings"
     )
     logit_scale: float = Field(14.285714, gt=0, description="initial logit scale of each pair")
-    logit_scale_max: float = Field(100.0, gt=0)
+    logit_scale_max: float = Field(100.0, gt=0, description="largest logit scale in training")
 
 
 class TrainingConfig(Section):
     """How each reference model is trained."""
 
-    epochs: int = Field(120, ge=1)
+    epochs: int = Field(120, ge=1, description="passes of each model over its samples")
     batch_size: int = Field(128, ge=2, description="samples per step of each model")
     micro_batch: int | None = Field(
         None,
@@ -60,7 +60,7 @@ class TrainingConfig(Section):
         "loss is still that of the whole batch; default all",
     )
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd is with Nesterov momentum")
-    lr: float = Field(1.0e-3, gt=0)
+    lr: float = Field(1.0e-3, gt=0, description="learning rate at the end of the warm-up")
     momentum: float = Field(0.9, gt=0, lt=1, description="sgd: Nesterov momentum")
     betas: tuple[float, float] = Field((0.9, 0.999), description="adamw: decay of its two means")
     eps: float = Field(1.0e-8, gt=0, description="adamw: added to the denominator")
@@ -68,9 +68,13 @@ class TrainingConfig(Section):
         "cosine", description="of the learning rate, after the warm-up"
     )
     gamma: float = Field(0.96, gt=0, le=1, description="exponential: factor of each epoch")
-    warmup_steps: int = Field(20, ge=0)
-    weight_decay: float = Field(0.01, ge=0)
-    clip_norm: float | None = Field(1.0, gt=0)
+    warmup_steps: int = Field(20, ge=0, description="steps in which lr rises linearly from 0")
+    weight_decay: float = Field(
+        0.01, ge=0, description="decay of matrices; vectors and scalars, such as biases, have none"
+    )
+    clip_norm: float | None = Field(
+        1.0, gt=0, description="largest norm of a model's gradient; null = not clipped"
+    )
     precision: Precision = Field(
         "fp32", description="what towers compute in; weights and the loss are always fp32"
     )
@@ -79,7 +83,7 @@ class TrainingConfig(Section):
         description="torch.compile the towers: takes a compiler and minutes at the start, and on a "
         "CPU models then step one after the other; for large towers and long trainings",
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of initial weights, order and views")
     augment: bool = Field(True, description="train on random views; false = on clean samples")
     noise: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default_factory=dict,

@@ -54,7 +54,10 @@ class TrainResources(Section):
         "GPUs; same results but for batch norm, whose statistics are each rank's own, so that "
         "another number is another run",
     )
-    concurrent_banks: int | Literal["auto"] = "auto"
+    concurrent_banks: int | Literal["auto"] = Field(
+        "auto",
+        description="banks that train at once; auto = as many as the GPUs have room for, without GPUs 1",
+    )
     decode: Literal["auto", "worker", "ray"] = Field(
         "auto",
         description="where samples are decoded: in the bank's own process, or by Ray Data on the "
@@ -130,7 +133,9 @@ class ReportConfig(Section):
     """What the report shows."""
 
     top: int = Field(24, ge=1, description="samples shown with their content")
-    title: str | None = None
+    title: str | None = Field(
+        None, description="heading of the report; default: Memorization audit"
+    )
 
 
 class PricesConfig(Section):
@@ -149,4 +154,4 @@ class PlanConfig(Section):
         None, gt=0, description="memory of one GPU, GB; default that of this machine's"
     )
     prices: PricesConfig = PricesConfig()
-    currency: str = "USD"
+    currency: str = Field("USD", description="name of the currency of `prices`")
