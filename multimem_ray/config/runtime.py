@@ -56,7 +56,7 @@ class TrainResources(Section):
     )
     concurrent_banks: int | Literal["auto"] = Field(
         "auto",
-        description="banks that train at once; auto = as many as the GPUs have room for, without GPUs 1",
+        description="banks that train at once; auto = as many as the GPUs have room for, else 1",
     )
     decode: Literal["auto", "worker", "ray"] = Field(
         "auto",

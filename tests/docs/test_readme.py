@@ -132,7 +132,7 @@ def job_understood(script: str, arguments: list[str], monkeypatch: pytest.Monkey
         understood([path.stem, *arguments])
         return
 
-    class Parsed(Exception):  # noqa: N818
+    class Parsed(Exception):
         pass
 
     real = argparse.ArgumentParser.parse_args
