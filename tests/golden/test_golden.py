@@ -24,6 +24,10 @@ from tests.golden.cases import BUCKET, CASES
 from tests.golden.make import unpack
 from tests.s3 import S3Server
 
+# Workers of Ray need the credentials of the S3 server, so that Ray must be started after it: not in
+# the session of the fast suite, whose Ray may be there before.
+pytestmark = pytest.mark.slow
+
 _TIMES = ("plan", "started_at", "finished_at", "seconds", "versions")
 
 
