@@ -259,9 +259,10 @@ def _planted_means(bench: Bench, run: Run) -> list[float]:
 
 
 def _planted_flags(bench: Bench, run: Run, rows: Sequence[Mapping[str, Any]]) -> Any:
-    import pyarrow.parquet as pq
+    from multimem_ray.arrow_files import ParquetFile
 
-    truth = pq.read_table(str(run.config.data.planted)).to_pylist()
+    planted = str(run.config.data.planted)
+    truth = ParquetFile(planted, planted).read().to_pylist()
     known = {(row["shard"], row["key"]) for row in truth if row["planted"]}
     return np.array([(bench.storage.name(r["shard"]), r["key"]) in known for r in rows])
 

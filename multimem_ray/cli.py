@@ -267,7 +267,7 @@ def reshard(
 ) -> None:
     """Rewrite shards without some of their samples. Again = resume."""
     from multimem_ray.config import StorageConfig
-    from multimem_ray.shards.keys import read_keys
+    from multimem_ray.design.key_list import read_keys
     from multimem_ray.shards.reshard import reshard as rewrite
     from multimem_ray.storage import Storage
 

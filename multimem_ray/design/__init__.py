@@ -7,13 +7,8 @@ and no answer depends on shards, batches, order or retries.
 
 from multimem_ray.design.hashing import bits, seed_of, uniform
 from multimem_ray.design.held_out import BalancedCap, HeldOutRule
-from multimem_ray.design.membership import (
-    Candidate,
-    ComplementaryHalves,
-    Design,
-    LeaveSubsetOut,
-    make_design,
-)
+from multimem_ray.design.make import make_design
+from multimem_ray.design.membership import Candidate, ComplementaryHalves, Design, LeaveSubsetOut
 
 __all__ = [
     "BalancedCap",

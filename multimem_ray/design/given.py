@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from multimem_ray.config import DesignConfig, GivenModel, HeldOutConfig
 from multimem_ray.design.held_out import HeldOutRule
-from multimem_ray.design.key_list import KeyList
+from multimem_ray.design.key_list import read_key_file
 from multimem_ray.design.membership import BoolMatrix, Design, make_rule
 from multimem_ray.errors import DesignError, StorageError
 from multimem_ray.storage import Storage
@@ -95,7 +95,7 @@ def members_of(given: GivenModel, storage: Storage) -> Members:
     if given.members == "recorded":
         return _recorded(given.checkpoint, storage)
     wrong = f"members '{given.members}' is none of all, none, recorded"
-    return KeyList(given.members, storage, wrong).contains
+    return read_key_file(given.members, storage, wrong).contains
 
 
 def _recorded(checkpoint: str, storage: Storage) -> Members:

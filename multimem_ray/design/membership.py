@@ -33,7 +33,6 @@ from numpy.typing import NDArray
 from multimem_ray.config import DesignConfig
 from multimem_ray.design.hashing import bits, uniform
 from multimem_ray.errors import DesignError
-from multimem_ray.storage import Storage
 
 BoolMatrix = NDArray[np.bool_]
 
@@ -273,27 +272,3 @@ def make_rule(config: DesignConfig) -> Design:
         DesignError: The design cannot work with these settings.
     """
     return _KINDS[config.kind](config)
-
-
-def make_design(config: DesignConfig, storage: Storage | None = None) -> Design:
-    """The design that the configuration asks for.
-
-    Args:
-        config: The section ``design``.
-        storage: Where the lists of a given design lie.
-
-    Raises:
-        DesignError: The design cannot work with these settings.
-    """
-    design = make_rule(config) if config.kind != "given" else _given(config, storage)
-    if config.target is None:
-        return design
-    from multimem_ray.design.target import Targeted
-
-    return Targeted(config, design, storage)
-
-
-def _given(config: DesignConfig, storage: Storage | None) -> Design:
-    from multimem_ray.design.given import Given
-
-    return Given(config, storage)

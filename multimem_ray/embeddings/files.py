@@ -14,10 +14,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from multimem_ray.arrow_files import ParquetFile
 from multimem_ray.embeddings import layout
 from multimem_ray.errors import StorageError
 from multimem_ray.storage import Storage, local_path
@@ -64,10 +64,10 @@ def read_blocks(
         raise StorageError(f"{place.url}: cannot be read as embeddings: {error}") from error
 
 
-def open_parquet(storage: Storage, url: str) -> pq.ParquetFile:
+def open_parquet(storage: Storage, url: str) -> ParquetFile:
     """A Parquet file, by path where it is local: Arrow then reads without Python in between."""
     path = local_path(url)
-    return pq.ParquetFile(storage.open(url) if path is None else str(path))
+    return ParquetFile(storage.open(url) if path is None else str(path), url)
 
 
 def _parquet_rows(

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from multimem_ray.arrow_files import open_arrow
 from multimem_ray.design.hashing import uniform
 from multimem_ray.embeddings import layout
 from multimem_ray.embeddings.files import Place, joined_blocks, read_blocks
@@ -187,7 +188,7 @@ def _spilled(run: Run, units: Units, model: int, bucket: int) -> Iterator[pa.Rec
             path = local_path(info.url)
             # Read, not mapped: pages of a map would count as memory of this process.
             source = run.storage.open(info.url) if path is None else pa.OSFile(str(path))
-            with source, pa.ipc.open_file(source) as file:
+            with source, open_arrow(source, info.url) as file:
                 batch = file.get_batch(bucket)
             if batch.num_rows:
                 yield batch

@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from multimem_ray.design.key_list import KeyList
+from multimem_ray.design.key_list import KeyList, read_key_file
 from multimem_ray.embeddings import layout
 from multimem_ray.embeddings.agreement import StoredAgreement, stored_agreement
 from multimem_ray.embeddings.side_by_side import Rows, Vectors, unit_rows, vectors_of
@@ -51,7 +51,7 @@ class UnitReader:
         if self.units.spec.flagged or given is None or given.held_out is None:
             return None
         field = f"data.embeddings.held_out: '{given.held_out}' is no column"
-        return KeyList(given.held_out, self.run.storage, field)
+        return read_key_file(given.held_out, self.run.storage, field)
 
     def groups(self, rows: Rows) -> list[str]:
         """What membership is decided by: the group, or the key where a sample has none."""

@@ -21,6 +21,7 @@ from itertools import pairwise
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from multimem_ray.arrow_files import read_parquet
 from multimem_ray.config import digest
 from multimem_ray.embeddings.files import Place
 from multimem_ray.embeddings.sets import Piece
@@ -119,7 +120,7 @@ class Units:
 
 def load_units(run: Run) -> Units:
     """The units of an opened run."""
-    table = pq.read_table(io.BytesIO(run.storage.read_bytes(run.path(_NAME))))
+    table = read_parquet(run.storage.read_bytes(run.path(_NAME)), run.path(_NAME))
     about = json.loads(table.schema.metadata[_ABOUT])
     units = [
         Unit(

@@ -6,23 +6,22 @@ have scored. See :mod:`multimem_ray.mitigation` for the three figures.
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from multimem_ray.arrow_files import read_parquet
+from multimem_ray.design.key_list import hashed
 from multimem_ray.errors import ConfigError
 from multimem_ray.mitigation.policy import CHOSEN
 from multimem_ray.results.arrays import floats
 from multimem_ray.results.planted import read_truth, sample_ids
 from multimem_ray.results.reader import ScoreTable
 from multimem_ray.run import Run
-from multimem_ray.shards.keys import hashed
 from multimem_ray.storage import Storage
 
 Floats = NDArray[np.float64]
@@ -133,7 +132,7 @@ def chosen_ids(run: Run) -> NDArray[np.uint64]:
     for model_id in run.design.model_ids():
         url = run.model_folder(model_id).path(CHOSEN)
         if run.storage.exists(url):
-            table = pq.read_table(io.BytesIO(run.storage.read_bytes(url)))
+            table = read_parquet(run.storage.read_bytes(url), url)
             found.append(table["id"].to_numpy())
     return np.unique(np.concatenate(found)) if found else np.empty(0, np.uint64)
 

@@ -33,10 +33,10 @@ from torch import Tensor
 
 from multimem_ray import metric
 from multimem_ray.config import MitigationConfig
+from multimem_ray.design.key_list import hashed
 from multimem_ray.mitigation.reference_scores import Floats, Hashes, ReferenceScores
 from multimem_ray.modalities.base import Array
 from multimem_ray.models.contrastive import ContrastiveModel
-from multimem_ray.shards.keys import hashed
 
 Views = Mapping[str, Array]
 

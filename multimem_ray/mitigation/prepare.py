@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from multimem_ray.design.key_list import KeyList, hashed, read_keys
 from multimem_ray.errors import ConfigError
 from multimem_ray.mitigation.reference_scores import PLACE, schema
 from multimem_ray.progress import Progress
@@ -23,7 +24,6 @@ from multimem_ray.results.arrays import floats
 from multimem_ray.results.ranking import ranking
 from multimem_ray.results.reader import CLIPMEM, ScoreTable
 from multimem_ray.run import Run
-from multimem_ray.shards.keys import KeyList, hashed, read_keys
 
 _COLUMNS = ("key", "shard", "group", "multimem", "cmc_out", "unseen_clipmem")
 
@@ -94,7 +94,7 @@ def _listed(run: Run, listed: KeyList | None, shards: list[str], keys: list[str]
     for shard in set(shards):
         rows = np.array([s == shard for s in shards])
         own = [key for key, here in zip(keys, rows, strict=True) if here]
-        found[rows] = listed.find(run.storage.name(shard), own)
+        found[rows] = listed.contains(own, run.storage.name(shard))
     return found
 
 

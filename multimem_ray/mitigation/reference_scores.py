@@ -7,15 +7,14 @@ key, so a row is some forty bytes; samples that share a key are treated alike.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from multimem_ray.arrow_files import read_parquet
 from multimem_ray.config import MitigationConfig
 from multimem_ray.design.hashing import seed_of
 from multimem_ray.run import Run
@@ -63,7 +62,7 @@ class ReferenceScores:
     @classmethod
     def load(cls, run: Run) -> ReferenceScores:
         """Read the file of a run."""
-        table = pq.read_table(io.BytesIO(run.storage.read_bytes(run.path(*PLACE))))
+        table = read_parquet(run.storage.read_bytes(run.path(*PLACE)), run.path(*PLACE))
         ids = table["id"].to_numpy()
         order = np.argsort(ids, kind="stable")
         names = ("multimem", "clipmem", "cmc_out", "unseen_clipmem")

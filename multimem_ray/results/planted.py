@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from multimem_ray.arrow_files import ParquetFile
 from multimem_ray.errors import ConfigError
 from multimem_ray.results.accumulate import Floats
 from multimem_ray.results.arrays import floats, lists
@@ -106,7 +106,7 @@ def read_truth(url: str, storage: Storage) -> Truth:
     names: dict[str, int] = {}
     try:
         with storage.open(url) as file:
-            parquet = pq.ParquetFile(file)
+            parquet = ParquetFile(file, url)
             known = set(parquet.schema_arrow.names)
             if absent := {"shard", "key", "planted"} - known:
                 raise ConfigError(

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from multimem_ray.arrow_files import ParquetFile
 from multimem_ray.config import nearest
 from multimem_ray.errors import ConfigError, StorageError
 from multimem_ray.results.committed import error_files, in_partition, score_files
@@ -108,7 +109,7 @@ class ScoreTable:
         if not self.score_files:
             return pa.schema([])
         with self._open(self.score_files[0]) as file:
-            return pq.read_schema(file)
+            return ParquetFile(file, self.score_files[0].url).schema_arrow
 
     @property
     def columns(self) -> list[str]:
@@ -215,7 +216,7 @@ class ScoreTable:
     ) -> Iterator[pa.RecordBatch]:
         try:
             with self._open(file) as handle:
-                parquet = pq.ParquetFile(handle, pre_buffer=True)
+                parquet = ParquetFile(handle, file.url)
                 wanted = None if columns is None else list(columns)
                 groups = None if picked is None else picked.groups(parquet.metadata)
                 yield from parquet.iter_batches(

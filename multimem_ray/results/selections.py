@@ -25,6 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from multimem_ray.arrow_files import read_parquet
 from multimem_ray.errors import ConfigError
 from multimem_ray.results.accumulate import Floats
 from multimem_ray.results.arrays import floats
@@ -139,8 +140,7 @@ def write_datacomp(storage: Storage, parts: Sequence[str], url: str) -> int:
     """
     halves: list[npt.NDArray[np.void]] = []
     for part in parts:
-        with storage.open(part) as file:
-            keys = pq.read_table(file, columns=["key"])["key"].to_pylist()
+        keys = read_parquet(storage.read_bytes(part), part, ["key"])["key"].to_pylist()
         halves.append(np.array([_uid(key) for key in keys], dtype=UID_TYPE))
     uids = np.sort(np.concatenate(halves)) if halves else np.empty(0, UID_TYPE)
     buffer = BytesIO()

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from multimem_ray.arrow_files import read_parquet
 from multimem_ray.design.hashing import uniform
 from multimem_ray.errors import HeldOutError, SampleError
 from multimem_ray.progress import Progress
@@ -86,7 +87,7 @@ def load_plan(run: Run) -> list[Chosen]:
     url = run.path("held_out", "keys.parquet")
     if not run.storage.exists(url):
         return []
-    table = pq.read_table(io.BytesIO(run.storage.read_bytes(url)))
+    table = read_parquet(run.storage.read_bytes(url), url)
     if (table.schema.metadata or {}).get(_FINGERPRINT) != run.fingerprint.encode():
         return []
     by_shard: dict[str, list[str]] = {}

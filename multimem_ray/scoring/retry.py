@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
-
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from multimem_ray.arrow_files import read_parquet
 from multimem_ray.storage import FileInfo
 from multimem_ray.store.commits import CommitLog
 from multimem_ray.store.markers import Commit, parse_marker
@@ -48,7 +46,7 @@ def parts_of_commit(log: CommitLog, shard: FileInfo, marker: str) -> list[Part]:
 
 def _table(log: CommitLog, kind: str, shard: FileInfo, commit: Commit) -> pa.Table:
     urls = log.files(kind, shard.url, commit.url)
-    tables = [pq.read_table(io.BytesIO(log.storage.read_bytes(url))) for url in urls]
+    tables = [read_parquet(log.storage.read_bytes(url), url) for url in urls]
     if kind == "scores" and log.layout.by is not None:
         pairs = zip(urls, tables, strict=True)
         tables = [_with_value(table, value_of(url)) for url, table in pairs]

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from multimem_ray.design.key_list import KeyList
 from multimem_ray.errors import ShardError, StorageError
 from multimem_ray.sample import Sample
 from multimem_ray.shards.copies import copies
 from multimem_ray.shards.find import find_shards
-from multimem_ray.shards.keys import KeyList
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.shards.writer import create_shard
 from multimem_ray.storage import FileInfo, Storage
@@ -175,7 +175,7 @@ def _kept(
             counts["failures"].append(f"{item.shard}  {where}  {item.error}: {item.detail}")
             continue
         counts["samples"] += 1
-        if bool(listed.find(name, [item.key])[0]) == keep:
+        if bool(listed.contains([item.key], name)[0]) == keep:
             yield item
         else:
             counts["left_out"] += 1

@@ -17,6 +17,7 @@ from itertools import pairwise
 
 import pyarrow as pa
 
+from multimem_ray.arrow_files import open_arrow
 from multimem_ray.sample import Failure
 from multimem_ray.storage import Storage
 
@@ -111,7 +112,7 @@ class PartFolder:
 
     def _read(self, first: int, end: int) -> Part:
         url = self.storage.join(self.url, _name(first, end))
-        table = pa.ipc.open_file(pa.py_buffer(self.storage.read_bytes(url))).read_all()
+        table = open_arrow(pa.BufferReader(self.storage.read_bytes(url)), url).read_all()
         about = json.loads(table.schema.metadata[_KEY])
         failures = [Failure(**failure) for failure in about["failures"]]
         rows = table.replace_schema_metadata(None)

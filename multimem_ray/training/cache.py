@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from multimem_ray.arrow_files import open_arrow
+
 logger = logging.getLogger(__name__)
 
 
@@ -41,9 +43,9 @@ class DecodedCache:
                 if _is_whole(path):
                     self._verified[name] = path
         verified = self._verified.get(name)
-        return (
-            None if verified is None else pa.ipc.open_file(pa.memory_map(str(verified))).read_all()
-        )
+        if verified is None:
+            return None
+        return open_arrow(pa.memory_map(str(verified)), str(verified)).read_all()
 
     def put(self, name: str, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
         """Keep a shard if there is room for it; another process may have been faster."""

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from multimem_ray.design.key_list import hashed
 from multimem_ray.distributed.counter import NullCounter
 from multimem_ray.errors import ConfigError
 from multimem_ray.mitigation.in_process import silent_monitor
@@ -18,7 +19,6 @@ from multimem_ray.mitigation.prepare import prepare_references
 from multimem_ray.mitigation.reference_scores import ReferenceScores
 from multimem_ray.run import Run
 from multimem_ray.setup import open_run
-from multimem_ray.shards.keys import hashed
 from multimem_ray.training import worker
 from multimem_ray.training.worker import BankTask, train_here
 from tests.mitigation.small_audit import QUIET, history, small_audit

@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 
+from multimem_ray.design.key_list import read_keys
 from multimem_ray.errors import ConfigError
 from multimem_ray.sample import Sample
 from multimem_ray.shards import reshard as module
-from multimem_ray.shards.keys import read_keys
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.shards.reshard import ReshardReport, reshard
 from multimem_ray.shards.writer import create_shard
