@@ -1,8 +1,7 @@
 """Progress on long work: bars on a terminal, one plain line every 30 seconds elsewhere.
 
-Work runs in other processes, so it counts on a
-:class:`~multimem_ray.distributed.counter.ProgressActor`; whoever waits for the work asks it
-and shows what it says.
+Work runs in other processes, so it counts on a board that all of them reach; whoever waits for the
+work asks the board and shows what it says.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -23,10 +22,15 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
-from multimem_ray.distributed.counter import ProgressActor
-
 _PLAIN_EVERY_S = 30.0
 _LOOK_EVERY_S = 0.5
+
+
+class Board(Protocol):
+    """What work is counted on."""
+
+    def look(self, task: str) -> tuple[int, dict[str, Any]]:
+        """Units of a task that are done, and the latest notes."""
 
 
 class Progress:
@@ -124,7 +128,7 @@ class Shown:
 
 
 def finished_with_progress(
-    work: Iterable[Future[Any]], board: ProgressActor, task: str, shown: Shown
+    work: Iterable[Future[Any]], board: Board, task: str, shown: Shown
 ) -> Iterator[Future[Any]]:
     """Yield pieces of work as they finish, showing the board meanwhile."""
     waiting = set(work)
