@@ -57,15 +57,20 @@ def main() -> None:
         sys.exit(130)
 
 
-@app.callback()
-def _version(
-    version: Annotated[
-        bool, typer.Option("--version", help="print the version", is_eager=True)
-    ] = False,
-) -> None:
-    if version:
+def _say_version(asked: bool) -> None:
+    if asked:
         typer.echo(f"multimem {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _command(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="print the version", callback=_say_version, is_eager=True),
+    ] = False,
+) -> None:
+    del version
 
 
 @app.command()
