@@ -12,10 +12,9 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
+from jobs.experiments.trials import Condition, Record, audit_here, run_trials
 from multimem_ray.demo.dataset import FIELDS, LABEL, make_demo_shards
 from multimem_ray.errors import ConfigError
-from multimem_ray.mitigation.in_process import audit_here
-from multimem_ray.mitigation.trials import Condition, Record, run_trials
 from multimem_ray.progress import Progress
 from multimem_ray.results.reader import ScoreTable
 from multimem_ray.run import Run
@@ -211,8 +210,9 @@ class Bench:
     def run(self, name: str, *sets: str, shards: Path | None = None) -> Run:
         """One audit."""
         output = f"output={self.folder / 'single' / name}"
-        config = resolve(apply_overrides(self.raw(shards), [output, *sets]))
-        return audit_here(config, self.quiet, self.threads)
+        cpus = f"resources.train.cpus={self.threads}"
+        config = resolve(apply_overrides(self.raw(shards), [output, cpus, *sets]))
+        return audit_here(config, self.quiet)
 
     def rows(self, run: Run, columns: Sequence[str]) -> list[dict[str, Any]]:
         """Rows of its scores."""

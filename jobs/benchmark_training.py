@@ -93,9 +93,9 @@ def benchmark_config(shards: str, output: str, models: int, epochs: int) -> Conf
 
 def banks(config: Config) -> float:
     """All models in one bank; seconds of its epochs."""
-    from multimem_ray.audit import train_only
+    from multimem_ray.audit import train
 
-    train_only(config, Progress())
+    train(config, Progress())
     run, _ = inspect(config)
     # The models of a bank share its epochs.
     return sum(float(line["seconds"]) for line in run.model_folder("000").history())
@@ -135,7 +135,7 @@ def separate(config: Config) -> float:
     from multimem_ray.distributed.session import ray_session
 
     run, shards = inspect(config)
-    with ray_session(config):
+    with ray_session(config.resources.ray_address):
         for model_id in run.design.model_ids():
             TorchTrainer(
                 partial(one_model, run, shards, model_id),

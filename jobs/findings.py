@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from multimem_ray.evaluation.mitigation_page import Table
-from multimem_ray.mitigation.trials import Paired, Record, mean_se, paired, values
+from jobs.experiments.trials import Paired, Record, mean_se, paired, values
+from multimem_ray.report.tables import Table
 
 MATCHED, R5 = "memory/matched", "utility/R@5"
 LEVEL = 0.05

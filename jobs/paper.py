@@ -20,8 +20,8 @@ from jobs.bench import Bench, Data, Size
 from jobs.findings import Made
 from jobs.paper_tables import TABLES
 from multimem_ray.demo.dataset import FIELDS as DEMO_FIELDS
-from multimem_ray.evaluation.mitigation_page import Table, write_page
 from multimem_ray.progress import Progress
+from multimem_ray.report.tables import Table, write_page
 
 QUICK = Size(samples=400, epochs=50, batch_size=32, width=8, seeds=2, views=2, models=6)
 FULL = Size(samples=2000, epochs=120, batch_size=128, width=16, seeds=5, views=4, models=8)

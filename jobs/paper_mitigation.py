@@ -9,10 +9,7 @@ from typing import Any
 
 from jobs import published
 from jobs.bench import Bench
-from jobs.findings import MATCHED, Finding, Made, higher, lower
-from jobs.recipes import AMOUNT, PLAIN, noise, regroup, remove, starts, tune, unpair
-from multimem_ray.evaluation.mitigation_page import Table
-from multimem_ray.mitigation.trials import (
+from jobs.experiments.trials import (
     Condition,
     Record,
     control_table,
@@ -21,6 +18,9 @@ from multimem_ray.mitigation.trials import (
     trial_table,
     values,
 )
+from jobs.findings import MATCHED, Finding, Made, higher, lower
+from jobs.recipes import AMOUNT, PLAIN, noise, regroup, remove, starts, tune, unpair
+from multimem_ray.report.tables import Table
 
 
 def noise_by_modality(bench: Bench) -> Made:

@@ -11,11 +11,11 @@ import numpy as np
 
 from jobs import published
 from jobs.bench import Bench
+from jobs.experiments.trials import mean_se
 from jobs.findings import Finding, Made
 from jobs.paper_mitigation import both, in_training, noise_by_modality, removal
 from jobs.recipes import PLAIN, candidate, seeded
-from multimem_ray.evaluation.mitigation_page import Table
-from multimem_ray.mitigation.trials import mean_se
+from multimem_ray.report.tables import Table
 from multimem_ray.results.auroc import auroc
 from multimem_ray.run import Run
 

@@ -31,12 +31,12 @@ from rich.console import Console
 
 from jobs import command
 from jobs.bench import claim
+from jobs.experiments.trials import audit_here
 from jobs.persona_data import FIELDS, GROUP, Persona, make_personas, render, write_personas
 from multimem_ray.evaluation.bootstrap import bootstrap_mean
-from multimem_ray.evaluation.mitigation_page import Table, write_page
 from multimem_ray.metric import recall_hits
-from multimem_ray.mitigation.in_process import audit_here
 from multimem_ray.progress import Progress
+from multimem_ray.report.tables import Table, write_page
 from multimem_ray.results.reader import ScoreTable
 from multimem_ray.run import Run
 from multimem_ray.sample import Sample
@@ -187,9 +187,9 @@ def _trial(out: Path, condition: Condition, size: Size, seed: int, threads: int)
         size.tellings,
         own_voice=condition.own_voice,
     )
-    config = resolve(_config(place, shards, size, seed))
+    config = resolve(_config(place, shards, size, seed, threads))
     quiet = Progress(Console(quiet=True))
-    run = audit_here(config, quiet, threads)
+    run = audit_here(config, quiet)
     record = {
         "recall": _recall(run, people, condition, size.asked),
         "multimem": _multimem(run),
@@ -198,7 +198,7 @@ def _trial(out: Path, condition: Condition, size: Size, seed: int, threads: int)
     return record
 
 
-def _config(place: Path, shards: Path, size: Size, seed: int) -> dict[str, Any]:
+def _config(place: Path, shards: Path, size: Size, seed: int, threads: int) -> dict[str, Any]:
     return {
         "output": str(place / "run"),
         "data": {"shards": str(shards / "*.tar"), "fields": FIELDS},
@@ -207,7 +207,7 @@ def _config(place: Path, shards: Path, size: Size, seed: int) -> dict[str, Any]:
         "model": {"towers": {name: {"width": size.width} for name in ("audio", "image")}},
         "training": {"epochs": size.epochs, "seed": seed, "checkpoint_every_s": 1e9},
         "scoring": {"views": 2},
-        "resources": {"cache_dir": str(place / "cache")},
+        "resources": {"cache_dir": str(place / "cache"), "train": {"cpus": threads}},
     }
 
 

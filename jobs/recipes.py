@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jobs.bench import Bench
-from multimem_ray.mitigation.trials import Condition
+from jobs.experiments.trials import Condition
 
 PLAIN = Condition("none", (), "none")
 # A noise of σ = 0.1 in each of 64 dimensions drowns a unit vector; see models/noise.py.

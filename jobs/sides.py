@@ -92,11 +92,12 @@ def ours(run: Run, shards: Shards, workers: int) -> list[Finished]:
     """The product: score, commit, account for."""
     from rich.console import Console
 
+    from multimem_ray.distributed.on_ray import RayExecutor
     from multimem_ray.progress import Progress
     from multimem_ray.scoring.pipeline import score
 
-    with ray_session(run.config), Path("/dev/null").open("w") as nowhere:
-        score(run, shards, Progress(Console(file=nowhere)))
+    with ray_session(run.config.resources.ray_address), Path("/dev/null").open("w") as nowhere:
+        score(run, shards, Progress(Console(file=nowhere)), RayExecutor())
     commits = commit_log(run).load()
     return [(float(details(run.storage, c)["finished_at"]), c.samples) for c in commits]
 
@@ -108,7 +109,7 @@ def naive(run: Run, shards: Shards, workers: int) -> list[Finished]:
 
     models = len(run.design.model_ids())
     rows = [{"model": m, "url": s.url} for m in range(models) for s in shards.scored]
-    with ray_session(run.config), data_context():
+    with ray_session(run.config.resources.ray_address), data_context():
         passes = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             _OneModel,  # type: ignore[arg-type]
             fn_constructor_args=(run,),
@@ -138,7 +139,7 @@ def chained(run: Run, shards: Shards, workers: int) -> list[Finished]:
 
     models = len(run.design.model_ids())
     rows = [{"url": shard.url} for shard in shards.scored]
-    with ray_session(run.config), data_context():
+    with ray_session(run.config.resources.ray_address), data_context():
         flow = ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
             _Decode(run),
             num_cpus=0.5,

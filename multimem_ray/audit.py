@@ -1,7 +1,10 @@
-"""The stages of an audit, one after the other: train, score, summarize, report.
+"""The stages of an audit, from the configuration to the files of the run.
 
-Every stage does what is missing and nothing else, so running it again resumes it. Ray is started
-when there is something for it to do.
+    audit = train ──► score ──► report        mitigate = audit ──► evaluate ──► compare
+
+Every stage does what is missing and nothing else, so running it again resumes it. An executor does
+the work: ``"ray"`` on a cluster or on the cores of this machine, ``"local"`` in this process. What
+one began the other may finish. Ray is started when there is something for it to do.
 """
 
 from __future__ import annotations
@@ -9,21 +12,37 @@ from __future__ import annotations
 import json
 import time
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from rich.filesize import decimal
 
 from multimem_ray.config import Config
-from multimem_ray.distributed.session import cluster_cpus, cluster_gpus, ray_session
+from multimem_ray.distributed.executor import Executor, ExecutorName, make_executor, total
+from multimem_ray.errors import ConfigError
 from multimem_ray.planning.timings import OTHER, compare, record
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
 from multimem_ray.setup import open_run, require_shards
 from multimem_ray.storage import Storage
 
+if TYPE_CHECKING:
+    from multimem_ray.planning.plan import Plan
 
-def audit(config: Config, progress: Progress, *, retry_errors: bool = False) -> dict[str, Any]:
+_MOST_NAMED = 5
+
+
+def audit(
+    config: Config,
+    progress: Progress | None = None,
+    *,
+    executor: ExecutorName | Executor = "ray",
+    retry_errors: bool = False,
+) -> dict[str, Any]:
     """Train the reference models, score every sample, write summary and report.
 
     Args:
+        progress: What is told meanwhile; default: on standard error.
+        executor: Who does the work: ``"ray"``, or ``"local"`` in this process.
         retry_errors: Also score again what failed before.
 
     Returns:
@@ -33,49 +52,188 @@ def audit(config: Config, progress: Progress, *, retry_errors: bool = False) -> 
         MultiMemError: See the stages; what was done stays done.
     """
     started = time.monotonic()
-    run, shards = announce(config, progress)
-    with ExitStack() as stack:
-        spent = 0.0 if run.is_stored else _train(run, shards, progress, stack)
-        spent += _score(run, shards, progress, stack, retry_errors)
+    stages = _Stages(config, progress, executor)
+    with stages.session:
+        spent = 0.0 if stages.run.is_stored else stages.train()
+        spent += stages.score(retry_errors)
         if spent:
-            _record(run, OTHER, started + spent, 1)
-    return write_results(config, progress)
+            stages.record(OTHER, started + spent, 1)
+    return report(config, stages.progress)
 
 
-def train_only(config: Config, progress: Progress) -> None:
-    """Train what is not trained yet."""
+def train(
+    config: Config,
+    progress: Progress | None = None,
+    *,
+    executor: ExecutorName | Executor = "ray",
+) -> list[str]:
+    """Train the reference models that are not trained yet; see :func:`audit` for the arguments.
+
+    Returns:
+        The ids of all models, trained now or before.
+
+    Raises:
+        ConfigError: The run is one on stored embeddings.
+        HeldOutError: The held-out set cannot serve.
+        TrainingError: A bank failed; names its models and the cause. What was finished stays.
+    """
     require_shards(config, "train")
-    run, shards = announce(config, progress)
-    with ExitStack() as stack:
-        _train(run, shards, progress, stack)
+    stages = _Stages(config, progress, executor)
+    with stages.session:
+        stages.train()
+    return list(stages.run.design.model_ids())
 
 
-def score_only(config: Config, progress: Progress, *, retry_errors: bool = False) -> dict[str, Any]:
-    """Score what is not scored yet, or failed before; the models must be there."""
-    run, shards = announce(config, progress)
-    with ExitStack() as stack:
-        _score(run, shards, progress, stack, retry_errors)
-    return write_summary(config, progress)
+def score(
+    config: Config,
+    progress: Progress | None = None,
+    *,
+    executor: ExecutorName | Executor = "ray",
+    retry_errors: bool = False,
+) -> dict[str, Any]:
+    """Score what is not scored yet, and with ``retry_errors`` what failed before.
+
+    Returns:
+        The summary; see :func:`multimem_ray.results.summary.summarize`.
+
+    Raises:
+        ModelError: A reference model is not trained yet.
+        HeldOutError: The held-out set cannot serve.
+    """
+    stages = _Stages(config, progress, executor)
+    with stages.session:
+        stages.score(retry_errors)
+    return write_summary(config, stages.progress)
 
 
-def embed_only(config: Config, progress: Progress, *, retry_errors: bool = False) -> str:
+def embed(
+    config: Config,
+    progress: Progress | None = None,
+    *,
+    executor: ExecutorName | Executor = "ray",
+    retry_errors: bool = False,
+) -> str:
     """Write the embeddings of every sample under every model; the models must be there.
 
     Returns:
         URL of the folder.
+
+    Raises:
+        ConfigError: The run is one on stored embeddings.
+        ModelError: A reference model is not trained yet.
     """
-    from multimem_ray.embeddings.embed import embed
+    from multimem_ray.embeddings.embed import embed as embed_shards
 
     require_shards(config, "embed")
-    run, shards = announce(config, progress)
-    with ray_session(config):
+    stages = _Stages(config, progress, executor)
+    with stages.session:
+        stages.begin()
         started = time.monotonic()
-        totals = embed(run, shards, progress, retry_errors=retry_errors)
-        _record(run, "embed", started, totals.fresh)
-    progress.say(
+        totals = embed_shards(
+            stages.run, stages.shards, stages.progress, stages.executor, retry_errors=retry_errors
+        )
+        stages.record("embed", started, totals.fresh)
+    stages.progress.say(
         f"{totals.shards} shards: {totals.rows} samples embedded, {totals.errors} in errors/"
     )
-    return run.path("embeddings")
+    return stages.run.path("embeddings")
+
+
+def report(config: Config, progress: Progress | None = None) -> dict[str, Any]:
+    """Write ``summary.json`` and ``report.html`` from what is scored so far.
+
+    Returns:
+        The summary; see :func:`multimem_ray.results.summary.summarize`.
+    """
+    from multimem_ray.report import write_report
+
+    progress = progress or Progress()
+    summary = write_summary(config, progress)
+    progress.say("writing the report")
+    url = write_report(
+        config.output,
+        Storage(config.storage),
+        summary=summary,
+        top=config.report.top,
+        title=config.report.title,
+        planted=config.data.planted,
+    )
+    progress.say(f"report: {url}")
+    return summary
+
+
+def plan(
+    config: Config, progress: Progress | None = None, *, probing: bool = False, save: bool = False
+) -> Plan:
+    """What a run would read, train and score, and what that would take; nothing is started.
+
+    Args:
+        probing: Measure a few samples on this machine, which takes some seconds.
+        save: Keep the plan in the output; the only thing that is ever written.
+
+    Raises:
+        ConfigError: There is an estimate to be saved, and nothing was measured.
+        MultiMemError: What would stop the run as well.
+    """
+    from multimem_ray.planning.plan import make_plan
+
+    if save and not probing:
+        raise ConfigError("--save keeps an estimate, which needs --probe")
+    return make_plan(config, progress or Progress(), probing=probing, save=save)
+
+
+def evaluate(config: Config, progress: Progress | None = None) -> dict[str, Any]:
+    """Retrieval, linear probes and zero-shot classification of every model, on held-out samples.
+
+    Returns:
+        The figures; see :func:`multimem_ray.evaluation.evaluate.evaluate`, which writes them to
+        ``evaluation.json``.
+
+    Raises:
+        HeldOutError: The held-out set was not chosen yet, or none of it can be used.
+        ModelError: A model is missing.
+    """
+    from multimem_ray.evaluation.evaluate import evaluate as evaluate_run
+
+    require_shards(config, "evaluate")
+    progress = progress or Progress()
+    run, _ = announce(config, progress)
+    return evaluate_run(run, progress)
+
+
+def mitigate(
+    config: Config,
+    progress: Progress | None = None,
+    *,
+    executor: ExecutorName | Executor = "ray",
+) -> dict[str, Any]:
+    """Train by the mitigated recipe, score with matched references, evaluate, compare.
+
+    Returns:
+        ``memory``, ``utility`` (before and after), ``overhead`` and the ``recipe``; written to
+        ``mitigation.json``, and for people to ``mitigation.html``.
+
+    Raises:
+        ConfigError: No mitigation is configured.
+        MultiMemError: See the stages.
+    """
+    from multimem_ray.evaluation.mitigation import compared, memory_table, utility_table
+    from multimem_ray.report.tables import write_page
+
+    if config.mitigation.kind == "none":
+        raise ConfigError(
+            "mitigation.kind is none: set it to in_training or post_training, and "
+            "mitigation.references to the output of a finished audit"
+        )
+    progress = progress or Progress()
+    audit(config, progress, executor=executor)
+    run, _ = open_run(config)
+    result = compared(run, str(run.config.mitigation.references), progress)
+    run.storage.write_atomic(run.path("mitigation.json"), json.dumps(result, indent=1).encode())
+    tables = [memory_table(result["memory"]), utility_table(result["utility"])]
+    url = write_page(run.path("mitigation.html"), run.storage, "Mitigation", tables)
+    progress.say(f"side by side: {url}")
+    return result
 
 
 def announce(config: Config, progress: Progress) -> tuple[Run, Shards]:
@@ -83,13 +241,13 @@ def announce(config: Config, progress: Progress) -> tuple[Run, Shards]:
     run, shards = open_run(config)
     size = sum(shard.size for shard in shards.scored)
     where = f", in {config.data.shards}" if config.data.shards else " of stored embeddings"
-    progress.say(f"{len(shards.scored)} shards, {in_bytes(size)}{where}")
-    for url in shards.missing[:5]:
+    progress.say(f"{len(shards.scored)} shards, {decimal(size)}{where}")
+    for url in shards.missing[:_MOST_NAMED]:
         progress.say(f"warning: {url} is missing; listed in errors/")
-    if len(shards.missing) > 5:
+    if len(shards.missing) > _MOST_NAMED:
         progress.say(f"warning: {len(shards.missing)} shards are missing in all")
-    found = ", ".join(f"{name} ({run.fields[name]})" for name in run.modalities)
-    progress.say(f"modalities: {found}" + (f"; label: {run.label}" if run.label else ""))
+    fields = ", ".join(f"{name} ({run.fields[name]})" for name in run.modalities)
+    progress.say(f"modalities: {fields}" + (f"; label: {run.label}" if run.label else ""))
     return run, shards
 
 
@@ -111,72 +269,61 @@ def write_summary(config: Config, progress: Progress) -> dict[str, Any]:
     return summary
 
 
-def write_results(config: Config, progress: Progress) -> dict[str, Any]:
-    """Summary and report from what is committed."""
-    from multimem_ray.report import write_report
+class _Stages:
+    """The stages that an executor works on, of one opened run."""
 
-    summary = write_summary(config, progress)
-    storage = Storage(config.storage)
-    progress.say("writing the report")
-    url = write_report(
-        config.output,
-        storage,
-        summary=summary,
-        top=config.report.top,
-        title=config.report.title,
-        planted=config.data.planted,
-    )
-    progress.say(f"report: {url}")
-    return summary
+    def __init__(
+        self, config: Config, progress: Progress | None, executor: ExecutorName | Executor
+    ) -> None:
+        self.progress = progress or Progress()
+        self.executor = make_executor(executor, config.resources.ray_address)
+        self.run, self.shards = announce(config, self.progress)
+        self.session = ExitStack()
+        self._begun = False
 
+    def begin(self) -> None:
+        """Begin the executor's session, unless a stage before did."""
+        if not self._begun:
+            self.session.enter_context(self.executor.session())
+            self._begun = True
 
-def in_bytes(size: float) -> str:
-    """A size for a person."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
+    def train(self) -> float:
+        """Returns the seconds of the stage, 0 if nothing was left to do."""
+        run, progress = self.run, self.progress
+        if all(run.is_trained(model_id) for model_id in run.design.model_ids()):
+            progress.say("reference models: all trained before")
+            return 0.0
+        from multimem_ray.mitigation.prepare import prepare_references
+        from multimem_ray.scoring.held_out_plan import plan_held_out
+        from multimem_ray.training.trainer import train as train_models
 
+        self.begin()
+        # A held-out set that cannot serve must be told before hours of training, not after.
+        plan_held_out(run, self.shards, progress, self.executor)
+        prepare_references(run, progress)
+        started = time.monotonic()
+        trained = train_models(run, self.shards.scored, progress, self.executor)
+        return self.record("train", started, len(trained))
 
-def _train(run: Run, shards: Shards, progress: Progress, stack: ExitStack) -> float:
-    """Returns the seconds of the stage, 0 if nothing was left to do."""
-    if all(run.is_trained(model_id) for model_id in run.design.model_ids()):
-        progress.say("reference models: all trained before")
-        return 0.0
-    from multimem_ray.mitigation.prepare import prepare_references
-    from multimem_ray.scoring.held_out_plan import plan_held_out
-    from multimem_ray.training.trainer import train
+    def score(self, retry_errors: bool) -> float:
+        """Returns the seconds of the stage, 0 if nothing was left to do."""
+        from multimem_ray.scoring.pipeline import pending
+        from multimem_ray.scoring.pipeline import score as score_shards
 
-    stack.enter_context(ray_session(run.config))
-    # A held-out set that cannot serve must be told before hours of training, not after.
-    plan_held_out(run, shards, progress)
-    prepare_references(run, progress)
-    started = time.monotonic()
-    trained = train(run, shards.scored, progress)
-    return _record(run, "train", started, len(trained))
+        left = pending(self.run, self.shards, retry_errors=retry_errors)
+        if left.shards:
+            self.begin()
+        started = time.monotonic()
+        totals = score_shards(self.run, self.shards, self.progress, self.executor, left)
+        spent = self.record("score", started, totals.fresh) if left.shards else 0.0
+        self.progress.say(
+            f"{totals.shards} shards: {totals.rows} samples scored, {totals.held_out} held out, "
+            f"{totals.errors} in errors/"
+        )
+        return spent
 
-
-def _score(
-    run: Run, shards: Shards, progress: Progress, stack: ExitStack, retry_errors: bool
-) -> float:
-    """Returns the seconds of the stage, 0 if nothing was left to do."""
-    from multimem_ray.scoring.pipeline import pending, score
-
-    left = pending(run, shards, retry_errors=retry_errors)
-    if left.shards:
-        stack.enter_context(ray_session(run.config))
-    started = time.monotonic()
-    totals = score(run, shards, progress, left)
-    spent = _record(run, "score", started, totals.fresh) if left.shards else 0.0
-    progress.say(
-        f"{totals.shards} shards: {totals.rows} samples scored, {totals.held_out} held out, "
-        f"{totals.errors} in errors/"
-    )
-    return spent
-
-
-def _record(run: Run, stage: str, started: float, done: int) -> float:
-    seconds = time.monotonic() - started
-    record(run, stage, seconds, done, cluster_cpus(), cluster_gpus())
-    return seconds
+    def record(self, stage: str, started: float, done: int) -> float:
+        """Keep how long a stage took; returns its seconds."""
+        seconds, nodes = time.monotonic() - started, self.executor.nodes()
+        record(self.run, stage, seconds, done, max(1, total(nodes, "CPU")), total(nodes, "GPU"))
+        return seconds

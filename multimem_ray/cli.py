@@ -13,8 +13,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from multimem_ray import setup
+from multimem_ray import __version__, load_config
 from multimem_ray.config import Config
+from multimem_ray.distributed.executor import ExecutorName
 from multimem_ray.errors import ConfigError, MultiMemError
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ Endpoint = Annotated[
     str | None, typer.Option(help="S3-compatible endpoint, as storage.endpoint_url of the run")
 ]
 
+Local = Annotated[bool, typer.Option("--local", help="do everything in this process, without Ray")]
 RetryErrors = Annotated[
     bool, typer.Option("--retry-errors", help="also try again the samples that are in errors/")
 ]
@@ -55,90 +57,106 @@ def main() -> None:
         sys.exit(130)
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"multimem {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _command(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="print the version", callback=_say_version, is_eager=True),
+    ] = False,
+) -> None:
+    del version
+
+
 @app.command()
 def audit(
-    config: ConfigFile = None, set_: Overrides = None, retry_errors: RetryErrors = False
+    config: ConfigFile = None,
+    set_: Overrides = None,
+    retry_errors: RetryErrors = False,
+    local: Local = False,
 ) -> None:
     """Train reference models, score every sample, write the report. Again = resume."""
-    from multimem_ray import audit as stages
+    from multimem_ray import audit as run_audit
 
-    resolved = _load(config, set_)
-    summary = stages.audit(resolved, _progress(), retry_errors=retry_errors)
+    resolved = load_config(config, set_)
+    summary = run_audit(resolved, executor=_executor(local), retry_errors=retry_errors)
     _show_summary(summary, resolved.output)
 
 
 @app.command()
-def train(config: ConfigFile = None, set_: Overrides = None) -> None:
+def train(config: ConfigFile = None, set_: Overrides = None, local: Local = False) -> None:
     """Train the reference models that are not trained yet."""
-    from multimem_ray import audit as stages
+    from multimem_ray import train as run_training
 
-    stages.train_only(_load(config, set_), _progress())
+    run_training(load_config(config, set_), executor=_executor(local))
 
 
 @app.command()
 def score(
-    config: ConfigFile = None, set_: Overrides = None, retry_errors: RetryErrors = False
+    config: ConfigFile = None,
+    set_: Overrides = None,
+    retry_errors: RetryErrors = False,
+    local: Local = False,
 ) -> None:
     """Score the shards that are not scored yet."""
-    from multimem_ray import audit as stages
+    from multimem_ray import score as run_scoring
 
-    resolved = _load(config, set_)
-    summary = stages.score_only(resolved, _progress(), retry_errors=retry_errors)
+    resolved = load_config(config, set_)
+    summary = run_scoring(resolved, executor=_executor(local), retry_errors=retry_errors)
     _show_summary(summary, resolved.output)
 
 
 @app.command()
 def embed(
-    config: ConfigFile = None, set_: Overrides = None, retry_errors: RetryErrors = False
+    config: ConfigFile = None,
+    set_: Overrides = None,
+    retry_errors: RetryErrors = False,
+    local: Local = False,
 ) -> None:
     """Write the embeddings of every sample under every trained model, to be scored without them."""
-    from multimem_ray import audit as stages
+    from multimem_ray import embed as run_embedding
 
-    folder = stages.embed_only(_load(config, set_), _progress(), retry_errors=retry_errors)
+    resolved = load_config(config, set_)
+    folder = run_embedding(resolved, executor=_executor(local), retry_errors=retry_errors)
     typer.echo(f"embeddings: {folder}")
 
 
 @app.command()
 def report(config: ConfigFile = None, set_: Overrides = None) -> None:
     """Write summary.json and report.html from what is scored so far."""
-    from multimem_ray import audit as stages
+    from multimem_ray import report as write_report
 
-    resolved = _load(config, set_)
-    _show_summary(stages.write_results(resolved, _progress()), resolved.output)
+    resolved = load_config(config, set_)
+    _show_summary(write_report(resolved), resolved.output)
 
 
 @app.command()
 def evaluate(config: ConfigFile = None, set_: Overrides = None) -> None:
     """Retrieval, linear probes and zero-shot classification of every model, on held-out samples."""
-    from multimem_ray.audit import announce
-    from multimem_ray.evaluation.evaluate import evaluate as evaluate_run
+    from multimem_ray import evaluate as run_evaluation
     from multimem_ray.results.terminal import evaluation_table
-    from multimem_ray.setup import require_shards
 
-    resolved, progress = _load(config, set_), _progress()
-    require_shards(resolved, "evaluate")
-    run, _ = announce(resolved, progress)
-    result = evaluate_run(run, progress)
-    _out().print(evaluation_table(result))
-    typer.echo(f"all figures with intervals: {run.path('evaluation.json')}")
+    resolved = load_config(config, set_)
+    _out().print(evaluation_table(run_evaluation(resolved)))
+    typer.echo(f"all figures with intervals: {resolved.output.rstrip('/')}/evaluation.json")
 
 
 @app.command()
-def mitigate(config: ConfigFile = None, set_: Overrides = None) -> None:
+def mitigate(config: ConfigFile = None, set_: Overrides = None, local: Local = False) -> None:
     """Train models that memorize less, and compare them with those of an audit. Again = resume."""
-    from rich.markup import escape
+    from multimem_ray import mitigate as run_mitigation
+    from multimem_ray.evaluation.mitigation import memory_table, utility_table
+    from multimem_ray.report.tables import for_terminal
 
-    from multimem_ray.evaluation.mitigation_page import shown
-    from multimem_ray.mitigation.stage import memory_table, utility_table
-    from multimem_ray.mitigation.stage import mitigate as run_mitigation
-
-    result = run_mitigation(_load(config, set_), _progress())
-    for made in (memory_table(result["memory"]), utility_table(result["utility"])):
-        table = Table(*made.columns, title=made.title, box=None, pad_edge=False)
-        for row in made.rows:
-            table.add_row(*(escape(shown(cell)) for cell in row))
-        _out().print(table)
-        for note in made.notes:
+    result = run_mitigation(load_config(config, set_), executor=_executor(local))
+    for table in (memory_table(result["memory"]), utility_table(result["utility"])):
+        _out().print(for_terminal(table))
+        for note in table.notes:
             typer.echo(note)
     if result["overhead"]:
         typer.echo(f"choosing took {100 * result['overhead']['share']:.2f} % of training")
@@ -158,11 +176,9 @@ def plan(
 
     Nothing is started, and nothing is written without --save.
     """
-    from multimem_ray.planning import plan as planning
+    from multimem_ray import plan as make_plan
 
-    if save and not probe:
-        raise ConfigError("--save keeps an estimate, which needs --probe")
-    made = planning.make_plan(_load(config, set_), _progress(), probing=probe, save=save)
+    made = make_plan(load_config(config, set_), probing=probe, save=save)
     if as_json:
         typer.echo(json.dumps(made.as_json(), indent=1))
         return
@@ -393,7 +409,7 @@ def demo(
 @config_app.command("show")
 def config_show(config: ConfigFile = None, set_: Overrides = None) -> None:
     """Print the resolved configuration: every key with its value."""
-    resolved = _load(config, set_)
+    resolved = load_config(config, set_)
     typer.echo(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False).rstrip())
     typer.echo(f"# fingerprint: {resolved.fingerprint()}")
 
@@ -413,8 +429,8 @@ def config_presets() -> None:
         typer.echo(f"{name:14} {preset_description(name)}")
 
 
-def _load(path: Path | None, overrides: list[str] | None) -> Config:
-    return setup.load(path, overrides or [])
+def _executor(local: bool) -> ExecutorName:
+    return "local" if local else "ray"
 
 
 def _pairs(items: list[str]) -> dict[str, str]:

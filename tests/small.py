@@ -47,9 +47,9 @@ def write_shards(folder: Path, samples: int = 40, shards: int = 2) -> Path:
     return folder
 
 
-def small_config(shards: Path, output: Path, *sets: str) -> Config:
-    """An audit of those shards with two small models and two epochs."""
-    raw: Mapping[str, Any] = {
+def small_raw(shards: Path, output: Path) -> Mapping[str, Any]:
+    """An audit of those shards with two small models and two epochs, as a file would have it."""
+    return {
         "output": str(output),
         "data": {"shards": str(shards / "*.tar")},
         "held_out": {"fraction": 0.2},
@@ -60,7 +60,11 @@ def small_config(shards: Path, output: Path, *sets: str) -> Config:
         "modalities": {"audio": {"seconds": 0.2}, "image": {"size": 16}},
         "resources": {"cache_dir": str(output.parent / "cache")},
     }
-    return resolve(apply_overrides(raw, sets))
+
+
+def small_config(shards: Path, output: Path, *sets: str) -> Config:
+    """The configuration of :func:`small_raw`, with overrides."""
+    return resolve(apply_overrides(small_raw(shards, output), sets))
 
 
 def small_run(folder: Path, *sets: str, samples: int = 40) -> tuple[Run, Shards]:

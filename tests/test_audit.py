@@ -21,7 +21,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from multimem_ray.audit import audit, score_only, train_only
+from multimem_ray.audit import audit, score, train
 from multimem_ray.config import Config
 from multimem_ray.errors import HeldOutError, ModelError, ResumeError
 from multimem_ray.progress import Progress
@@ -132,7 +132,7 @@ def test_only_what_is_missing_is_done(done: Config, tmp_path: Path) -> None:
     before, rows = mtimes(output), scores(done.output)
     marker = sorted((output / "commits").iterdir())[1]
     marker.unlink()
-    score_only(done, quiet())
+    score(done, quiet())
     assert marker.exists()
     after = mtimes(output)
     touched = {Path(p).stem for p, t in after.items() if before.get(p) != t and "/scores/" in p}
@@ -166,20 +166,20 @@ def test_scoring_without_models_says_what_to_do(
 ) -> None:
     config = small_config(shards, tmp_path / "out")
     with pytest.raises(ModelError, match=r"000, 001 are not trained yet.*multimem train"):
-        score_only(config, quiet())
+        score(config, quiet())
 
 
 def test_another_configuration_is_refused_with_the_difference(done: Config, shards: Path) -> None:
     other = small_config(shards, Path(done.output), "training.lr=0.5")
     with pytest.raises(ResumeError, match=r"training\.lr: 0\.002 → 0\.5"):
-        train_only(other, quiet())
+        train(other, quiet())
 
 
 def test_more_shards_than_the_models_know_are_refused(done: Config, shards: Path) -> None:
     fewer = str(min(shards.glob("*.tar")))
     other = small_config(shards, Path(done.output), f"data.shards={fewer}")
     with pytest.raises(ResumeError, match="set of shards: 3 then, 1 now"):
-        train_only(other, quiet())
+        train(other, quiet())
 
 
 def test_an_empty_held_out_set_names_the_way_out(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from multimem_ray.audit import audit, train_only
+from multimem_ray.audit import audit, train
 from multimem_ray.config import Config
 from multimem_ray.errors import ResumeError
 from multimem_ray.setup import open_run
@@ -72,11 +72,11 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint(
     del ray_session
     sets = ("training.epochs=40",)
     undisturbed = small_config(shards, tmp_path / "a" / "out", *sets)
-    train_only(undisturbed, quiet())
+    train(undisturbed, quiet())
     config = small_config(shards, tmp_path / "b" / "out", *sets)
     folder = Path(config.output, "models", "001")
     with killed_once(folder / "checkpoint.safetensors"):
-        train_only(config, quiet())
+        train(config, quiet())
     assert_same_models(undisturbed, config, 1e-5)
     lines = [json.loads(x) for x in (folder / "history.jsonl").read_text("utf-8").splitlines()]
     assert [line["epoch"] for line in lines] == list(range(40)), "every epoch is told once"
@@ -87,7 +87,7 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint(
 def test_a_damaged_cache_changes_no_model(shards: Path, ray_session: Any, tmp_path: Path) -> None:
     del ray_session
     undisturbed = small_config(shards, tmp_path / "a" / "out")
-    train_only(undisturbed, quiet())
+    train(undisturbed, quiet())
     config = small_config(shards, tmp_path / "b" / "out")
     run, found = open_run(config)
     cache = DecodedCache(cache_folder(run), 10**9)
@@ -101,7 +101,7 @@ def test_a_damaged_cache_changes_no_model(shards: Path, ray_session: Any, tmp_pa
         middle = len(data) // 2
         data[middle : middle + 2000] = bytes(255 - value for value in data[middle : middle + 2000])
         file.write_bytes(data)
-    train_only(config, quiet())
+    train(config, quiet())
     assert_same_models(undisturbed, config, 1e-6)
 
 
@@ -120,6 +120,6 @@ def test_banks_of_any_size_make_the_same_models(
         for size, decode in ((4, "worker"), (1, "worker"), (2, "ray"))
     ]
     for config in configs:
-        train_only(config, quiet())
+        train(config, quiet())
     for config in configs[1:]:
         assert_same_models(configs[0], config, 1e-6)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from multimem_ray import cli
-from multimem_ray.audit import write_results
+from multimem_ray.audit import report
 from multimem_ray.progress import Progress
 from multimem_ray.scoring.bank import ScoringBank
 from multimem_ray.scoring.held_out_stats import HeldOutStatistics
@@ -64,7 +64,7 @@ def test_an_audit_whose_shards_and_output_are_on_s3(
     folders = {info.url.split("/")[-2] for info in storage.list(f"{bucket}/out/scores")}
     assert folders <= {f"source=tape-{n}" for n in range(20)}
 
-    summary = write_results(config, Progress())
+    summary = report(config, Progress())
     assert summary["coverage"]["agrees"]
     assert summary["coverage"]["samples"] == 40
     assert b"a red thing" in storage.read_bytes(f"{bucket}/out/report.html")

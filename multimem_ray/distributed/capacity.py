@@ -8,20 +8,16 @@ that starts no process, and that ends with the driver.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from multimem_ray.config import Config
-from multimem_ray.distributed.session import is_private
+from multimem_ray.distributed.executor import Bundle, fits
 from multimem_ray.errors import ClusterError, ConfigError
 from multimem_ray.progress import Progress
-
-Bundle = Mapping[str, float]
-"""Resources that must lie on one node, such as ``{"GPU": 1}``."""
 
 MOST_ASKED = 64
 _PATIENCE_S = 3600.0
@@ -32,21 +28,17 @@ _LOOK_S = 0.5
 
 def capacity(bundle: Bundle) -> int:
     """How many such bundles the nodes that are there have place for, if nothing else is."""
-    return sum(_fits(node, bundle) for node in _nodes())
-
-
-def node_cores(bundle: Bundle) -> int:
-    """Cores of the largest node with place for a bundle, at least 1."""
-    return max([1, *(int(node.get("CPU", 0)) for node in _nodes() if _fits(node, bundle))])
+    return sum(fits(node, bundle) for node in live_nodes())
 
 
 def wait_for_capacity(
-    config: Config, bundle: Bundle, key: str, progress: Progress, *, ask: int = 1, least: int = 1
+    bundle: Bundle, key: str, progress: Progress, *, private: bool, ask: int = 1, least: int = 1
 ) -> bool:
     """Wait until there is room for ``least`` bundles; says so if that takes its time.
 
     Args:
         key: The configuration's key that asks for the bundle.
+        private: Whether this machine alone runs Ray, so that no node can come.
         ask: Bundles to ask for while at it; see :data:`MOST_ASKED`.
 
     Returns:
@@ -59,7 +51,7 @@ def wait_for_capacity(
     if capacity(bundle) >= least:
         return False
     wanted = _words(bundle)
-    if is_private(config):
+    if private:
         raise ConfigError(
             f"{key} asks for {wanted}{f' {least} times' if least > 1 else ''}, which this machine "
             "does not have; lower it, or name a cluster in resources.ray_address"
@@ -112,12 +104,7 @@ def _asked(bundle: Bundle, count: int) -> Iterator[list[PlacementGroup]]:
             remove_placement_group(group)
 
 
-def _fits(node: Mapping[str, float], bundle: Bundle) -> int:
-    """How often the bundle fits on the node."""
-    return min(int(node.get(name, 0) / amount + 1e-6) for name, amount in bundle.items())
-
-
-def _nodes() -> list[dict[str, Any]]:
+def live_nodes() -> list[dict[str, Any]]:
     """Resources of the nodes that live."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 

@@ -60,17 +60,3 @@ class ProgressActor:
             # What is shown is not worth ending what is done.
             logger.debug("the board cannot be seen: %s", error)
         return self._seen.get(task, (0, {}))
-
-
-class NullCounter(ProgressActor):
-    """Counts nothing: for work in this very process, without Ray."""
-
-    def __init__(self) -> None:
-        super().__init__(None)
-
-    def advance(self, task: str, amount: int = 1, **notes: Any) -> None:
-        """See :meth:`Board.advance`."""
-
-    def look(self, task: str) -> tuple[int, dict[str, Any]]:
-        """See :meth:`Board.look`."""
-        return 0, {}

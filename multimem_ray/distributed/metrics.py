@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from multimem_ray.distributed.session import on_ray
+
 T = TypeVar("T")
 Metric = Callable[[str, str, tuple[str, ...]], Any]
 _FLUSH_S = 1.0
@@ -28,7 +30,8 @@ class Monitor:
 
     Args:
         output: The run's output, a tag of everything.
-        counter: Makes a counter of a name, a description and tag keys; Ray's by default.
+        counter: Makes a counter of a name, a description and tag keys; by default Ray's, and in a
+            process without Ray one that nobody reads.
         gauge: Makes a gauge.
     """
 
@@ -36,9 +39,7 @@ class Monitor:
         self, output: str, counter: Metric | None = None, gauge: Metric | None = None
     ) -> None:
         if counter is None or gauge is None:
-            from ray.util import metrics
-
-            counter, gauge = counter or metrics.Counter, gauge or metrics.Gauge
+            counter, gauge = _ray_metrics() if on_ray() else (_Unread, _Unread)
         staged, plain = ("stage", "output"), ("output",)
         self._output = output
         self._samples = counter("multimem_samples", "samples trained on or scored", staged)
@@ -97,6 +98,25 @@ class Monitor:
     def _add(self, counter: Any, amount: float, **tags: str) -> None:
         if amount > 0:  # Ray's counters refuse to stand still
             counter.inc(amount, {**tags, "output": self._output})
+
+
+def _ray_metrics() -> tuple[Metric, Metric]:
+    from ray.util import metrics
+
+    return metrics.Counter, metrics.Gauge
+
+
+class _Unread:
+    """Stands for a metric where nobody collects any."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def inc(self, value: float, tags: dict[str, str]) -> None:
+        pass
+
+    def set(self, value: float, tags: dict[str, str]) -> None:
+        pass
 
 
 def gpu_memory() -> int:

@@ -11,11 +11,6 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import ray
-from ray.util.annotations import RayDeprecationWarning
-
-from multimem_ray.config import Config
-
 if TYPE_CHECKING:
     from ray.data import DataContext
 
@@ -37,12 +32,14 @@ _STARTS = 3
 
 
 @contextlib.contextmanager
-def ray_session(config: Config) -> Iterator[None]:
+def ray_session(address: str | None = None) -> Iterator[None]:
     """Ray for the length of a run: the one there is, the configured cluster, or one of our own.
 
-    ``resources.ray_address`` names a cluster; inside a submitted job Ray itself knows its
-    cluster; otherwise a private Ray is started on this machine and ended with the run.
+    ``address`` (``resources.ray_address``) names a cluster; inside a submitted job Ray itself knows
+    its cluster; otherwise a private Ray is started on this machine and ended with the run.
     """
+    import ray
+
     if ray.is_initialized():
         yield
         return
@@ -50,11 +47,11 @@ def ray_session(config: Config) -> Iterator[None]:
         os.environ.setdefault(name, value)
     for name in ("ray", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    if is_private(config):
+    if is_private(address):
         start_local(object_store_memory=_OBJECT_STORE_BYTES)
     else:
         ray.init(
-            address=config.resources.ray_address,
+            address=address,
             log_to_driver=False,
             configure_logging=False,
             runtime_env={"env_vars": _QUIET},
@@ -65,9 +62,29 @@ def ray_session(config: Config) -> Iterator[None]:
         ray.shutdown()
 
 
-def is_private(config: Config) -> bool:
-    """Whether the run has a Ray of its own on this machine, which no node joins."""
-    return config.resources.ray_address is None and "RAY_ADDRESS" not in os.environ
+def is_private(address: str | None) -> bool:
+    """Whether a run has a Ray of its own on this machine, which no node joins.
+
+    Args:
+        address: ``resources.ray_address``.
+    """
+    return address is None and "RAY_ADDRESS" not in os.environ
+
+
+def on_ray() -> bool:
+    """Whether this process takes part in a Ray; asking does not load it."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+def was_restarted() -> bool:
+    """Whether this process is an actor of which an earlier process died."""
+    if not on_ray():
+        return False
+    import ray
+
+    context = ray.get_runtime_context()
+    return context.get_actor_id() is not None and context.was_current_actor_reconstructed
 
 
 def start_local(**settings: Any) -> None:
@@ -76,6 +93,8 @@ def start_local(**settings: Any) -> None:
     Ray gives its processes 30 seconds to start, which a busy machine can exceed: so it gets
     three chances.
     """
+    import ray
+
     for chance in range(_STARTS):
         try:
             with _native_output_kept_back():
@@ -120,6 +139,7 @@ def _native_output_kept_back() -> Iterator[None]:
 def data_context(*, preserve_order: bool = False) -> Iterator[DataContext]:
     """Settings for the datasets that are made inside the block."""
     from ray.data import DataContext
+    from ray.util.annotations import RayDeprecationWarning
 
     context = DataContext.get_current().copy()
     context.execution_options.preserve_order = preserve_order
@@ -142,18 +162,3 @@ def use_ray_data_here() -> None:
     with data_context():
         for _ in ray.data.from_items([0]).iter_rows():
             pass
-
-
-def cluster_cpus() -> int:
-    """CPUs of all nodes that Ray knows, at least 1."""
-    return max(1, int(_resources().get("CPU", 1)))
-
-
-def cluster_gpus() -> int:
-    """GPUs of all nodes that Ray knows."""
-    return int(_resources().get("GPU", 0))
-
-
-def _resources() -> dict[str, float]:
-    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return found

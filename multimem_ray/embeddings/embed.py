@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from multimem_ray.distributed.executor import Executor
 from multimem_ray.embeddings.log import EmbeddingLog, write_manifest, write_membership
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards, shard_id
@@ -14,11 +15,17 @@ from multimem_ray.scoring.pipeline import (
     run_rows,
     shard_rows,
 )
-from multimem_ray.scoring.pool import actor_pool
 
 
-def embed(run: Run, shards: Shards, progress: Progress, *, retry_errors: bool = False) -> Totals:
-    """Embed every sample, held out or not, under every model; Ray must be running.
+def embed(
+    run: Run,
+    shards: Shards,
+    progress: Progress,
+    executor: Executor,
+    *,
+    retry_errors: bool = False,
+) -> Totals:
+    """Embed every sample, held out or not, under every model, within a session of the executor.
 
     Args:
         retry_errors: Embed shards again in which something failed before.
@@ -39,9 +46,9 @@ def embed(run: Run, shards: Shards, progress: Progress, *, retry_errors: bool = 
         require_models(run)
         write_membership(run)
         progress.say(f"embedding {len(todo)} shards" + (f", {len(done)} before" if done else ""))
-        pool = actor_pool(run, len(todo), progress)
-        before = Totals.of(done)
-        run_rows(run, shard_rows(log, todo), pool, progress, before, _Embedder, "embed")
+        pool = executor.pool(run.config.resources.score, len(todo), progress)
+        rows, before = shard_rows(log, todo), Totals.of(done)
+        run_rows(run, rows, pool, progress, executor, before, _Embedder, "embed")
         done, left = log.split(every)
         if left:
             raise RuntimeError(f"{len(left)} shards were embedded and are not committed: {left[0]}")

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from multimem_ray.arrow_files import open_arrow
 from multimem_ray.design.hashing import uniform
+from multimem_ray.distributed.executor import Executor
 from multimem_ray.embeddings import layout
 from multimem_ray.embeddings.files import Place, joined_blocks, read_blocks
 from multimem_ray.embeddings.units import Unit, Units, load_units
@@ -40,8 +41,8 @@ _READ_ROWS = 4096
 _MOST_NAMED = 8
 
 
-def spill_all(run: Run, units: Units, progress: Progress) -> None:
-    """Put whatever needs a join into its buckets; Ray must be running. Done before = left as is."""
+def spill_all(run: Run, units: Units, progress: Progress, executor: Executor) -> None:
+    """Put whatever needs a join into its buckets. Done before = left as is."""
     folder = run.path(units.spec.join)
     there = {run.storage.name(info.url) for info in run.storage.list(folder)}
     todo = [
@@ -52,18 +53,12 @@ def spill_all(run: Run, units: Units, progress: Progress) -> None:
     ]
     if not todo:
         return
-    import ray.data
-
-    from multimem_ray.distributed.session import data_context
-
     progress.say(
         f"the files of the models do not stand alike: joining them by key in "
         f"{units.spec.buckets} buckets on disk"
     )
-    with data_context(), progress.task("join", len(todo), unit="files") as shown:
-        source = ray.data.from_items(todo, override_num_blocks=min(len(todo), 10_000))
-        flow = source.map(_Spill(run), num_cpus=1, max_retries=3)
-        for done, _ in enumerate(flow.iter_rows(), start=1):
+    with progress.task("join", len(todo), unit="files") as shown:
+        for done, _ in enumerate(executor.tasks(_Spill(run), todo, retries=3), start=1):
             shown.update(done)
 
 

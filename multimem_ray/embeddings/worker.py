@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from multimem_ray.distributed.metrics import Monitor
+from multimem_ray.distributed.session import was_restarted
 from multimem_ray.embeddings.held_out import StoredHeldOut
 from multimem_ray.embeddings.score import UnitReader, score_unit
 from multimem_ray.embeddings.units import load_units
 from multimem_ray.run import Run
-from multimem_ray.scoring.actor import was_restarted
 from multimem_ray.scoring.held_out_plan import Chosen
 from multimem_ray.storage import FileInfo
 from multimem_ray.store.commits import Receipt, commit_log

@@ -6,6 +6,7 @@ have scored. See :mod:`multimem_ray.mitigation` for the three figures.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,14 +18,18 @@ from numpy.typing import NDArray
 from multimem_ray.arrow_files import read_parquet
 from multimem_ray.design.key_list import hashed
 from multimem_ray.errors import ConfigError
+from multimem_ray.evaluation.evaluate import evaluate
 from multimem_ray.mitigation.policy import CHOSEN
+from multimem_ray.progress import Progress
+from multimem_ray.report.tables import Table
 from multimem_ray.results.arrays import floats
 from multimem_ray.results.planted import read_truth, sample_ids
 from multimem_ray.results.reader import ScoreTable
-from multimem_ray.run import Run
+from multimem_ray.run import Run, load_run
 from multimem_ray.storage import Storage
 
 Floats = NDArray[np.float64]
+_NAMES = {"all": "all samples", "untouched": "trained on as before", "chosen": "chosen"}
 _SCORES = ("multimem", "cmc_in", "cmc_out")
 
 
@@ -161,3 +166,54 @@ def overhead(run: Run) -> dict[str, float] | None:
 
 def _mean(values: Floats, mask: NDArray[np.bool_]) -> float | None:
     return float(values[mask].mean()) if mask.any() else None
+
+
+def compared(run: Run, references: str, progress: Progress) -> dict[str, Any]:
+    """A finished mitigated run beside its references; evaluates what is not evaluated yet."""
+    before = Run.from_json(load_run(references, run.storage))
+    return {
+        "recipe": run.config.mitigation.model_dump(mode="json"),
+        "memory": compare_memory(run, references),
+        "utility": {
+            "before": utility(evaluated(before, progress)),
+            "after": utility(evaluated(run, progress)),
+        },
+        "overhead": overhead(run),
+    }
+
+
+def evaluated(run: Run, progress: Progress) -> dict[str, Any]:
+    """The evaluation of a run: as it was written, or made now."""
+    url = run.path("evaluation.json")
+    if run.storage.exists(url):
+        found: dict[str, Any] = json.loads(run.storage.read_bytes(url))
+        return found
+    return evaluate(run, progress)
+
+
+def memory_table(memory: dict[str, Any]) -> Table:
+    """Mean MultiMem before and after."""
+    rows = []
+    for name, old in memory["before"].items():
+        new = memory["after"][name]
+        if old is not None and new is not None:
+            # A relative change of what is not above 0 says nothing.
+            change = 100 * (new / old - 1) if old > 0 else None
+            rows.append([_NAMES.get(name, name), memory["count"][name], old, new, change])
+    note = (
+        f"Matched references: all models were trained by the recipe. Against models without it, "
+        f"the mean would be {memory['unmatched']:.3f}, and {memory['corrected']:.3f} less the gap "
+        f"of {memory['gap']:.3f} on samples that no model saw."
+    )
+    return Table("Mean MultiMem", ["samples", "count", "before", "after", "change, %"], rows, note)
+
+
+def utility_table(found: dict[str, Any]) -> Table:
+    """Held-out figures before and after, in points of 100."""
+    rows = [
+        [task, 100 * old, 100 * found["after"][task], 100 * (found["after"][task] - old)]
+        for task, old in found["before"].items()
+        if task in found["after"]
+    ]
+    note = "Means over directions or modalities, and over models; on held-out samples."
+    return Table("Utility", ["task", "before", "after", "points"], rows, note)

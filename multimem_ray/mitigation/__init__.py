@@ -25,10 +25,5 @@ trained on stands beside it; for removals by MultiMem itself, it is lower by the
 sample, how it looks to models that never saw it; the running model tells the rest. See
 :mod:`multimem_ray.mitigation.policy` for choices and treatments.
 
-references  what an earlier audit knows of the samples, as training wants it
-compare     a mitigated run beside its references: memorization and utility
-stage       what `multimem mitigate` does
-page        tables as one page
-in_process  a whole audit in this process, without Ray
-trials      many small trainings in this process: conditions, seeds, paired tests
+Many small trainings with seeds and paired tests: ``jobs/experiments/trials.py``.
 """

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from multimem_ray.distributed.metrics import Monitor, gpu_memory
+from multimem_ray.distributed.session import was_restarted
 from multimem_ray.run import Run
 from multimem_ray.scoring.bank import ScoringBank, pick_device
 from multimem_ray.scoring.chunks import PART_POSITIONS
@@ -145,10 +146,3 @@ def _embed_held_out(held_out: HeldOutMeans, row: dict[str, Any]) -> dict[str, An
     keys = tuple(json.loads(row["names"]))
     held_out.embed(Chosen(row["url"], keys))
     return {"kind": "held_out", **asdict(Receipt(row["url"], 0, len(keys), 0, 0.0))}
-
-
-def was_restarted() -> bool:
-    """Whether an earlier process of this actor died."""
-    import ray
-
-    return ray.is_initialized() and ray.get_runtime_context().was_current_actor_reconstructed

@@ -8,59 +8,87 @@ everything, since both call the same functions.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.exceptions import RayError, RayTaskError
 
+from multimem_ray.config import ScoreResources
+from multimem_ray.distributed.executor import Pool, Row, total
+from multimem_ray.distributed.on_ray import MOST_BLOCKS, actor_retries, own_error
+from multimem_ray.distributed.pool import strategy
 from multimem_ray.distributed.session import data_context
 from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo
 from multimem_ray.store.commits import Receipt
 
+logger = logging.getLogger(__name__)
+
 FEW_CORES = 8
 """Cores for each GPU below which GPU nodes are taken not to keep up with decoding."""
 
 _COMMITS_AT_ONCE = 8
-_MOST_BLOCKS = 10_000
 
 
-def wants_split(run: Run, nodes: Sequence[dict[str, Any]]) -> bool:
+def wants_split(resources: ScoreResources, nodes: Sequence[Mapping[str, float]]) -> bool:
     """Whether to decode apart from embedding: by the config, or by what the nodes have.
 
     Args:
-        nodes: As ``ray.nodes()`` gives them.
+        nodes: Resources of those that live.
     """
-    wanted = run.config.resources.score
-    if wanted.layout != "auto":
-        return wanted.layout == "split"
-    alive = [node["Resources"] for node in nodes if node["Alive"]]
-    gpus = sum(node.get("GPU", 0) for node in alive)
-    beside = sum(node.get("CPU", 0) for node in alive if node.get("GPU", 0))
-    elsewhere = sum(node.get("CPU", 0) for node in alive if not node.get("GPU", 0))
-    return bool(wanted.gpus and gpus and elsewhere and beside / gpus < FEW_CORES)
+    if resources.layout != "auto":
+        return resources.layout == "split"
+    with_gpu = [node for node in nodes if node.get("GPU", 0)]
+    gpus, beside = total(with_gpu, "GPU"), total(with_gpu, "CPU")
+    elsewhere = total(nodes, "CPU") - beside
+    return bool(resources.gpus and gpus and elsewhere and beside / gpus < FEW_CORES)
 
 
 def split_receipts(
-    run: Run, rows: list[dict[str, Any]], pool: Any, retries: Callable[[], dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    """Score the rows of work (see :mod:`multimem_ray.scoring.pipeline`); yield their receipts."""
+    run: Run, rows: list[Row], pool: Pool, fused: Callable[[list[Row]], Iterator[Row]]
+) -> Iterator[Row]:
+    """Score the rows of work (see :mod:`multimem_ray.scoring.pipeline`); yield their receipts.
+
+    Args:
+        fused: Does rows by one actor at a time; it goes on should decoding kill more than retries
+            can bear.
+    """
+    done: set[str] = set()
+    try:
+        for receipt in _receipts(run, rows, pool):
+            if receipt["kind"] == "shard":
+                done.add(receipt["shard"])
+            yield receipt
+    except RayError as error:
+        own = own_error(error)
+        if own is not None:
+            raise own from None
+        if isinstance(error, RayTaskError):
+            raise
+        logger.warning("decoding apart from embedding failed, going on in one: %s", error)
+        left = [row for row in rows if row["kind"] == "held_out" or row["url"] not in done]
+        yield from (r for r in fused(left) if r["kind"] == "shard")
+
+
+def _receipts(run: Run, rows: list[Row], pool: Pool) -> Iterator[Row]:
     import ray.data
 
     resources = run.config.resources.score
     with data_context():
         flow = (
-            ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
+            ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS))
             .flat_map(_Decode(run), num_cpus=1, max_retries=3)
             .map(
                 _Embed,  # type: ignore[arg-type]
                 fn_constructor_args=(run,),
-                compute=pool,
+                compute=strategy(pool),
                 num_cpus=0 if resources.gpus else resources.cpus,
                 num_gpus=resources.gpus or None,
-                ray_remote_args_fn=retries,
+                ray_remote_args_fn=actor_retries,
             )
         )
     work = {row["url"]: row for row in rows if row["kind"] == "shard"}

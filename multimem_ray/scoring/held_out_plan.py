@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from multimem_ray.arrow_files import read_parquet
 from multimem_ray.design.hashing import uniform
+from multimem_ray.distributed.executor import LOCAL, Executor, Row
 from multimem_ray.errors import HeldOutError, SampleError
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
@@ -59,8 +60,10 @@ def is_summarized(run: Run) -> bool:
     return bool(known["fingerprint"] == run.fingerprint)
 
 
-def plan_held_out(run: Run, shards: Shards, progress: Progress) -> list[Chosen]:
-    """What is still to be embedded of H; the plan is stored first. Ray must be running.
+def plan_held_out(
+    run: Run, shards: Shards, progress: Progress, executor: Executor = LOCAL
+) -> list[Chosen]:
+    """What is still to be embedded of H; the plan is stored first.
 
     Raises:
         HeldOutError: No sample is held out.
@@ -70,7 +73,7 @@ def plan_held_out(run: Run, shards: Shards, progress: Progress) -> list[Chosen]:
     known = load_plan(run)
     if known:
         return known
-    chosen = _choose(run, shards, progress)
+    chosen = _choose(run, shards, progress, executor)
     rows = [(item.shard, key) for item in chosen for key in item.keys]
     table = pa.table(
         {"shard": [row[0] for row in rows], "key": [row[1] for row in rows]},
@@ -97,7 +100,7 @@ def load_plan(run: Run) -> list[Chosen]:
     return [Chosen(shard, tuple(keys)) for shard, keys in by_shard.items()]
 
 
-def _choose(run: Run, shards: Shards, progress: Progress) -> list[Chosen]:
+def _choose(run: Run, shards: Shards, progress: Progress, executor: Executor) -> list[Chosen]:
     """At most ``max_samples`` held-out samples, from as few shards as hold them."""
     candidates = shards.held_out or shards.scored
     names = [shard.url.rsplit("/", 1)[-1] for shard in candidates]
@@ -106,7 +109,7 @@ def _choose(run: Run, shards: Shards, progress: Progress) -> list[Chosen]:
     limit, cap = run.config.held_out.max_samples, run.held_out_rule.cap()
     met = 0
     with progress.task("held-out set", len(order), unit="shards") as shown:
-        for visited, found in enumerate(_found(run, candidates, order), start=1):
+        for visited, found in enumerate(_found(run, candidates, order, executor), start=1):
             names_of = [f"{found.number}/{key}" for key in found.keys]
             labels = found.labels if run.config.held_out.balance else None
             cap.add(names_of, run.held_out_rule.rank(found.keys), labels)
@@ -126,32 +129,27 @@ def _choose(run: Run, shards: Shards, progress: Progress) -> list[Chosen]:
     return [Chosen(candidates[i].url, tuple(sorted(keys))) for i, keys in sorted(by_shard.items())]
 
 
-def _found(run: Run, candidates: Sequence[FileInfo], order: Sequence[int]) -> Iterator[_Found]:
+def _found(
+    run: Run, candidates: Sequence[FileInfo], order: Sequence[int], executor: Executor
+) -> Iterator[_Found]:
     """Held-out samples shard by shard, in this order."""
     until = time.monotonic() + ALONE_S
     for place, number in enumerate(order):
         if time.monotonic() > until:
-            yield from _found_by_tasks(run, candidates, order[place:])
+            yield from _found_by_tasks(run, candidates, order[place:], executor)
             return
         yield find_held_out(run, candidates[number].url, number)
 
 
 def _found_by_tasks(
-    run: Run, candidates: Sequence[FileInfo], order: Sequence[int]
+    run: Run, candidates: Sequence[FileInfo], order: Sequence[int], executor: Executor
 ) -> Iterator[_Found]:
-    import ray.data
-
-    from multimem_ray.distributed.session import data_context
-
-    def find(row: dict[str, Any]) -> dict[str, Any]:
+    def find(row: Row) -> Row:
         found = find_held_out(run, row["url"], row["number"])
         return {"number": found.number, "keys": found.keys, "labels": found.labels}
 
     rows = [{"number": number, "url": candidates[number].url} for number in order]
-    with data_context(preserve_order=True):
-        source = ray.data.from_items(rows, override_num_blocks=min(len(rows), 10_000))
-        found = source.map(find, num_cpus=1)
-    for row in found.iter_rows():
+    for row in executor.tasks(find, rows):
         yield _Found(row["number"], list(row["keys"]), list(row["labels"]))
 
 

@@ -1,4 +1,4 @@
-"""Scoring a run: shards over a pool of actors, one commit per shard, receipts to the driver.
+"""Scoring a run: shards over the actors of an executor, one commit per shard, receipts back.
 
 The driver hands out rows of work and gets receipts; it holds no sample, score or model. A row:
 
@@ -18,17 +18,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ray
-from ray.exceptions import RayError, RayTaskError
-
-from multimem_ray.distributed.session import data_context
-from multimem_ray.errors import ModelError, MultiMemError
+from multimem_ray.distributed.executor import Executor, Pool, Row
+from multimem_ray.errors import ModelError
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards, shard_id
 from multimem_ray.sample import Failure
-from multimem_ray.scoring.disaggregated import split_receipts, wants_split
 from multimem_ray.scoring.held_out_plan import Chosen, plan_held_out
-from multimem_ray.scoring.pool import Pool, actor_pool
 from multimem_ray.storage import FileInfo
 from multimem_ray.store.commits import CommitLog, commit_log
 from multimem_ray.store.failures import error_rows
@@ -37,7 +32,6 @@ from multimem_ray.store.markers import Commit
 logger = logging.getLogger(__name__)
 
 Todo = tuple[FileInfo, list[str]]
-_MOST_BLOCKS = 10_000
 
 
 @dataclass(frozen=True)
@@ -91,11 +85,17 @@ def pending(run: Run, shards: Shards, *, retry_errors: bool = False) -> Pending:
     return Pending(done, todo, [commit for commit in done if commit.errors and retry_errors])
 
 
-def score(run: Run, shards: Shards, progress: Progress, left: Pending | None = None) -> Totals:
-    """Score every shard that is not committed yet; Ray must be running if there is one.
+def score(
+    run: Run,
+    shards: Shards,
+    progress: Progress,
+    executor: Executor,
+    left: Pending | None = None,
+) -> Totals:
+    """Score every shard that is not committed yet, within a session of the executor.
 
     Args:
-        left: What :func:`pending` found.
+        left: What :func:`pending` returned.
 
     Raises:
         ModelError: A reference model is not trained yet.
@@ -107,9 +107,9 @@ def score(run: Run, shards: Shards, progress: Progress, left: Pending | None = N
     if fresh:
         require_models(run)
         if run.is_stored:
-            _join(run, progress)
-        pool = actor_pool(run, fresh, progress)
-        chosen = plan_held_out(run, shards, progress)
+            _join(run, progress, executor)
+        pool = executor.pool(run.config.resources.score, fresh, progress)
+        chosen = plan_held_out(run, shards, progress, executor)
         if failed:
             progress.say(f"trying {sum(c.errors for c in failed)} failures again")
         if todo:
@@ -118,7 +118,7 @@ def score(run: Run, shards: Shards, progress: Progress, left: Pending | None = N
         rows = [*_held_out_rows(chosen), *shard_rows(log, todo), *_retry_rows(shards, failed)]
         again = {commit.url for commit in failed}
         rest = Totals.of([commit for commit in done if commit.url not in again])
-        run_rows(run, rows, pool, progress, rest, _actor_of(run))
+        run_rows(run, rows, pool, progress, executor, rest, _actor_of(run))
         done, todo = log.split(shards.scored)
         if todo:
             raise RuntimeError(f"{len(todo)} shards were scored and are not committed: {todo[0]}")
@@ -129,11 +129,11 @@ def score(run: Run, shards: Shards, progress: Progress, left: Pending | None = N
     return Totals.of(done, fresh)
 
 
-def _join(run: Run, progress: Progress) -> None:
+def _join(run: Run, progress: Progress, executor: Executor) -> None:
     from multimem_ray.embeddings.join import spill_all
     from multimem_ray.embeddings.units import load_units
 
-    spill_all(run, load_units(run), progress)
+    spill_all(run, load_units(run), progress, executor)
 
 
 def _clear_join(run: Run) -> None:
@@ -179,11 +179,12 @@ def run_rows(
     rows: list[dict[str, Any]],
     pool: Pool,
     progress: Progress,
+    executor: Executor,
     before: Totals,
     actor: type | None = None,
     name: str = "score",
 ) -> None:
-    """Do rows of work over a pool of actors.
+    """Do rows of work over the actors of an executor.
 
     Args:
         before: What was done before.
@@ -193,13 +194,10 @@ def run_rows(
     """
     shards = sum(row["kind"] == "shard" for row in rows)
     total = shards + before.shards
-    # What is tried again needs the whole shard, and whatever failed before may fail harder now.
-    apart = actor is None and not any(row["retry"] for row in rows)
-    split = apart and wants_split(run, ray.nodes())  # type: ignore[no-untyped-call]
-    receipts = _split(run, rows, pool) if split else _fused(run, rows, pool, actor or _Scorer)
+    receipts = _receipts(run, rows, pool, executor, actor)
     with progress.task(name, total, unit="shards", done=before.shards) as shown:
         finished, samples, held_out = before.shards, before.rows, len(rows) - shards
-        for receipt in _unwrapped(receipts):
+        for receipt in receipts:
             if receipt["kind"] == "held_out":
                 held_out -= 1
                 shown.update(finished, f"held-out set: {held_out} shards left")
@@ -213,36 +211,22 @@ def _actor_of(run: Run) -> type | None:
     return _UnitScorer if run.is_stored else None
 
 
-def _fused(run: Run, rows: list[dict[str, Any]], pool: Pool, actor: type) -> Iterator[Any]:
-    import ray.data
-
+def _receipts(
+    run: Run, rows: list[Row], pool: Pool, executor: Executor, actor: type | None
+) -> Iterator[Row]:
+    # What is tried again needs the whole shard, and whatever failed before may fail harder now.
+    apart = actor is None and not any(row["retry"] for row in rows)
     resources = run.config.resources.score
-    with data_context():
-        flow = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS)).map(
-            actor,
-            fn_constructor_args=(run,),
-            compute=pool.strategy(),
-            num_cpus=0 if resources.gpus else resources.cpus,
-            num_gpus=resources.gpus or None,
-            ray_remote_args_fn=_retries,
-        )
-    return iter(flow.iter_rows())
 
+    def fused(rows: list[Row]) -> Iterator[Row]:
+        return executor.actors(actor or _Scorer, (run,), rows, pool, resources)
 
-def _split(run: Run, rows: list[dict[str, Any]], pool: Pool) -> Iterator[Any]:
-    """Two fleets; should decoding kill more than retries can bear, one actor at a time does it."""
-    done: set[str] = set()
-    try:
-        for receipt in split_receipts(run, rows, pool.strategy(), _retries):
-            if receipt["kind"] == "shard":
-                done.add(receipt["shard"])
-            yield receipt
-    except RayError as error:
-        if _own_error(error) is not None or isinstance(error, RayTaskError):
-            raise
-        logger.warning("decoding apart from embedding failed, going on in one: %s", error)
-        left = [row for row in rows if row["kind"] == "held_out" or row["url"] not in done]
-        yield from (r for r in _fused(run, left, pool, _Scorer) if r["kind"] == "shard")
+    if apart and executor.distributed:
+        from multimem_ray.scoring.disaggregated import split_receipts, wants_split
+
+        if wants_split(resources, executor.nodes()):
+            return split_receipts(run, rows, pool, fused)
+    return fused(rows)
 
 
 class _Scorer:
@@ -267,32 +251,6 @@ class _UnitScorer:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return self._scorer(row)
-
-
-def _unwrapped(rows: Any) -> Any:
-    """The rows; an error of ours comes out as itself, not wrapped by Ray."""
-    try:
-        yield from rows
-    except Exception as error:
-        own = _own_error(error)
-        if own is None:
-            raise
-        raise own from None
-
-
-def _own_error(error: BaseException | None) -> MultiMemError | None:
-    while error is not None:
-        cause = getattr(error, "cause", None)
-        for found in (error, cause):
-            if isinstance(found, MultiMemError) and not hasattr(found, "cause"):
-                return found
-        error = cause if isinstance(cause, BaseException) else error.__cause__
-    return None
-
-
-def _retries() -> dict[str, Any]:
-    """Bounded attempts: a shard that kills its process is dealt with after fewer of them."""
-    return {"max_restarts": 256, "max_task_retries": 64}
 
 
 def require_models(run: Run) -> None:

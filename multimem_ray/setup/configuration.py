@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -17,49 +17,65 @@ from multimem_ray.config.root import Config
 from multimem_ray.errors import ConfigError
 
 
-def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file, apply ``a.b=c`` overrides, and resolve.
+def load(
+    source: str | Path | Mapping[str, Any] | None = None,
+    overrides: Iterable[str] | Mapping[str, Any] | None = None,
+) -> Config:
+    """A configuration from a YAML file or a mapping, with overrides, complete and validated.
+
+    Args:
+        source: Path of a YAML file, or what would stand in one.
+        overrides: ``["training.epochs=3"]``, with values in YAML, or ``{"training.epochs": 3}``.
 
     Raises:
         ConfigError: The file is missing or no YAML, a key is unknown (with the nearest known
             name), or a value is wrong.
     """
-    raw: Any = {}
-    if path is not None:
-        try:
-            raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(f"{path}: no such config file") from None
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not valid YAML: {error}") from error
-        if not isinstance(raw, dict):
-            raise ConfigError(f"{path}: a config file is a mapping of keys to values")
-    return resolve(apply_overrides(raw, overrides))
+    raw = source if isinstance(source, Mapping) else {} if source is None else _read(source)
+    return resolve(apply_overrides(raw, overrides or ()))
 
 
-def apply_overrides(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Set dotted keys: ``training.epochs=3``; the value is read as YAML."""
+def _read(path: str | Path) -> Mapping[str, Any]:
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: a config file is a mapping of keys to values")
+    return raw
+
+
+def apply_overrides(
+    raw: Mapping[str, Any], overrides: Iterable[str] | Mapping[str, Any]
+) -> dict[str, Any]:
+    """Set dotted keys: ``training.epochs=3``, the value read as YAML, or key and value."""
     merged = _merge({}, _expanded(raw))
-    for item in overrides:
-        dotted, found, text = item.partition("=")
-        if not found or not dotted.strip():
-            raise ConfigError(f"--set {item}: write key=value, such as training.epochs=3")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {item}: the value is not valid YAML: {error}") from error
+    pairs = overrides.items() if isinstance(overrides, Mapping) else map(_parsed, overrides)
+    for dotted, value in pairs:
         place: Any = merged
-        *parents, last = dotted.strip().split(".")
+        *parents, last = dotted.split(".")
         for parent in parents:
             if place.get(parent) is None:
                 place[parent] = {}
             place = place[parent]
             if not isinstance(place, dict):
-                raise ConfigError(f"--set {item}: {parent} is a value, not a section")
+                raise ConfigError(f"--set {dotted}: {parent} is a value, not a section")
         place[last] = value
     return merged
+
+
+def _parsed(item: str) -> tuple[str, Any]:
+    dotted, equals, text = item.partition("=")
+    if not equals or not dotted.strip():
+        raise ConfigError(f"--set {item}: write key=value, such as training.epochs=3")
+    try:
+        return dotted.strip(), yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {item}: the value is not valid YAML: {error}") from error
 
 
 def resolve(raw: Mapping[str, Any]) -> Config:

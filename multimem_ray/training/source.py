@@ -1,4 +1,4 @@
-"""Shards to decoded training samples, as a Ray Data source.
+"""Shards to decoded training samples.
 
 Membership is decided from the key (or group) before anything is decoded: a sample that no model
 trains on is read and dropped. Samples that cannot be used are left out here; scoring meets them
@@ -7,12 +7,9 @@ again and writes them to ``errors/``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import pyarrow as pa
-from ray.data import Datasource, ReadTask
-from ray.data.block import BlockMetadata
 
 from multimem_ray.errors import SampleError
 from multimem_ray.run import Run
@@ -20,7 +17,7 @@ from multimem_ray.sample import Sample
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import FileInfo
 from multimem_ray.training.part import RankShard
-from multimem_ray.training.records import DecodedSample, schema, to_table
+from multimem_ray.training.records import DecodedSample, to_table
 
 BLOCK_SAMPLES = 256
 WHOLE = RankShard()
@@ -59,45 +56,3 @@ def training_samples(run: Run, shard: FileInfo, part: RankShard = WHOLE) -> Iter
                 yield DecodedSample(item.key, group, arrays, item.index)
         except SampleError:
             continue
-
-
-class TrainingSource(Datasource):
-    """One read task per shard; blocks are tables of :mod:`multimem_ray.training.records`.
-
-    Args:
-        run: The run.
-        shards: (number in the run, shard), in the order in which they are wanted.
-        part: Which of their samples are decoded.
-    """
-
-    def __init__(
-        self, run: Run, shards: Sequence[tuple[int, FileInfo]], part: RankShard = WHOLE
-    ) -> None:
-        self._run = run
-        self._part = part
-        self._shards = list(shards)
-
-    def get_name(self) -> str:
-        return "TrainingSource"
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        return None
-
-    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
-        known = schema(self._run.modalities)
-        return [
-            ReadTask(
-                _reader(self._run, shard, number, self._part),
-                BlockMetadata(
-                    num_rows=None, size_bytes=None, exec_stats=None, input_files=(shard.url,)
-                ),
-                schema=known,
-            )
-            for number, shard in self._shards
-        ]
-
-
-def _reader(
-    run: Run, shard: FileInfo, number: int, part: RankShard
-) -> Callable[[], Iterable[pa.Table]]:
-    return lambda: decoded_tables(run, shard, number, part)

@@ -6,16 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-import ray
 
-from multimem_ray.distributed.session import data_context
+from multimem_ray.distributed.session import data_context, on_ray
 from multimem_ray.prefetch import in_order
 from multimem_ray.run import Run, shard_id
 from multimem_ray.storage import FileInfo
 from multimem_ray.training.cache import DecodedCache
 from multimem_ray.training.order import shard_order, shuffled
 from multimem_ray.training.records import DecodedSample, from_table, schema
-from multimem_ray.training.source import TrainingSource, decoded_tables
+from multimem_ray.training.source import decoded_tables
 from multimem_ray.training.split import Split
 
 # Starting the processes of a Ray Data pipeline costs about what decoding this much does.
@@ -79,7 +78,7 @@ class TrainingStream:
         if not wanted:
             return _DecodedShards(self, iter(()))
         size = sum(self.shards[i].size for i in wanted)
-        away = decodes_on_the_cluster(self.run, size)
+        away = on_ray() and decodes_on_the_cluster(self.run, size)
         return _DecodedShards(self, self._on_the_cluster(wanted) if away else self._here(wanted))
 
     def _here(self, wanted: Sequence[int]) -> Iterator[pa.Table]:
@@ -93,6 +92,10 @@ class TrainingStream:
 
     def _on_the_cluster(self, wanted: Sequence[int]) -> Iterator[pa.Table]:
         """Tables of the wanted shards in order, decoded by Ray Data."""
+        import ray.data
+
+        from multimem_ray.training.datasource import TrainingSource
+
         source = TrainingSource(self.run, [(i, self.shards[i]) for i in wanted], self.split.part)
         # The order is part of the result: without it, two banks would train on other batches.
         with data_context(preserve_order=True):

@@ -1,6 +1,6 @@
-"""Packs reference models into banks and runs each bank as one Ray Train run.
+"""Packs reference models into banks and trains each: on Ray, as a run of Ray Train.
 
-Starting a Ray Train run costs seconds and about a gigabyte whatever its model, and reading and
+Starting such a run costs seconds and about a gigabyte whatever its model, and reading and
 decoding cost the same for one model as for eight: hence banks. A model that is done (its folder
 says so) costs nothing; one that was interrupted goes on from its checkpoint, in whichever bank
 it is packed this time.
@@ -8,35 +8,19 @@ it is packed this time.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import shutil
-import tempfile
 import threading
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-
 from multimem_ray.config import TrainResources
-from multimem_ray.distributed.capacity import node_cores, wait_for_capacity
-from multimem_ray.distributed.counter import ProgressActor
-from multimem_ray.distributed.session import (
-    cluster_cpus,
-    cluster_gpus,
-    is_private,
-    use_ray_data_here,
-)
+from multimem_ray.distributed.executor import Board, Executor, node_cores, total
+from multimem_ray.distributed.session import use_ray_data_here
 from multimem_ray.errors import MultiMemError, StorageError, TrainingError
-from multimem_ray.progress import Progress, finished_with_progress
+from multimem_ray.progress import Progress, Shown, finished_with_progress
 from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo
 from multimem_ray.training.loggers import require_loggers
@@ -51,8 +35,10 @@ RETRIES = 3
 """Attempts after the first of a bank that comes no further."""
 
 
-def train(run: Run, shards: Sequence[FileInfo], progress: Progress) -> list[str]:
-    """Train every reference model that is not done yet; Ray must be running.
+def train(
+    run: Run, shards: Sequence[FileInfo], progress: Progress, executor: Executor
+) -> list[str]:
+    """Train every reference model that is not done yet, within a session of the executor.
 
     Returns:
         The ids of the models that were trained now.
@@ -66,76 +52,75 @@ def train(run: Run, shards: Sequence[FileInfo], progress: Progress) -> list[str]
         return []
     require_loggers(run.config.training.trackers)
     trained_on = [shard for shard in shards if run.trains_on(shard.url)]
-    packing = layout(run, len(todo), progress)
-    packed = packing.banks(todo)
+    packing, epochs = layout(run, len(todo), progress, executor), run.config.training.epochs
+    banks = packing.banks(todo)
     progress.say(
-        f"training {len(todo)} reference models in {len(packed)} "
-        f"bank{'s' if len(packed) > 1 else ''}"
-        + (f", {packing.at_once} at once" if 1 < packing.at_once < len(packed) else "")
-        + f", {run.config.training.epochs} epochs"
+        f"training {len(todo)} reference models in {len(banks)} "
+        f"bank{'s' if len(banks) > 1 else ''}"
+        + (f", {packing.at_once} at once" if 1 < packing.at_once < len(banks) else "")
+        + f", {epochs} epochs"
         + (f", on {len(trained_on)} of {len(shards)} shards" if trained_on != list(shards) else "")
     )
-    if decodes_on_the_cluster(run, sum(shard.size for shard in trained_on)):
-        use_ray_data_here()
-    board = ProgressActor.create()
-    shared = ray.put(trained_on)
-    total = len(todo) * run.config.training.epochs
-    # Threads of this process, not Ray tasks: fit() only waits, and a task would be one more
-    # process that loads all of torch first.
-    with (
-        progress.task("train", total, unit="epochs") as shown,
-        ThreadPoolExecutor(packing.at_once) as pool,
-    ):
-        over = threading.Event()
-        running = [pool.submit(_train, run, shared, ids, packing, board, over) for ids in packed]
-        try:
-            for done in finished_with_progress(running, board, "train", shown):
-                _raise_cause(done)
-        except BaseException:
-            over.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    _drop_cache(run)
+    with progress.task("train", len(todo) * epochs, unit="epochs") as shown:
+        board, over = executor.board(shown, "train"), threading.Event()
+
+        def train_one(model_ids: Sequence[str]) -> None:
+            decoders = max(1, packing.cores // run.config.resources.train.workers_per_bank)
+            task = BankTask(run, model_ids, packing.threads, decoders, board)
+            _train(task, trained_on, executor, over)
+
+        if executor.distributed:
+            if decodes_on_the_cluster(run, sum(shard.size for shard in trained_on)):
+                use_ray_data_here()
+            _side_by_side(train_one, banks, packing.at_once, board, shown, over)
+        else:
+            # In this thread, so that an interrupt ends the training.
+            for model_ids in banks:
+                try:
+                    train_one(model_ids)
+                except Exception as error:
+                    raise _bank_error(error) from error
+    shutil.rmtree(cache_folder(run), ignore_errors=True)
     return todo
 
 
-def layout(run: Run, models: int, progress: Progress) -> BankPacking:
-    """How models are packed on the cluster that is there now.
+def layout(run: Run, models: int, progress: Progress, executor: Executor) -> BankPacking:
+    """How models are packed on the nodes that are there now.
 
     Where there is no room for a bank yet, nodes are asked for, and those that come are counted.
 
     Raises:
-        ConfigError, ClusterError: See :func:`multimem_ray.distributed.capacity.wait_for_capacity`.
+        ConfigError, ClusterError: See :meth:`Executor.require`.
     """
-    wanted = run.config.resources.train
-    workers = wanted.workers_per_bank
-    bundle = {"GPU": wanted.gpus / workers} if wanted.gpus else {"CPU": 1.0}
-    banks = wanted.concurrent_banks
+    resources = run.config.resources.train
+    workers = resources.workers_per_bank
+    bundle = {"GPU": resources.gpus / workers} if resources.gpus else {"CPU": 1.0}
+    banks = resources.concurrent_banks
     if banks == "auto":
-        banks = models if wanted.gpus else 1
-    key = "resources.train.gpus" if wanted.gpus else "resources.train"
-    least = workers if wanted.gpus else 1
-    wait_for_capacity(run.config, bundle, key, progress, ask=banks * workers, least=least)
-    gpus, fit = cluster_gpus(), None
-    if wanted.gpus and gpus and wanted.models_per_bank == "auto":
-        memory, device = model_memory(run), _gpu_bytes(wanted)
+        banks = models if resources.gpus else 1
+    key = "resources.train.gpus" if resources.gpus else "resources.train"
+    least = workers if resources.gpus else 1
+    executor.require(bundle, key, progress, ask=banks * workers, least=least)
+    nodes = executor.nodes()
+    gpus, fit = total(nodes, "GPU"), None
+    if resources.gpus and gpus and resources.models_per_bank == "auto":
+        memory, device = model_memory(run), _gpu_bytes(resources, executor)
         if device is not None:
             fit = memory.fit(device, workers)
             if not fit:
                 logger.warning(too_large(memory, device, workers))
-    cores = node_cores(bundle) * workers
-    return pack(wanted, models, cluster_cpus(), gpus, fit, cores)
+    cores = node_cores(nodes, bundle) * workers
+    return pack(resources, models, max(1, total(nodes, "CPU")), gpus, fit, cores)
 
 
-def _gpu_bytes(wanted: TrainResources) -> float | None:
+def _gpu_bytes(resources: TrainResources, executor: Executor) -> float | None:
     """Memory of a GPU of the cluster, or of the part of one that a worker gets.
 
     None if what the cluster calls a GPU is none that torch can use.
     """
-    part = min(1.0, wanted.gpus / wanted.workers_per_bank)
-    ask = ray.remote(num_cpus=0, num_gpus=part, max_retries=2)(_total_memory)
-    found = ray.get(ask.remote())
-    return None if found is None else part * float(found)
+    part = min(1.0, resources.gpus / resources.workers_per_bank)
+    size = executor.call(_total_memory, part)
+    return None if size is None else part * float(size)
 
 
 def _total_memory() -> int | None:
@@ -146,37 +131,59 @@ def _total_memory() -> int | None:
     return int(torch.cuda.get_device_properties(0).total_memory)
 
 
-def _train(
-    run: Run,
-    shards: ray.ObjectRef[Any],
-    model_ids: list[str],
-    packing: BankPacking,
-    board: ProgressActor,
+def _side_by_side(
+    train_one: Callable[[Sequence[str]], None],
+    banks: Sequence[Sequence[str]],
+    at_once: int,
+    board: Board,
+    shown: Shown,
     over: threading.Event,
+) -> None:
+    """Train banks on the cluster; at the first that fails, no other is begun or tried again."""
+    # Threads of this process, not Ray tasks: they only wait, and a task would be one more process
+    # that loads all of torch first.
+    with ThreadPoolExecutor(at_once) as pool:
+        running = [pool.submit(train_one, model_ids) for model_ids in banks]
+        try:
+            for done in finished_with_progress(running, board, "train", shown):
+                done.result()
+        except BaseException as error:
+            over.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            if isinstance(error, Exception):
+                raise _bank_error(error) from error
+            raise
+
+
+def _train(
+    task: BankTask, shards: Sequence[FileInfo], executor: Executor, over: threading.Event
 ) -> None:
     """Train a bank, however often its workers are lost, as long as it comes further in between.
 
     Nodes that come and go may take a bank with them any number of times; one that dies again and
     again without a step more in its checkpoint has a fault of its own. What we raise ourselves
-    (training that diverged, no sample) would be the same again; a store that failed would not.
+    (training that diverged, no sample) would be the same again, and so would anything in a process
+    that is alone; a store that failed would not.
     """
     failures, reached = 0, -1
+    resources = task.run.config.resources.train
+    workers, gpus = resources.workers_per_bank, resources.gpus
     while True:
         try:
-            return _fit(run, shards, model_ids, packing, board)
+            return executor.fit(partial(train_bank, task), shards, workers=workers, gpus=gpus)
         except Exception as error:
             cause = _root(error)
-            final = isinstance(cause, MultiMemError) and not isinstance(cause, StorageError)
-            if final or over.is_set():
+            same = not executor.distributed or isinstance(cause, MultiMemError)
+            if (same and not isinstance(cause, StorageError)) or over.is_set():
                 raise
-            now = _steps(run, model_ids, reached)
+            now = _steps(task.run, task.model_ids, reached)
             failures = failures + 1 if now <= reached else 1
             reached = max(reached, now)
             if failures > RETRIES:
                 raise
             logger.warning(
                 "a bank of models %s … failed (%s: %s); it goes on from its checkpoint",
-                model_ids[0],
+                task.model_ids[0],
                 type(cause).__name__,
                 str(cause).partition("\n")[0],
             )
@@ -191,73 +198,11 @@ def _steps(run: Run, model_ids: Sequence[str], reached: int) -> int:
         return reached
 
 
-def _fit(
-    run: Run,
-    shards: ray.ObjectRef[Any],
-    model_ids: list[str],
-    packing: BankPacking,
-    board: ProgressActor,
-) -> None:
-    wanted = run.config.resources.train
-    workers = wanted.workers_per_bank
-    decoders = max(1, packing.cores // workers)
-    task = BankTask(run, model_ids, packing.threads, decoders, board)
-    # One worker has nobody to talk to, and the backend of torch costs its start some seconds.
-    backend = TorchConfig("cpu:gloo,cuda:nccl" if wanted.gpus else "gloo") if workers > 1 else None
-    gpu = {"GPU": wanted.gpus / workers} if wanted.gpus else {}
-    with _own_folder() as folder:
-        # Bound to the function, the task goes to the worker alone: the controller, which would
-        # have to load all of torch to understand it, never sees it.
-        trainer = _InOwnRay if is_private(run.config) else DataParallelTrainer
-        trainer(
-            partial(train_bank, task, shards),
-            backend_config=backend,
-            scaling_config=ScalingConfig(
-                num_workers=workers,
-                use_gpu=wanted.gpus > 0,
-                # A sliver of a core: the decode tasks that feed the bank must always find one.
-                resources_per_worker={"CPU": 0.01, **gpu},
-            ),
-            run_config=RunConfig(
-                # Ray Train would resume any run of this name, whatever its configuration; the
-                # checkpoints are ours, so each of its runs is a new one.
-                name=f"bank-{uuid.uuid4().hex[:12]}",
-                storage_path=str(folder),
-                failure_config=FailureConfig(max_failures=0),  # see _train
-            ),
-        ).fit()
-
-
-class _InOwnRay(DataParallelTrainer):
-    """Ray Train without the actor that removes placement groups of drivers that died.
-
-    It asks Ray's dashboard whether the driver lives. Our private Ray has no dashboard, so each
-    question takes ten seconds, and the end of every training waits for one; and it ends with its
-    driver anyway.
-    """
-
-    def _create_default_callbacks(self) -> list[Any]:
-        found: list[Any] = super()._create_default_callbacks()
-        return [one for one in found if not isinstance(one, PlacementGroupCleanerCallback)]
-
-
-@contextlib.contextmanager
-def _own_folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="multimem-train-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _raise_cause(done: Future[None]) -> None:
-    error = done.exception()
-    if error is None:
-        return
+def _bank_error(error: BaseException) -> MultiMemError:
     cause = _root(error)
     if isinstance(cause, MultiMemError):
-        raise TrainingError(str(cause)) from error
-    raise TrainingError(f"a bank failed: {type(cause).__name__}: {cause}") from error
+        return TrainingError(str(cause))
+    return TrainingError(f"a bank failed: {type(cause).__name__}: {cause}")
 
 
 def _root(error: BaseException) -> BaseException:
@@ -275,7 +220,3 @@ def _first_cause(failures: Mapping[int, BaseException]) -> BaseException:
     """Of the failures of several ranks, ours rather than what the others lost by it."""
     ours = (e for e in failures.values() if isinstance(_root(e), MultiMemError))
     return next(ours, next(iter(failures.values())))
-
-
-def _drop_cache(run: Run) -> None:
-    shutil.rmtree(cache_folder(run), ignore_errors=True)

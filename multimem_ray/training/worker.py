@@ -1,4 +1,4 @@
-"""What runs inside a Ray Train worker: one bank, from its last checkpoint to finished models."""
+"""What runs inside a worker: one bank, from its last checkpoint to finished models."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray
-import ray.train
 import torch
 
-from multimem_ray.distributed.counter import ProgressActor
+from multimem_ray.distributed.executor import Board
 from multimem_ray.distributed.metrics import Monitor, gpu_memory
 from multimem_ray.errors import TrainingError
 from multimem_ray.modalities.base import Array
@@ -42,44 +40,34 @@ class BankTask:
         model_ids: The models of this bank.
         threads: Models that step at the same time on a CPU.
         decoders: Shards decoded at the same time, where the worker itself decodes.
-        board: Where progress is shown.
+        board: What its epochs are counted on.
     """
 
     run: Run
     model_ids: Sequence[str]
     threads: int
     decoders: int
-    board: ProgressActor
+    board: Board
 
 
-def train_bank(task: BankTask, reference: ray.ObjectRef[Any]) -> None:
-    """Train loop of a Ray Train worker; of several workers, each is a rank of the same training.
-
-    Args:
-        task: What to do.
-        reference: To the shards that models train on.
-
-    Raises:
-        TrainingError: No sample to train on, or training diverged.
-    """
-    train_here(task, ray.get(reference), Monitor(task.run.output))
-    ray.train.report({"models": list(task.model_ids)})
-
-
-def train_here(
-    task: BankTask, shards: Sequence[FileInfo], monitor: Monitor, cache: Path | None = None
+def train_bank(
+    task: BankTask,
+    shards: Sequence[FileInfo],
+    monitor: Monitor | None = None,
+    cache: Path | None = None,
 ) -> None:
-    """Train a bank in this process.
+    """Train a bank in this process; of several workers, each is a rank of the same training.
 
     Args:
         task: What to do.
         shards: Shards that models train on.
-        monitor: Counts what is done.
+        monitor: Counts what is done; default: for Prometheus, where Ray runs.
         cache: Folder for decoded shards; default: one of this run's.
 
     Raises:
-        TrainingError: See :func:`train_bank`.
+        TrainingError: No sample to train on, or training diverged.
     """
+    monitor = monitor or Monitor(task.run.output)
     run, training = task.run, task.run.config.training
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":

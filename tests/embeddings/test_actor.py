@@ -13,7 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from multimem_ray.audit import embed_only, train_only
+from multimem_ray.audit import embed, train
 from multimem_ray.config import Config
 from multimem_ray.embeddings.layout import About
 from multimem_ray.progress import Progress
@@ -33,8 +33,8 @@ def embedded(ray_session: Any, tmp_path_factory: pytest.TempPathFactory) -> Conf
     folder = tmp_path_factory.mktemp("embedded")
     shards = write_shards(folder / "shards", samples=40, shards=2)
     config = small_config(shards, folder / "out")
-    train_only(config, quiet())
-    embed_only(config, quiet())
+    train(config, quiet())
+    embed(config, quiet())
     return config
 
 
@@ -98,7 +98,7 @@ def test_only_what_is_missing_is_embedded_again(embedded: Config) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
     marker = min((folder / "commits").iterdir())
     marker.unlink()
-    embed_only(embedded, quiet())
+    embed(embedded, quiet())
     assert marker.exists()
     changed = {path for path, when in before.items() if path.stat().st_mtime_ns != when}
     assert len(changed) == 2

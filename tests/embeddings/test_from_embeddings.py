@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from multimem_ray.audit import audit, embed_only, train_only
+from multimem_ray.audit import audit, embed, train
 from multimem_ray.config import Config
 from multimem_ray.errors import ConfigError
 from multimem_ray.progress import Progress
@@ -55,7 +55,7 @@ def source(ray_session: Any, tmp_path_factory: pytest.TempPathFactory) -> Config
     shards = write_shards(folder / "shards", samples=60, shards=3)
     config = small_config(shards, folder / "out", "design.models=4", "design.group=json.source")
     audit(config, quiet())
-    embed_only(config, quiet())
+    embed(config, quiet())
     return config
 
 
@@ -108,7 +108,7 @@ def test_embeddings_of_some_models_out_of_order_are_joined_by_tasks(
 
 def test_there_is_nothing_to_train_or_embed(source: Config, tmp_path: Path) -> None:
     config = resolve({"output": str(tmp_path / "out"), "data": {"embeddings": source.output}})
-    for stage, name in ((train_only, "train"), (embed_only, "embed")):
+    for stage, name in ((train, "train"), (embed, "embed")):
         with pytest.raises(ConfigError, match=f"nothing to {name} without shards"):
             stage(config, quiet())
 

@@ -11,11 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from multimem_ray.audit import mitigate
 from multimem_ray.design.key_list import hashed
 from multimem_ray.errors import ConfigError
-from multimem_ray.evaluation.mitigation import chosen_ids, compare_memory, overhead, utility
-from multimem_ray.evaluation.mitigation_page import Table, write_page
-from multimem_ray.mitigation.stage import compared, mitigate
+from multimem_ray.evaluation.mitigation import (
+    chosen_ids,
+    compare_memory,
+    compared,
+    overhead,
+    utility,
+)
+from multimem_ray.report.tables import Table, write_page
 from multimem_ray.run import Run
 from multimem_ray.setup import open_run
 from multimem_ray.storage import Storage

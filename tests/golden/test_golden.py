@@ -24,10 +24,6 @@ from tests.golden.cases import BUCKET, CASES
 from tests.golden.make import unpack
 from tests.s3 import S3Server
 
-# Workers of Ray need the credentials of the S3 server, so that Ray must be started after it: not in
-# the session of the fast suite, whose Ray may be there before.
-pytestmark = pytest.mark.slow
-
 _TIMES = ("plan", "started_at", "finished_at", "seconds", "versions")
 
 
@@ -41,6 +37,15 @@ def storage(s3_server: S3Server) -> Storage:
     for folder in CASES:
         storage.remove(f"s3://{BUCKET}/{folder}", recursive=True)
     return storage
+
+
+# Workers of Ray need the credentials of the S3 server, so that Ray must be started after it: not in
+# the session of the fast suite, whose Ray may be there before.
+@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.slow)])
+def executor(request: pytest.FixtureRequest, s3_server: S3Server) -> Any:
+    if request.param == "ray":
+        request.getfixturevalue("ray_session")
+    return request.param
 
 
 def config_of(case: str, storage: Storage, cache: Any) -> Config:
@@ -94,39 +99,39 @@ def assert_golden(
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "begun"])
 def test_models_of_before_give_the_scores_of_before(
-    case: str, storage: Storage, tmp_path: Any, ray_session: Any
+    case: str, storage: Storage, tmp_path: Any, executor: Any
 ) -> None:
     outcome = ("scores/", "errors/", "commits/", "held_out/", "summary.json")
     files = unpack(storage, leave=tuple(f"{case}/{name}" for name in outcome))
-    audit(config_of(case, storage, tmp_path), quiet())
+    audit(config_of(case, storage, tmp_path), quiet(), executor=executor)
     assert_golden(case, storage, files, 1e-6)
 
 
 def test_an_output_that_was_begun_before_is_resumed(
-    storage: Storage, tmp_path: Any, ray_session: Any
+    storage: Storage, tmp_path: Any, executor: Any
 ) -> None:
     files = unpack(storage)
     marker = min(name for name in files if name.startswith("halves/commits/"))
     storage.remove(f"s3://{BUCKET}/{marker}")
-    audit(config_of("halves", storage, tmp_path), quiet())
+    audit(config_of("halves", storage, tmp_path), quiet(), executor=executor)
     assert_golden("halves", storage, files, 1e-6)
 
 
 def test_a_training_that_was_begun_before_is_resumed(
-    storage: Storage, tmp_path: Any, ray_session: Any
+    storage: Storage, tmp_path: Any, executor: Any
 ) -> None:
     """Two epochs with a break in between are two epochs: scores as of a run without one."""
     unpack(storage)
     config = config_of("begun", storage, tmp_path)
-    audit(config, quiet())
+    audit(config, quiet(), executor=executor)
     history = storage.read_bytes(f"s3://{BUCKET}/begun/models/000/history.jsonl").splitlines()
     assert [json.loads(line)["epoch"] for line in history][-1] == 1
 
 
 def test_training_gives_the_models_of_before(
-    storage: Storage, tmp_path: Any, ray_session: Any
+    storage: Storage, tmp_path: Any, executor: Any
 ) -> None:
     """Sums of floats differ between processors: only as near as that is asked."""
     files = unpack(storage, leave=("grouped/",))
-    audit(config_of("grouped", storage, tmp_path), quiet())
+    audit(config_of("grouped", storage, tmp_path), quiet(), executor=executor)
     assert_golden("grouped", storage, files, 2e-3)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from multimem_ray.mitigation.in_process import audit_here
+from jobs.experiments.trials import audit_here
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run
 from tests.small import small_config, write_shards

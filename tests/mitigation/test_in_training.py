@@ -12,17 +12,17 @@ import pytest
 import torch
 
 from multimem_ray.design.key_list import hashed
-from multimem_ray.distributed.counter import NullCounter
+from multimem_ray.distributed.metrics import Monitor
 from multimem_ray.errors import ConfigError
-from multimem_ray.mitigation.in_process import silent_monitor
 from multimem_ray.mitigation.prepare import prepare_references
 from multimem_ray.mitigation.reference_scores import ReferenceScores
 from multimem_ray.run import Run
 from multimem_ray.setup import open_run
 from multimem_ray.training import worker
-from multimem_ray.training.worker import BankTask, train_here
+from multimem_ray.training.worker import BankTask, train_bank
 from tests.mitigation.small_audit import QUIET, history, small_audit
 from tests.small import small_config
+from tests.training.epochs import SilentBoard
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +56,12 @@ def trained(
         todo = [m for m in ids if not run.is_trained(m)]
         if not todo:
             continue
-        task = BankTask(run, todo, 2, 1, NullCounter())
+        task = BankTask(run, todo, 2, 1, SilentBoard())
         if epochs is None:
-            train_here(task, shards.scored, silent_monitor(), folder / "cache")
+            train_bank(task, shards.scored, Monitor(""), folder / "cache")
         else:
             with pytest.raises(KeyboardInterrupt):
-                train_here(task, shards.scored, _Killer(epochs), folder / "cache")
+                train_bank(task, shards.scored, _Killer(epochs), folder / "cache")
     return run
 
 
@@ -69,7 +69,7 @@ class _Killer:
     """A monitor that stops the training when it is told of an epoch."""
 
     def __init__(self, epochs: int) -> None:
-        self._inner, self._left = silent_monitor(), epochs
+        self._inner, self._left = Monitor(""), epochs
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -98,7 +98,7 @@ class _Impatient:
             try:
                 with self._patch.context() as patch:
                     patch.setattr(worker.TrainCallbacks, "passing", passing)
-                    train_here(task, shards, silent_monitor(), cache)
+                    train_bank(task, shards, Monitor(""), cache)
             except KeyboardInterrupt:
                 died += 1
             else:
@@ -135,7 +135,7 @@ def test_stops_in_the_midst_of_epochs_change_nothing(
     config = small_config(folder / "shards", folder / f"{by}-stopped", *sets(folder, *how))
     run, shards = open_run(config)
     prepare_references(run, QUIET)
-    task = BankTask(run, ids, 2, 1, NullCounter())
+    task = BankTask(run, ids, 2, 1, SilentBoard())
     assert _Impatient(monkeypatch).train(task, shards.scored, folder / "cache") >= least
     for model in ids:
         a, b = weights(whole, model), weights(run, model)

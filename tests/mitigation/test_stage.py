@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import webdataset
 
-from multimem_ray.audit import audit
+from multimem_ray.audit import audit, mitigate
 from multimem_ray.design.key_list import read_keys
-from multimem_ray.mitigation.stage import mitigate
 from multimem_ray.results.reader import ScoreTable
 from multimem_ray.results.select import Wanted, select_samples
 from multimem_ray.shards.reshard import reshard

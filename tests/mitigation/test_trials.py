@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multimem_ray.mitigation.trials import (
+from jobs.experiments.trials import (
     Condition,
     Record,
     control_table,

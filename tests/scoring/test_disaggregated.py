@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
+from multimem_ray.distributed.on_ray import RayExecutor
 from multimem_ray.progress import Progress
 from multimem_ray.results.reader import ScoreTable
 from multimem_ray.run import Run
@@ -38,8 +38,8 @@ def test_a_chunk_arrives_as_it_was_sent(tmp_path: Path) -> None:
                 assert torch.equal(a.rows[name], b.rows[name])
 
 
-def node(cpus: int, gpus: int = 0, *, alive: bool = True) -> dict[str, Any]:
-    return {"Alive": alive, "Resources": {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}}
+def node(cpus: float, gpus: float = 0) -> dict[str, float]:
+    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
 
 
 @pytest.mark.parametrize(
@@ -49,16 +49,15 @@ def node(cpus: int, gpus: int = 0, *, alive: bool = True) -> dict[str, Any]:
         (("gpus=1",), [node(32, 1), node(64)], False),
         (("gpus=1",), [node(4, 1), node(64)], True),
         (("gpus=1",), [node(4, 1)], False),
-        (("gpus=1",), [node(4, 1), node(64, alive=False)], False),
         (("gpus=1", "layout=fused"), [node(4, 1), node(64)], False),
         (("layout=split",), [node(2)], True),
     ],
 )
 def test_who_has_too_few_cores_gets_help(
-    tmp_path: Path, sets: tuple[str, ...], nodes: list[dict[str, Any]], split: bool
+    tmp_path: Path, sets: tuple[str, ...], nodes: list[dict[str, float]], split: bool
 ) -> None:
     run, _ = small_run(tmp_path, *(f"resources.score.{item}" for item in sets))
-    assert wants_split(run, nodes) is split
+    assert wants_split(run.config.resources.score, nodes) is split
 
 
 def rows_of(run: Run) -> dict[str, list[float]]:
@@ -80,7 +79,7 @@ def test_two_fleets_score_like_one(tmp_path: Path, ray_session: object) -> None:
             small_config(folder, tmp_path / layout, *sets, "scoring.batch_size=6")
         )
         finish_models(run)
-        totals = score(run, shards, Progress(Console(quiet=True)))
+        totals = score(run, shards, Progress(Console(quiet=True)), RayExecutor())
         scored[layout] = rows_of(run)
         assert totals.rows == len(scored[layout])
         assert not (tmp_path / layout / "parts").exists()

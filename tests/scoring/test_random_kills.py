@@ -20,6 +20,7 @@ import yaml
 from rich.console import Console
 
 from multimem_ray.config import Config
+from multimem_ray.distributed.on_ray import RayExecutor
 from multimem_ray.progress import Progress
 from multimem_ray.scoring.pipeline import score
 from multimem_ray.setup import open_run
@@ -48,7 +49,7 @@ def undisturbed(
     config = config_of(shards, folder)
     run, found = open_run(config)
     finish_models(run)
-    score(run, found, Progress(Console(quiet=True)))
+    score(run, found, Progress(Console(quiet=True)), RayExecutor())
     return rows_of(Path(config.output))
 
 

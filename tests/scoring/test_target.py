@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from multimem_ray import metric
-from multimem_ray.audit import write_results
+from multimem_ray.audit import report
 from multimem_ray.errors import ResumeError
 from multimem_ray.progress import Progress
 from multimem_ray.results.terminal import print_summary
@@ -143,7 +143,7 @@ def test_summary_and_report_say_what_was_subtracted(audited: tuple[Run, Shards])
     for shard in shards.scored:
         found = score_shard(run, bank, held.statistics(), shard)
         log.commit(shard, found.receipt, found.scores, found.errors)
-    summary = write_results(run.config, Progress())
+    summary = report(run.config, Progress())
     facts = json.loads(run.storage.read_bytes(run.path("held_out", "held_out.json")))
     assert summary["target"]["gap"] == facts["target"]["gap"]
     assert summary["design"]["models"] == 4

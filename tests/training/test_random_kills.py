@@ -18,7 +18,7 @@ import yaml
 from rich.console import Console
 from safetensors.numpy import load_file
 
-from multimem_ray.audit import train_only
+from multimem_ray.audit import train
 from multimem_ray.config import Config
 from multimem_ray.progress import Progress
 from tests.nodes import Nodes, drive, three_nodes, wait_for
@@ -42,7 +42,7 @@ def undisturbed(
     shards: Path, ray_session: object, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, dict[str, Any]]:
     config = config_of(shards, tmp_path_factory.mktemp("undisturbed"))
-    train_only(config, Progress(Console(quiet=True)))
+    train(config, Progress(Console(quiet=True)))
     return weights_of(Path(config.output))
 
 

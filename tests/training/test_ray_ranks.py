@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from multimem_ray.audit import train_only
+from multimem_ray.audit import train
 from multimem_ray.config import Config
 from tests.killing import killed_once
 from tests.small import small_config, write_shards
@@ -29,7 +29,7 @@ def alone(shards: Path, ray_session: Any, tmp_path_factory: pytest.TempPathFacto
     config = small_config(
         shards, tmp_path_factory.mktemp("alone") / "out", "training.epochs=30", LONG
     )
-    train_only(config, quiet())
+    train(config, quiet())
     return config
 
 
@@ -44,7 +44,7 @@ def history(config: Config, model_id: str = "000") -> list[dict[str, Any]]:
 
 def test_two_workers_train_the_models_of_one(shards: Path, alone: Config, tmp_path: Path) -> None:
     config = small_config(shards, tmp_path / "out", "training.epochs=30", LONG, RANKS)
-    train_only(config, quiet())
+    train(config, quiet())
     assert_same_models(alone, config, 1e-3)
     for one, two in zip(history(alone), history(config), strict=True):
         assert two["loss"] == pytest.approx(one["loss"], abs=1e-3)
@@ -58,6 +58,6 @@ def test_a_killed_rank_goes_on_from_the_checkpoint(
     config = small_config(shards, tmp_path / "out", "training.epochs=30", LONG, RANKS)
     checkpoint = Path(config.output, "models", "001", "checkpoint.safetensors")
     with killed_once(checkpoint, most=1):
-        train_only(config, quiet())
+        train(config, quiet())
     assert_same_models(alone, config, 1e-3)
     assert [line["epoch"] for line in history(config)] == list(range(30))

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from multimem_ray.distributed.on_ray import RayExecutor
 from multimem_ray.errors import StorageError, TrainingError
 from multimem_ray.models.checkpoint import Progress
 from multimem_ray.run import Run
 from multimem_ray.training import trainer
+from multimem_ray.training.worker import BankTask
 from tests.small import small_run
+from tests.training.epochs import SilentBoard
 
 
 class Lost(RuntimeError):
@@ -29,12 +32,13 @@ class Attempts:
 
     def train(self, monkeypatch: pytest.MonkeyPatch) -> int:
         """How many attempts there were."""
-        monkeypatch.setattr(trainer, "_fit", self._fit)
-        nothing: Any = None
-        trainer._train(self.run, nothing, ["000", "001"], nothing, nothing, self.over)
+        task = BankTask(self.run, ["000", "001"], 1, 1, SilentBoard())
+        executor = RayExecutor()
+        monkeypatch.setattr(executor, "fit", self._fit)
+        trainer._train(task, [], executor, self.over)
         return self.made
 
-    def _fit(self, *_: Any) -> None:
+    def _fit(self, *_: Any, **__: Any) -> None:
         error, further = self.outcomes[self.made]
         self.made += 1
         folder = self.run.model_folder("000")

@@ -8,6 +8,8 @@ from functools import cache
 from typing import Any
 
 import jinja2
+import rich.table
+from rich.markup import escape
 
 from multimem_ray.storage import Storage
 
@@ -73,6 +75,14 @@ def write_page(url: str, storage: Storage, title: str, tables: Sequence[Table]) 
     html = _template().render(title=title, tables=tables)
     storage.write_atomic(url, html.encode())
     return url
+
+
+def for_terminal(table: Table) -> rich.table.Table:
+    """The table without its notes, for a console."""
+    printed = rich.table.Table(*table.columns, title=table.title, box=None, pad_edge=False)
+    for row in table.rows:
+        printed.add_row(*(escape(shown(cell)) for cell in row))
+    return printed
 
 
 def shown(cell: Any) -> str:

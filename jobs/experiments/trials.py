@@ -1,7 +1,7 @@
 """Trials: conditions × seeds on data that train in seconds, and what of it is more than chance.
 
-Each trial is a whole audit in a folder of its own, in this process (see
-:mod:`multimem_ray.mitigation.in_process`); one that is done is not done again. The first condition
+Each trial is a whole audit in a folder of its own, in this process; one that is done is not done
+again. The first condition
 is the baseline: of each seed, it is what the others are compared with, and what judges the samples
 for their mitigation. A seed settles who trains on what, who is held out, and how weights start, so
 conditions of one seed differ by their recipe alone and are compared in pairs.
@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
-from multimem_ray.evaluation.mitigation import compare_memory, overhead, utility
-from multimem_ray.evaluation.mitigation_page import Table
-from multimem_ray.mitigation.in_process import audit_here
-from multimem_ray.mitigation.stage import evaluated
+from multimem_ray.audit import score, train
+from multimem_ray.config import Config
+from multimem_ray.evaluation.mitigation import compare_memory, evaluated, overhead, utility
 from multimem_ray.progress import Progress
-from multimem_ray.setup import apply_overrides, resolve
+from multimem_ray.report.tables import Table
+from multimem_ray.run import Run
+from multimem_ray.setup import apply_overrides, open_run, resolve
 
 Record = dict[str, Any]
 _POINTS = {"R@5": "R@5", "zero_shot": "zero-shot", "probe": "probe"}
@@ -97,6 +98,22 @@ def run_trials(
                 records.append(_trial(base, condition, seed, place, baseline, quiet, threads))
                 shown.update(len(records))
     return records
+
+
+def audit_here(config: Config, progress: Progress) -> Run:
+    """Train, score, summarize and evaluate what is not done yet, in this process.
+
+    Returns:
+        The run; its folder holds scores, ``summary.json`` and ``evaluation.json``.
+
+    Raises:
+        MultiMemError: See the stages.
+    """
+    train(config, progress, executor="local")
+    score(config, progress, executor="local")
+    run, _ = open_run(config)
+    evaluated(run, progress)
+    return run
 
 
 def values(records: Sequence[Record], condition: str, metric: str) -> dict[int, float]:
@@ -207,10 +224,17 @@ def _trial(
     if url.exists():
         record: Record = json.loads(url.read_text())
         return record
-    sets = [f"output={place}", f"design.seed={seed}", f"training.seed={seed}", *condition.sets]
+    cpus = f"resources.train.cpus={threads}"
+    sets = [
+        f"output={place}",
+        cpus,
+        f"design.seed={seed}",
+        f"training.seed={seed}",
+        *condition.sets,
+    ]
     if any(item.startswith("mitigation.kind=") for item in condition.sets):
         sets += [f"mitigation.references={baseline}", f"mitigation.seed={seed}"]
-    run = audit_here(resolve(apply_overrides(base, sets)), quiet, threads)
+    run = audit_here(resolve(apply_overrides(base, sets)), quiet)
     record = {
         "seed": seed,
         "condition": condition.name,

@@ -1,0 +1,1 @@
+"""Studies: many small audits, and what of their differences is more than chance."""
