@@ -246,8 +246,9 @@ def _build(config: Any) -> ContrastiveModel:
 def test_a_pickle_is_not_run(tiny_arch: str, tmp_path: Path) -> None:
     bomb = tmp_path / "weights.pt"
     bomb.write_bytes(pickle.dumps(_Bomb(str(tmp_path / "ran"))))
-    model = {"adapter": f"open_clip:{tiny_arch}/{bomb}", "allow": ["pickle"]}
-    config = resolve({"output": "o", "data": {"shards": "s"}, "model": model})
+    config = resolve(
+        {"output": "o", "data": {"shards": "s"}, "model": f"open_clip:{tiny_arch}/{bomb}"}
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(ModelError, match="not plain tensors"):

@@ -2,7 +2,8 @@
 
 A checkpoint may come from a stranger. Its description can name a plugin, which is code; a model or
 tokenizer of a hub, which would be fetched; and its weights can be a pickle. Each is refused unless
-the user's own configuration allows it by that name in ``model.allow``.
+the user's own configuration allows it by that name in ``model.allow``. A file of weights that the
+configuration names itself needs no more than that.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ class OpenClipAdapter(Adapter):
                     f"{self.name}: the weights cannot be downloaded ({said}); fetch them "
                     "elsewhere and name the file: open_clip:ARCH/path/to/file"
                 ) from error
-        require_plain(Path(path), self.allow)
+            require_plain(Path(path), self.allow)
         try:
             open_clip.load_checkpoint(model, path, strict=True, weights_only=True)
         except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, KeyError) as error:
@@ -163,4 +163,5 @@ class OpenClipFolderAdapter(OpenClipAdapter):
         weights = [folder / name for name in _WEIGHT_FILES if (folder / name).is_file()]
         if not weights:
             raise ModelError(f"{folder}: no weights; expected one of {', '.join(_WEIGHT_FILES)}")
+        require_plain(weights[0], self.allow)
         return Source(config, weights[0], content.get("preprocess_cfg", {}))
