@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format bench docs lock clean
+.PHONY: help install demo test test-slow check format bench docs lock coverage dist notes clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,13 +20,18 @@ demo: $(STAMP) ## Audit a small made-up data set and write a report
 test: $(STAMP) ## Run the tests, without the slow ones
 	$(BIN)/pytest
 
+coverage: $(STAMP) ## Run the tests and show what no test reached (also in coverage.txt)
+	$(BIN)/pytest --cov --cov-report=
+	$(BIN)/coverage report | tee coverage.txt
+
 test-slow: $(STAMP) ## Run the tests that take minutes
 	$(BIN)/pytest -m slow --timeout 1800
 
-check: $(STAMP) ## Lint, formatting and types
+check: $(STAMP) ## Lint, formatting, types and the floors of the package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 format: $(STAMP) ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .
@@ -42,6 +47,13 @@ docs: $(STAMP) ## Build the documentation into site/; a broken link or reference
 lock: $(STAMP) ## Resolve pyproject.toml into requirements.lock; UPGRADE=--upgrade takes the newest
 	$(BIN)/uv pip compile -q $(UPGRADE) --universal --python-version 3.11 --extra dev --extra docs \
 		--no-annotate --no-header --no-emit-index-url pyproject.toml -o requirements.lock
+
+dist: $(STAMP) ## Build the package into dist/
+	$(BIN)/uv build -q
+
+notes: ## Show what the changelog says of a version; VERSION=0.2.0
+	@awk '/^## \[/{show = index($$0, "## [$(VERSION)]") == 1; next} show' CHANGELOG.md | grep . || \
+		{ echo "CHANGELOG.md has no section of version '$(VERSION)'" >&2; exit 1; }
 
 clean: ## Remove the environment and all caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -37,7 +37,7 @@ from jobs import command, decoding, flatness, parts, sides
 from jobs.watch import LOOKS_PER_MEMORY, watch
 from multimem_ray.config import Config
 from multimem_ray.demo.dataset import make_demo_shards
-from multimem_ray.models.contrastive import build_model
+from multimem_ray.models.build import build_model
 from multimem_ray.run import Run
 from multimem_ray.sample import Sample
 from multimem_ray.setup import inspect, load, resolve

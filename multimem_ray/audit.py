@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from rich.filesize import decimal
 
 from multimem_ray.config import Config
-from multimem_ray.distributed.executor import Executor, ExecutorName, make_executor, total
+from multimem_ray.distributed.choice import make_executor
+from multimem_ray.distributed.executor import Executor, ExecutorName, total
 from multimem_ray.errors import ConfigError
 from multimem_ray.planning.timings import OTHER, compare, record
 from multimem_ray.progress import Progress

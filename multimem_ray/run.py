@@ -30,6 +30,13 @@ from multimem_ray.models.checkpoint import ModelFolder
 from multimem_ray.sample import Sample
 from multimem_ray.storage import FileInfo, Storage
 
+FORMAT = 1
+"""What ``run.json`` says of the run's folder: it grows when an older version would misread a file.
+
+A version reads the formats up to its own (outputs of 0.1 name none and are format 1), and refuses
+later ones; what it writes into a folder keeps the folder's format.
+"""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -223,13 +230,28 @@ def load_run(output: str, storage: Storage) -> dict[str, Any]:
     """``run.json`` of an output folder.
 
     Raises:
-        StorageError: There is no run.
+        StorageError: There is no run, or one of a later version of the tool.
     """
     url = storage.join(output, "run.json")
     if not storage.exists(url):
         raise StorageError(f"{url}: no run there; start one with `multimem audit`")
     content: dict[str, Any] = json.loads(storage.read_bytes(url))
+    require_format(content, url)
     return content
+
+
+def require_format(content: Mapping[str, Any], url: str) -> None:
+    """Raise StorageError if a later version of the tool wrote the run's folder.
+
+    Args:
+        content: Of its ``run.json``.
+    """
+    if content.get("format", 1) > FORMAT:
+        version = content.get("versions", {}).get("multimem-ray", "a later version")
+        raise StorageError(
+            f"{url}: format {content['format']}, written by multimem_ray {version}; this version "
+            f"reads formats up to {FORMAT}: upgrade it, or use another output folder"
+        )
 
 
 def pool_places(config: Config, urls: Sequence[str]) -> NDArray[np.float64]:

@@ -243,23 +243,3 @@ def fits(node: Mapping[str, float], bundle: Bundle) -> int:
 def node_cores(nodes: Iterable[Mapping[str, float]], bundle: Bundle) -> int:
     """Cores of the largest node with place for a bundle, at least 1."""
     return max([1, *(int(node.get("CPU", 0)) for node in nodes if fits(node, bundle))])
-
-
-def make_executor(name: ExecutorName | Executor, ray_address: str | None) -> Executor:
-    """The executor of that name.
-
-    Args:
-        ray_address: ``resources.ray_address``: the cluster that Ray is joined on.
-
-    Raises:
-        ConfigError: There is none of that name.
-    """
-    if not isinstance(name, str):
-        return name
-    if name == "local":
-        return LOCAL
-    if name != "ray":
-        raise ConfigError(f"executor = {name!r}: there are 'ray' and 'local'")
-    from multimem_ray.distributed.on_ray import RayExecutor
-
-    return RayExecutor(ray_address)

@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from multimem_ray.errors import ConfigError
+
 if TYPE_CHECKING:
     from ray.data import DataContext
 
@@ -29,6 +31,7 @@ _QUIET = {
 _QUIET_DRIVER = {"RAY_DATA_LOG_LEVEL": "ERROR", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 _OBJECT_STORE_BYTES = 1 << 30
 _STARTS = 3
+_LEAST = (2, 60)
 
 
 @contextlib.contextmanager
@@ -43,6 +46,7 @@ def ray_session(address: str | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    _require_version(ray.__version__)
     for name, value in (_QUIET | _QUIET_DRIVER).items():
         os.environ.setdefault(name, value)
     for name in ("ray", "ray.data", "ray.train"):
@@ -60,6 +64,17 @@ def ray_session(address: str | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_version(version: str) -> None:
+    """Raise ConfigError for a Ray that is known not to work; later ones are taken on trust."""
+    numbers = [int(part) for part in version.split(".")[:2] if part.isdigit()]
+    if len(numbers) == 2 and tuple(numbers) < _LEAST:
+        raise ConfigError(
+            f"Ray {version} is installed, and multimem_ray needs {_LEAST[0]}.{_LEAST[1]} or later "
+            "(Ray Train of earlier ones does not resume a bank): "
+            "pip install -U 'ray[data,default,train]'"
+        )
 
 
 def is_private(address: str | None) -> bool:

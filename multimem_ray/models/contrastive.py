@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from multimem_ray.config import ModelConfig, Precision, nearest
-from multimem_ray.errors import ConfigError
-from multimem_ray.modalities.base import Modality
-from multimem_ray.models.adapters import Adapted, adapter
-from multimem_ray.models.checkpoint import load_weights, read_weights
+from multimem_ray.config import ModelConfig, Precision
 from multimem_ray.models.collectives import world_size
 from multimem_ray.models.loss import contrastive_loss, pairs_of
 from multimem_ray.models.precision import autocast
-from multimem_ray.models.towers import Tower, build_tower
-from multimem_ray.storage import Storage
+from multimem_ray.models.towers import Adapted, Tower
 
 
 class ContrastiveModel(nn.Module):
@@ -96,85 +90,6 @@ class ContrastiveModel(nn.Module):
             embeddings = {name: embeddings.get(name, none) for name in self.modalities}
             rows = {name: rows.get(name, nowhere) for name in self.modalities}
         return contrastive_loss(embeddings, rows, by_pair)
-
-
-def build_model(
-    config: ModelConfig,
-    modalities: Sequence[Modality],
-    seed: int,
-    *,
-    weights: bool = True,
-    storage: Storage | None = None,
-) -> ContrastiveModel:
-    """A model as configured, leaving the global random generator as it was.
-
-    Args:
-        config: The section ``model``.
-        modalities: What it embeds.
-        seed: Of the weights that come from nowhere else.
-        weights: Load what the adapter and ``model.init`` give; without, the caller loads its own.
-        storage: Where ``model.init`` lies.
-
-    Raises:
-        ConfigError: Modalities, towers or patterns don't fit.
-        ModelError: Weights cannot be loaded.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = ContrastiveModel(config, _adapted(config, modalities, weights=weights))
-    if weights and config.init is not None:
-        load_weights(model, read_weights(storage or Storage(), config.init), config.init)
-    _freeze(model, config.freeze)
-    return model.train()
-
-
-def _adapted(config: ModelConfig, modalities: Sequence[Modality], *, weights: bool) -> Adapted:
-    """The adapter's towers, and those that are built for the other modalities."""
-    found = Adapted({})
-    if config.adapter is not None:
-        source = adapter(config.adapter, config.allow)
-        description = source.describe()
-        if config.dim != description.dim:
-            raise ConfigError(
-                f"model.dim = {config.dim}: {config.adapter} embeds in {description.dim} dimensions"
-            )
-        found = source.build(modalities, weights=weights)
-        for modality in modalities:
-            if modality.name not in found.towers and modality.name not in config.towers:
-                raise ConfigError(
-                    f"model.adapter: {config.adapter} has no tower for {modality.name}; give it "
-                    f"one in model.towers.{modality.name}, or leave it out of model.modalities"
-                )
-    towers = {
-        m.name: found.towers.get(m.name)
-        or build_tower(m.name, m.spec, config.dim, config.towers.get(m.name, {}))
-        for m in modalities
-    }
-    return Adapted(towers, found.shared, found.log_scale)
-
-
-def _freeze(model: ContrastiveModel, patterns: Sequence[str]) -> None:
-    """Take parameters out of training: all of a modality, or names by pattern.
-
-    Raises:
-        ConfigError: A pattern fits nothing.
-    """
-    named = dict(model.named_parameters())
-    for pattern in patterns:
-        wanted = f"towers.{pattern}.*" if pattern in model.modalities else pattern
-        names = [name for name in named if fnmatchcase(name, wanted)]
-        if not names and pattern in model.modalities and model.shared is not None:
-            raise ConfigError(
-                f"model.freeze: the tower of {pattern} has no parameters of its own; name them by "
-                "a pattern, such as 'shared.*'"
-            )
-        if not names:
-            raise ConfigError(
-                f"model.freeze: '{pattern}' is no modality and fits no parameter"
-                f"{nearest(pattern, [*model.modalities, *named][:200])}"
-            )
-        for name in names:
-            named[name].requires_grad = False
 
 
 def channels_last(model: ContrastiveModel) -> ContrastiveModel:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from multimem_ray.errors import ShardError
-from multimem_ray.models.contrastive import build_model
+from multimem_ray.models.build import build_model
 from multimem_ray.run import Run, Shards
 from multimem_ray.sample import Sample
 from multimem_ray.shards.reader import read_shard

@@ -19,8 +19,9 @@ from multimem_ray.metric import Agreement, agreement
 from multimem_ray.modalities.base import Array
 from multimem_ray.modalities.batch import Batch
 from multimem_ray.models.adapters import adapter, is_adapter
+from multimem_ray.models.build import build_model
 from multimem_ray.models.checkpoint import load_weights, read_weights
-from multimem_ray.models.contrastive import ContrastiveModel, build_model, channels_last
+from multimem_ray.models.contrastive import ContrastiveModel, channels_last
 from multimem_ray.models.precision import require_precision
 from multimem_ray.run import Run
 

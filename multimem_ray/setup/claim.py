@@ -10,7 +10,7 @@ from typing import Any
 
 from multimem_ray.config import Config, difference
 from multimem_ray.errors import ResumeError
-from multimem_ray.run import Run, Shards
+from multimem_ray.run import FORMAT, Run, Shards, require_format
 from multimem_ray.setup.discovery import inspect
 
 
@@ -21,6 +21,7 @@ def open_run(config: Config) -> tuple[Run, Shards]:
         ShardNotFoundError: No shard at all.
         ConfigError: A configured modality is in no sample, or fewer than two were found.
         ResumeError: The output belongs to another configuration.
+        StorageError: A later version of the tool wrote it.
     """
     run, shards = inspect(config)
     _claim(run, shards)
@@ -36,11 +37,13 @@ def _claim(run: Run, shards: Shards) -> None:
     started = time.time()
     if storage.exists(url):
         old = json.loads(storage.read_bytes(url))
+        require_format(old, url)
         if old["fingerprint"] != run.fingerprint and not _only_adds_models(run, old):
             raise ResumeError(_refusal(run, shards, old))
         _require_layout(run, old)
         started = old["started_at"]
     content = {
+        "format": FORMAT,
         "config": run.config.model_dump(mode="json"),
         "fingerprint": run.fingerprint,
         "fields": dict(run.fields),

@@ -26,14 +26,10 @@ from torch import Tensor
 from multimem_ray.design.hashing import seed_of
 from multimem_ray.mitigation.policy import CHOSEN, LEFT_OUT, PLAIN, REGROUPED, SamplePolicy
 from multimem_ray.mitigation.reference_scores import ReferenceScores
+from multimem_ray.models.build import build_model
 from multimem_ray.models.checkpoint import Progress
 from multimem_ray.models.collectives import world_size
-from multimem_ray.models.contrastive import (
-    ContrastiveModel,
-    build_model,
-    channels_last,
-    compiled,
-)
+from multimem_ray.models.contrastive import ContrastiveModel, channels_last, compiled
 from multimem_ray.models.precision import require_precision
 from multimem_ray.run import Run
 from multimem_ray.training.optimizer import build_optimizer

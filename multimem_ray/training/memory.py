@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from multimem_ray.config import TrainingConfig
 from multimem_ray.modalities.base import Modality
-from multimem_ray.models.contrastive import ContrastiveModel, build_model
+from multimem_ray.models.build import build_model
+from multimem_ray.models.contrastive import ContrastiveModel
 from multimem_ray.run import Run
 
 # What is left is for the context of the device, workspaces of its libraries and fragments.

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from multimem_ray.errors import HeldOutError
 from multimem_ray.evaluation.evaluate import evaluate
-from multimem_ray.models.contrastive import build_model
+from multimem_ray.models.build import build_model
 from multimem_ray.progress import Progress
 from multimem_ray.results.terminal import evaluation_table
 from multimem_ray.run import Run

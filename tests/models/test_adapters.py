@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from multimem_ray.errors import ConfigError, ModelError
 from multimem_ray.models.adapters import absolute_adapter, adapter
-from multimem_ray.models.contrastive import ContrastiveModel, build_model
+from multimem_ray.models.build import build_model
+from multimem_ray.models.contrastive import ContrastiveModel
 from multimem_ray.run import Run
 from multimem_ray.setup import inspect, resolve
 from tests.small import write_shards

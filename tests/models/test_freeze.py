@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from multimem_ray.errors import ConfigError, ModelError
-from multimem_ray.models.contrastive import ContrastiveModel, build_model
+from multimem_ray.models.build import build_model
+from multimem_ray.models.contrastive import ContrastiveModel
 from multimem_ray.run import Run
 from tests.small import small_run
 from tests.trial import score, train

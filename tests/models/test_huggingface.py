@@ -12,7 +12,7 @@ import torch
 
 from multimem_ray.errors import ModelError
 from multimem_ray.modalities.decoder import Decoder
-from multimem_ray.models.contrastive import build_model
+from multimem_ray.models.build import build_model
 from multimem_ray.setup import resolve
 
 transformers = pytest.importorskip("transformers")

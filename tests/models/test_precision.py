@@ -11,7 +11,7 @@ from multimem_ray.config import ModelConfig
 from multimem_ray.errors import ConfigError
 from multimem_ray.modalities import registry
 from multimem_ray.models import precision
-from multimem_ray.models.contrastive import build_model
+from multimem_ray.models.build import build_model
 from multimem_ray.models.precision import require_precision
 
 CPU = torch.device("cpu")

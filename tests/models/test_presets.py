@@ -11,7 +11,7 @@ import torch
 
 from multimem_ray.errors import ConfigError
 from multimem_ray.modalities.decoder import Decoder
-from multimem_ray.models.contrastive import build_model
+from multimem_ray.models.build import build_model
 from multimem_ray.models.presets import preset_description, preset_names
 from multimem_ray.setup import resolve
 from tests.small import small_run, write_shards

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from multimem_ray.models.contrastive import build_model
+from multimem_ray.models.build import build_model
 from multimem_ray.run import Run
 from multimem_ray.scoring.bank import ScoringBank
 from multimem_ray.scoring.held_out_stats import HeldOutStatistics

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from multimem_ray import metric
-from multimem_ray.models.contrastive import build_model
+from multimem_ray.models.build import build_model
 from multimem_ray.run import Run
 from multimem_ray.sample import Sample
 from multimem_ray.scoring.bank import ScoringBank, make_views

@@ -45,7 +45,7 @@ def audited(tmp_path: Path) -> tuple[Run, Shards]:
     target = f"design.target={{checkpoint: {folder}, members: {listed}}}"
     run, shards = small_run(tmp_path / "audit", target, "design.models=4", "held_out.fraction=0.5")
     for number, model_id in enumerate(run.design.model_ids()[:4]):
-        from multimem_ray.models.contrastive import build_model
+        from multimem_ray.models.build import build_model
 
         model = build_model(run.config.model, run.decoder.modalities, seed=number)
         run.model_folder(model_id).finish(model, {}, {})

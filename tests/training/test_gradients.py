@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from multimem_ray.config import ModelConfig
 from multimem_ray.modalities import registry
-from multimem_ray.models.contrastive import ContrastiveModel, build_model
+from multimem_ray.models.build import build_model
+from multimem_ray.models.contrastive import ContrastiveModel
 from multimem_ray.models.noise import add_noise, unit_noise
 from multimem_ray.models.randomness import SeededDropout, draws
 from multimem_ray.training.gradients import backward

@@ -17,7 +17,7 @@ def memory(folder: Path, *sets: str) -> ModelMemory:
 
 
 def test_state_is_what_the_optimizer_needs(tmp_path: Path) -> None:
-    from multimem_ray.models.contrastive import build_model
+    from multimem_ray.models.build import build_model
 
     run, _ = small_run(tmp_path)
     model = build_model(run.config.model, run.decoder.modalities, 0)

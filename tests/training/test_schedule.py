@@ -7,7 +7,7 @@ import torch
 
 from multimem_ray.config import ModelConfig, TrainingConfig
 from multimem_ray.modalities import registry
-from multimem_ray.models.contrastive import build_model
+from multimem_ray.models.build import build_model
 from multimem_ray.training.optimizer import build_optimizer, learning_rate
 
 

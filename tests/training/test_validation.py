@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from multimem_ray.models.contrastive import build_model
+from multimem_ray.models.build import build_model
 from multimem_ray.run import Run
 from multimem_ray.training.validation import HeldOutRetrieval
 from tests.small import small_run

@@ -20,7 +20,8 @@ from typing import Any
 
 from multimem_ray.config import nearest
 from multimem_ray.errors import ConfigError
-from multimem_ray.models.adapters.base import Adapted, Adapter, Description
+from multimem_ray.models.adapters.base import Adapter, Description
+from multimem_ray.models.towers import Adapted
 
 __all__ = [
     "Adapted",

@@ -7,11 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
-
 from multimem_ray.errors import ConfigError
 from multimem_ray.modalities.base import Modality
-from multimem_ray.models.towers.base import Tower
+from multimem_ray.models.towers.base import Adapted
 
 # Our own choice, for models that come with weights: nobody publishes one recipe for all of them.
 FINE_TUNING: Mapping[str, Any] = {
@@ -23,21 +21,6 @@ FINE_TUNING: Mapping[str, Any] = {
     "weight_decay": 0.1,
     "warmup_steps": 100,
 }
-
-
-@dataclass
-class Adapted:
-    """A model that is ready to embed.
-
-    Args:
-        towers: Modality → its tower.
-        shared: A module that several towers use, which they don't own; None if there is none.
-        log_scale: Logarithm of the logit scale that it was trained with, if it is known.
-    """
-
-    towers: dict[str, Tower]
-    shared: nn.Module | None = None
-    log_scale: float | None = None
 
 
 @dataclass(frozen=True)

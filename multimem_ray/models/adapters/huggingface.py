@@ -19,8 +19,9 @@ from torchaudio.transforms import Spectrogram
 
 from multimem_ray.errors import ConfigError, ModelError
 from multimem_ray.modalities.base import Modality
-from multimem_ray.models.adapters.base import Adapted, Adapter, Description, require_setting
+from multimem_ray.models.adapters.base import Adapter, Description, require_setting
 from multimem_ray.models.adapters.foreign import PICKLE, require_plain
+from multimem_ray.models.towers import Adapted
 from multimem_ray.models.towers.base import CLIP_MEAN, CLIP_STD, Normalize, Tower
 
 _CLAP_TEXT_LENGTH = 77

@@ -11,10 +11,11 @@ from typing import Any
 from multimem_ray.config import ModelConfig, TrainingConfig
 from multimem_ray.errors import ConfigError, ModelError
 from multimem_ray.modalities.base import Modality
-from multimem_ray.models.adapters.base import Adapted, Adapter, Description
+from multimem_ray.models.adapters.base import Adapter, Description
 from multimem_ray.models.adapters.foreign import require_allowed
 from multimem_ray.models.adapters.huggingface import HuggingFaceAdapter
 from multimem_ray.models.adapters.openclip import OpenClipFolderAdapter
+from multimem_ray.models.towers import Adapted
 
 _RECIPE = set(TrainingConfig.model_fields) - {
     "trackers",
@@ -73,8 +74,9 @@ class OwnModelAdapter(Adapter):
 
     def build(self, modalities: Sequence[Modality], *, weights: bool) -> Adapted:
         """See :meth:`Adapter.build`."""
+        from multimem_ray.models.adapters.assemble import assemble
         from multimem_ray.models.checkpoint import load_weights, read_weights
-        from multimem_ray.models.contrastive import build_model
+        from multimem_ray.models.contrastive import ContrastiveModel
         from multimem_ray.storage import Storage
 
         known = sorted(self._section("modality_settings"))
@@ -83,7 +85,7 @@ class OwnModelAdapter(Adapter):
             raise ConfigError(
                 f"model.modalities: {self.name} embeds {', '.join(known)}: use all of them"
             )
-        model = build_model(self._config, there, seed=0, weights=False)
+        model = ContrastiveModel(self._config, assemble(self._config, there, weights=False))
         if weights:
             source = str(Path(self.place) / "model.safetensors")
             load_weights(model, read_weights(Storage(), source), source)

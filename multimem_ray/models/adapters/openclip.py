@@ -19,13 +19,13 @@ from multimem_ray.errors import ConfigError, ModelError
 from multimem_ray.modalities.base import Modality
 from multimem_ray.models.adapters.base import (
     FINE_TUNING,
-    Adapted,
     Adapter,
     Description,
     require_setting,
 )
 from multimem_ray.models.adapters.foreign import require_allowed, require_plain
 from multimem_ray.models.presets import preset_defaults
+from multimem_ray.models.towers import Adapted
 from multimem_ray.models.towers.base import CLIP_MEAN, CLIP_STD, Normalize, Tower
 from multimem_ray.models.towers.clip import TextTower, VisualTower, architecture, untrained
 

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from multimem_ray.errors import ConfigError, ModelError
 from multimem_ray.modalities.base import Modality
-from multimem_ray.models.adapters.base import Adapted, Adapter, Description
+from multimem_ray.models.adapters.base import Adapter, Description
+from multimem_ray.models.towers import Adapted
 from multimem_ray.models.towers.base import Tower
 
 

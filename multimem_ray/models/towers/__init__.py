@@ -15,9 +15,9 @@ from typing import Any
 from multimem_ray.config import nearest
 from multimem_ray.errors import ConfigError
 from multimem_ray.modalities.base import Spec
-from multimem_ray.models.towers.base import Tower
+from multimem_ray.models.towers.base import Adapted, Tower
 
-__all__ = ["KINDS", "Tower", "build_tower", "default_kind"]
+__all__ = ["KINDS", "Adapted", "Tower", "build_tower", "default_kind"]
 
 # Where each kind is defined: the large ones import large libraries, and only when they are used.
 KINDS: dict[str, str] = {

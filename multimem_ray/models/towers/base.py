@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -57,3 +58,18 @@ def require(spec: Spec, kind: str, wanted: str) -> None:
         raise ConfigError(
             f"kind '{wanted}' takes arrays of kind '{kind}', and these are of kind '{spec.kind}'"
         )
+
+
+@dataclass
+class Adapted:
+    """A model that is ready to embed.
+
+    Args:
+        towers: Modality → its tower.
+        shared: A module that several towers use, which they don't own; None if there is none.
+        log_scale: Logarithm of the logit scale that it was trained with, if it is known.
+    """
+
+    towers: dict[str, Tower]
+    shared: nn.Module | None = None
+    log_scale: float | None = None

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from multimem_ray.config import Config
 from multimem_ray.errors import ConfigError, ModelError
 from multimem_ray.modalities.decoder import Decoder
-from multimem_ray.models.contrastive import ContrastiveModel, build_model
+from multimem_ray.models.build import build_model
+from multimem_ray.models.contrastive import ContrastiveModel
 from multimem_ray.setup import resolve
 
 FIELDS = {"image": "jpg", "text": "txt"}
