@@ -25,6 +25,11 @@ class ModelConfig(Section):
         description="your own model: open_clip:ARCH[/TAG or file], hf:ORG/NAME or hf:FOLDER, "
         "local:FOLDER, plugin:package.module:factory",
     )
+    allow: list[str] = Field(
+        default_factory=list,
+        description="what a checkpoint's own files may ask for: plugin:package.module:factory, "
+        "which is code; hf:ORG/NAME, which is fetched; pickle = weights that are no safetensors",
+    )
     init: str | None = Field(
         None,
         description="weights that every reference model starts from: the folder of a reference "

@@ -101,7 +101,8 @@ class Config(Section):
             # Which files is told by what was found; who trained on what, by the design.
             del stored["run"], stored["models"]
             kept["data"]["embeddings"] = stored
-        del kept["data"]["planted"]
+        # Consent changes what is loaded at all, never a score.
+        del kept["data"]["planted"], kept["model"]["allow"]
         for name in ("batch_size", "partitions", "partition_by", "max_partition_values"):
             del kept["scoring"][name]
         for name in ("checkpoint_every_s", "cache_gb", "held_out_samples", "trackers"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from multimem_ray.errors import ConfigError
@@ -86,7 +87,12 @@ class HfTokenizer:
                 "pip install 'multimem-ray[hf]'"
             ) from error
         try:
-            self._made: Any = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+            self._made: Any = AutoTokenizer.from_pretrained(
+                place,
+                trust_remote_code=False,
+                # A folder's files could send transformers to the hub.
+                local_files_only=Path(place).expanduser().is_dir(),
+            )
         except (OSError, ValueError, KeyError) as error:
             said = " ".join(str(error).split())[:300]
             raise ConfigError(

@@ -132,7 +132,7 @@ def _adapted(config: ModelConfig, modalities: Sequence[Modality], *, weights: bo
     """The adapter's towers, and those that are built for the other modalities."""
     found = Adapted({})
     if config.adapter is not None:
-        source = adapter(config.adapter)
+        source = adapter(config.adapter, config.allow)
         description = source.describe()
         if config.dim != description.dim:
             raise ConfigError(

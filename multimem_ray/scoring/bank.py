@@ -225,7 +225,7 @@ def _adapted(run: Run, model_id: str) -> ContrastiveModel:
         "adapter": name,
         "init": None,
         "freeze": [],
-        "dim": adapter(name).describe().dim,
+        "dim": adapter(name, run.config.model.allow).describe().dim,
     }
     config = run.config.model.model_copy(update=own)
     return _for_scoring(run, build_model(config, run.decoder.modalities, seed=0))

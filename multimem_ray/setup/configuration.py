@@ -109,7 +109,14 @@ def _with_embeddings(raw: Mapping[str, Any]) -> dict[str, Any]:
         return dict(raw)
     from multimem_ray.embeddings.recorded import recorded_defaults
 
-    return _merge(recorded_defaults(given, raw), raw)
+    recorded = recorded_defaults(given, raw)
+    target = (recorded.get("design") or {}).get("target")
+    if target:
+        # It was read from a file, and whoever describes a target may import it.
+        from multimem_ray.models.adapters.foreign import require_allowed
+
+        require_allowed({"adapter": target["checkpoint"]}, "data.embeddings.run", _allowed(raw))
+    return _merge(recorded, raw)
 
 
 def _defaults(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,11 +135,17 @@ def _of_target(raw: Mapping[str, Any]) -> dict[str, Any]:
 
     if not is_adapter(checkpoint):
         return {}
-    defaults = adapter_defaults(checkpoint)
+    defaults = adapter_defaults(checkpoint, _allowed(raw))
     return {
         "modalities": defaults.get("modalities", {}),
         "model": {"modalities": defaults["model"]["modalities"]},
     }
+
+
+def _allowed(raw: Mapping[str, Any]) -> list[str]:
+    model = raw.get("model")
+    allow = model.get("allow") if isinstance(model, Mapping) else None
+    return [str(name) for name in allow] if isinstance(allow, list) else []
 
 
 def _of_references(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,7 +157,7 @@ def _of_references(raw: Mapping[str, Any]) -> dict[str, Any]:
         return preset_defaults(str(model.get("preset") or "tiny"))
     from multimem_ray.models.adapters import adapter_defaults
 
-    defaults = adapter_defaults(str(model["adapter"]))
+    defaults = adapter_defaults(str(model["adapter"]), _allowed(raw))
     if model.get("preset"):
         training = preset_defaults(str(model["preset"])).get("training", {})
         defaults["training"] = training

@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
+import stat
 import tempfile
 import zlib
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from multimem_ray.arrow_files import open_arrow
+from multimem_ray.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ class DecodedCache:
         self.folder = folder
         self.limit = limit
         self._verified: dict[str, Path] = {}
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_own(folder)
 
     def get(self, name: str) -> pa.Table | None:
         """The table of a shard, or None if it is not here or is damaged."""
@@ -64,6 +66,24 @@ class DecodedCache:
 
     def _used(self) -> int:
         return sum(entry.stat().st_size for entry in os.scandir(self.folder))
+
+
+def _make_own(folder: Path) -> None:
+    """A folder that this user alone can write to.
+
+    Raises:
+        ConfigError: Somebody else made it, and could put there what training would read.
+    """
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    about, above = folder.lstat(), folder.parent.stat()
+    own = stat.S_ISDIR(about.st_mode) and about.st_uid == os.geteuid()
+    # Above it may lie a volume, which belongs to root.
+    if not own or about.st_mode & 0o022 or above.st_uid not in {os.geteuid(), 0}:
+        raise ConfigError(
+            f"resources.cache_dir: {folder} is not this user's alone: name a folder of your own, "
+            "or remove it"
+        )
 
 
 def _is_whole(path: Path) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from multimem_ray.errors import ConfigError
 from multimem_ray.training.cache import DecodedCache
 from multimem_ray.training.records import DecodedSample, from_table, schema, to_table
 
@@ -84,3 +86,23 @@ def test_names_with_glob_characters_and_common_beginnings(tmp_path: Path) -> Non
     assert cache.get("x[1]").num_rows == 2  # type: ignore[union-attr]
     assert cache.get("x").num_rows == 3  # type: ignore[union-attr]
     assert cache.get("x1") is None
+
+
+def test_the_folder_is_this_users_alone(tmp_path: Path) -> None:
+    DecodedCache(tmp_path / "cache" / "a", 1)
+    assert [(tmp_path / "cache" / p).stat().st_mode & 0o777 for p in (".", "a")] == [0o700] * 2
+    DecodedCache(tmp_path / "cache" / "a", 1)
+
+
+def test_a_folder_of_others_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_to_all, linked = tmp_path / "open", tmp_path / "linked"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    linked.symlink_to(tmp_path)
+    for folder in (open_to_all, linked):
+        with pytest.raises(ConfigError, match="is not this user's alone"):
+            DecodedCache(folder, 1)
+    (tmp_path / "theirs").mkdir()
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(ConfigError, match="is not this user's alone"):
+        DecodedCache(tmp_path / "theirs", 1)

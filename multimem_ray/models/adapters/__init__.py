@@ -14,6 +14,7 @@ same for all. Modalities that it does not embed may be given towers of their own
 from __future__ import annotations
 
 import importlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,12 @@ _SCHEMES = {
 }
 
 
-def adapter(name: str) -> Adapter:
+def adapter(name: str, allow: Collection[str] = ()) -> Adapter:
     """The adapter that ``model.adapter`` names.
+
+    Args:
+        name: Scheme and place.
+        allow: ``model.allow``: what files of its checkpoint may ask for.
 
     Raises:
         ConfigError: There is no such scheme, or nothing after it.
@@ -50,13 +55,13 @@ def adapter(name: str) -> Adapter:
     if scheme not in _SCHEMES:
         raise ConfigError(f"model.adapter: unknown '{scheme}:'{nearest(scheme, _SCHEMES)}")
     module, _, cls = _SCHEMES[scheme].partition(":")
-    made: Adapter = getattr(importlib.import_module(f"{__name__}.{module}"), cls)(name, place)
-    return made
+    kind: type[Adapter] = getattr(importlib.import_module(f"{__name__}.{module}"), cls)
+    return kind(name, place, allow)
 
 
-def adapter_defaults(name: str) -> dict[str, Any]:
+def adapter_defaults(name: str, allow: Collection[str] = ()) -> dict[str, Any]:
     """What an adapter gives for the configuration's sections; see :class:`Description`."""
-    return adapter(name).describe().defaults()
+    return adapter(name, allow).describe().defaults()
 
 
 def is_adapter(name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,10 +72,11 @@ class Adapter(ABC):
     Args:
         name: The whole of ``model.adapter``, for messages.
         place: What follows the scheme: an architecture, a folder, a factory.
+        allow: ``model.allow``: what the checkpoint's own files may ask for.
     """
 
-    def __init__(self, name: str, place: str) -> None:
-        self.name, self.place = name, place
+    def __init__(self, name: str, place: str, allow: Collection[str] = ()) -> None:
+        self.name, self.place, self.allow = name, place, tuple(allow)
         if not place:
             raise ConfigError(f"model.adapter: '{name}' names nothing after the colon")
 

@@ -20,6 +20,7 @@ from torchaudio.transforms import Spectrogram
 from multimem_ray.errors import ConfigError, ModelError
 from multimem_ray.modalities.base import Modality
 from multimem_ray.models.adapters.base import Adapted, Adapter, Description, require_setting
+from multimem_ray.models.adapters.foreign import PICKLE, require_plain
 from multimem_ray.models.towers.base import CLIP_MEAN, CLIP_STD, Normalize, Tower
 
 _CLAP_TEXT_LENGTH = 77
@@ -50,13 +51,7 @@ class HuggingFaceAdapter(Adapter):
         transformers = self._transformers()
         config = self._config()
         cls = transformers.CLIPModel if config.model_type == "clip" else transformers.ClapModel
-        if weights:
-            try:
-                model = cls.from_pretrained(self.place, torch_dtype=torch.float32)
-            except Exception as error:
-                raise self._unreadable(error) from error
-        else:
-            model = cls(config)
+        model = self._loaded(cls, config) if weights else cls(config)
         towers: dict[str, Tower] = {}
         for modality in modalities:
             spec = modality.spec
@@ -86,6 +81,28 @@ class HuggingFaceAdapter(Adapter):
         scale = model.logit_scale_a if scale is None else scale
         return Adapted(towers, log_scale=float(scale.detach()))
 
+    @property
+    def _is_local(self) -> bool:
+        """Whether it is a folder; then nothing in it makes transformers ask a hub."""
+        return Path(self.place).expanduser().is_dir()
+
+    def _loaded(self, cls: Any, config: Any) -> Any:
+        folder = Path(self.place).expanduser()
+        if self._is_local and not any(folder.glob("*.safetensors")):
+            for weights in sorted(folder.glob("*.bin")):
+                require_plain(weights, self.allow)
+        try:
+            return cls.from_pretrained(
+                self.place,
+                config=config,
+                torch_dtype=torch.float32,
+                local_files_only=self._is_local,
+                use_safetensors=None if PICKLE in self.allow else True,
+                weights_only=True,
+            )
+        except Exception as error:
+            raise self._unreadable(error) from error
+
     def _transformers(self) -> Any:
         try:
             import transformers
@@ -98,7 +115,9 @@ class HuggingFaceAdapter(Adapter):
     def _config(self) -> Any:
         transformers = self._transformers()
         try:
-            config = transformers.AutoConfig.from_pretrained(self.place, trust_remote_code=False)
+            config = transformers.AutoConfig.from_pretrained(
+                self.place, trust_remote_code=False, local_files_only=self._is_local
+            )
         except Exception as error:
             raise self._unreadable(error) from error
         if config.model_type not in {"clip", "clap"}:
@@ -106,6 +125,8 @@ class HuggingFaceAdapter(Adapter):
                 f"model.adapter: {self.name} is a model of type '{config.model_type}'; known are "
                 "clip and clap, and others come in as a plugin"
             )
+        # A foreign file could name one of a hub, whose kernels are code; the default is torch's.
+        config._attn_implementation = None
         return config
 
     def _unreadable(self, error: BaseException) -> ModelError:

@@ -24,9 +24,10 @@ from multimem_ray.models.adapters.base import (
     Description,
     require_setting,
 )
+from multimem_ray.models.adapters.foreign import require_allowed, require_plain
 from multimem_ray.models.presets import preset_defaults
 from multimem_ray.models.towers.base import CLIP_MEAN, CLIP_STD, Normalize, Tower
-from multimem_ray.models.towers.clip import TextTower, VisualTower, architecture
+from multimem_ray.models.towers.clip import TextTower, VisualTower, architecture, untrained
 
 _WEIGHT_FILES = (
     "open_clip_model.safetensors",
@@ -136,6 +137,7 @@ class OpenClipAdapter(Adapter):
                     f"{self.name}: the weights cannot be downloaded ({said}); fetch them "
                     "elsewhere and name the file: open_clip:ARCH/path/to/file"
                 ) from error
+            require_plain(Path(path), self.allow)
         try:
             open_clip.load_checkpoint(model, path, strict=True, weights_only=True)
         except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, KeyError) as error:
@@ -151,13 +153,15 @@ class OpenClipFolderAdapter(OpenClipAdapter):
     def source(self) -> Source:
         """See :meth:`OpenClipAdapter.source`."""
         folder = Path(self.place).expanduser()
+        file = folder / "open_clip_config.json"
         try:
-            content = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))
-            config = dict(content["model_cfg"])
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"{folder}/open_clip_config.json: cannot be read: {error}") from error
-        config.pop("custom_text", None)
-        found = [folder / name for name in _WEIGHT_FILES if (folder / name).is_file()]
-        if not found:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            config = untrained(content["model_cfg"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{file}: cannot be read: {error}") from error
+        require_allowed(config, str(file), self.allow)
+        weights = [folder / name for name in _WEIGHT_FILES if (folder / name).is_file()]
+        if not weights:
             raise ModelError(f"{folder}: no weights; expected one of {', '.join(_WEIGHT_FILES)}")
-        return Source(config, found[0], content.get("preprocess_cfg", {}))
+        require_plain(weights[0], self.allow)
+        return Source(config, weights[0], content.get("preprocess_cfg", {}))

@@ -6,7 +6,7 @@ and dropped. Nothing is downloaded: weights come from ``model.init`` or an adapt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import open_clip
@@ -31,13 +31,16 @@ def architecture(arch: str) -> dict[str, Any]:
     if config is None:
         names = open_clip.list_models()
         raise ConfigError(f"open_clip has no architecture '{arch}'{nearest(arch, names)}")
-    config.pop("custom_text", None)
-    for name, part in config.items():
-        if name.endswith("_cfg"):
-            for pretrained in ("timm_model_pretrained", "hf_model_pretrained"):
-                if pretrained in part:
-                    part[pretrained] = False
-    return dict(config)
+    return untrained(config)
+
+
+def untrained(config: Mapping[str, Any]) -> dict[str, Any]:
+    """open_clip's description of an architecture without weights that it would fetch."""
+    kept = {name: part for name, part in config.items() if name != "custom_text"}
+    for name, pretrained in (("vision_cfg", "timm_model"), ("text_cfg", "hf_model")):
+        if isinstance(kept.get(name), Mapping):
+            kept[name] = {**kept[name], f"{pretrained}_pretrained": False}
+    return kept
 
 
 class VisualTower(Tower):
@@ -91,7 +94,8 @@ class ClipImageTower(VisualTower):
         require(spec, "image", "clip_image")
         config = architecture(arch)
         # The transformer's places and the ResNet's attention pool are made for one size.
-        vision = config["vision_cfg"] | options | {"image_size": spec.shape[-1]}
+        vision = config["vision_cfg"] | options
+        vision |= {"image_size": spec.shape[-1], "timm_model_pretrained": False}
         config |= {"embed_dim": dim, "vision_cfg": vision, "text_cfg": dict(_LEAST_TEXT)}
         super().__init__(open_clip.CustomTextCLIP(**config).visual, Normalize(spec, mean, std))
 
@@ -109,5 +113,6 @@ class ClipTextTower(TextTower):
         config = architecture(arch)
         text = config["text_cfg"] | options
         text |= {"context_length": spec.shape[0], "vocab_size": spec.vocab}
+        text |= {"hf_model_pretrained": False}
         config |= {"embed_dim": dim, "vision_cfg": dict(_LEAST_IMAGE), "text_cfg": text}
         super().__init__(open_clip.CustomTextCLIP(**config).text)
