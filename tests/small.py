@@ -5,17 +5,28 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import soundfile
 from PIL import Image
+from rich.console import Console
 
+from multimem_ray.audit import score, train
 from multimem_ray.config import Config
+from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
+from multimem_ray.sample import Sample
 from multimem_ray.setup import apply_overrides, inspect, resolve
+from multimem_ray.shards.reader import read_shard
 from multimem_ray.shards.writer import ShardWriter
+from multimem_ray.storage import Storage
+
+QUIET = Progress(Console(file=io.StringIO(), width=200))
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 60), "blue": (40, 60, 230)}
 
@@ -73,3 +84,26 @@ def small_run(folder: Path, *sets: str, samples: int = 40) -> tuple[Run, Shards]
     if not shards.exists():
         write_shards(shards, samples)
     return inspect(small_config(shards, folder / "out", *sets))
+
+
+def trained(run: Run) -> dict[str, dict[str, Any]]:
+    """Train a run's models in this process; per model, the line of its last epoch."""
+    train(run.config, QUIET, executor="local")
+    return {model: run.model_folder(model).history()[-1] for model in run.design.model_ids()}
+
+
+def scored(run: Run) -> pa.Table:
+    """Score a run in this process; its rows, sorted by key."""
+    score(run.config, QUIET, executor="local")
+    files = sorted(Path(run.output, "scores").rglob("*.parquet"))
+    tables = [pq.read_table(path, partitioning=None) for path in files]
+    return pa.concat_tables(tables).sort_by("key")
+
+
+def first_samples(shard: Path, folder: Path, count: int) -> Path:
+    """A shard of the first samples of another one."""
+    with ShardWriter(str(folder), max_samples=count) as writer:
+        for item in islice(read_shard(str(shard), Storage()), count):
+            assert isinstance(item, Sample)
+            writer.write(item.key, item.members)
+    return min(folder.glob("*.tar"))

@@ -12,8 +12,7 @@ import pytest
 from multimem_ray.errors import ConfigError, DesignError
 from multimem_ray.run import Run
 from multimem_ray.setup import resolve
-from tests.small import small_run
-from tests.trial import score, train
+from tests.small import scored, small_run, trained
 
 
 def given(tmp_path: Path, *models: tuple[str, str], name: str = "again") -> tuple[Run, object]:
@@ -26,9 +25,9 @@ def given(tmp_path: Path, *models: tuple[str, str], name: str = "again") -> tupl
 
 
 def test_recorded_rules_and_lists_reproduce_the_scores_of_the_run(tmp_path: Path) -> None:
-    run, shards = small_run(tmp_path / "first")
-    train(run, shards)
-    expected = score(run, shards).scores
+    run, _ = small_run(tmp_path / "first")
+    trained(run)
+    expected = scored(run)
     folders = [run.model_folder(m).url for m in run.design.model_ids()]
     keys = [f"s{number:04d}" for number in range(40)]
     members = run.design.members(keys) & ~run.held_out_rule.is_held_out(keys, "")[:, None]
@@ -38,21 +37,21 @@ def test_recorded_rules_and_lists_reproduce_the_scores_of_the_run(tmp_path: Path
         pa.table({"key": [k for k, m in zip(keys, members[:, 1], strict=True) if m]}), parquet
     )
     for name, said in (("recorded", ("recorded", "recorded")), ("lists", (text, parquet))):
-        again, found = given(tmp_path, *zip(folders, map(str, said), strict=True), name=name)
+        again, _ = given(tmp_path, *zip(folders, map(str, said), strict=True), name=name)
         assert all(again.is_trained(m) for m in again.design.model_ids())
         np.testing.assert_array_equal(again.design.members(keys), members)
         # The same samples are held out: of those that nobody saw.
         np.testing.assert_array_equal(
             again.held_out_rule.is_held_out(keys, "x"), run.held_out_rule.is_held_out(keys, "x")
         )
-        rescored = score(again, found).scores
+        rescored = scored(again)
         for column in ("key", "multimem", "cmc_in", "attribution_text", "member"):
             assert rescored[column].to_pylist() == expected[column].to_pylist(), column
 
 
 def test_all_and_none(tmp_path: Path) -> None:
-    run, shards = small_run(tmp_path / "first")
-    train(run, shards)
+    run, _ = small_run(tmp_path / "first")
+    trained(run)
     folders = [run.model_folder(m).url for m in run.design.model_ids()]
     again, _ = given(tmp_path, (folders[0], "all"), (folders[1], "none"))
     np.testing.assert_array_equal(again.design.members(["a", "b"]), [[True, False]] * 2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -29,12 +28,12 @@ def quiet() -> Progress:
 
 
 @pytest.fixture(scope="module")
-def embedded(ray_session: Any, tmp_path_factory: pytest.TempPathFactory) -> Config:
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Config:
     folder = tmp_path_factory.mktemp("embedded")
     shards = write_shards(folder / "shards", samples=40, shards=2)
     config = small_config(shards, folder / "out")
-    train(config, quiet())
-    embed(config, quiet())
+    train(config, quiet(), executor="local")
+    embed(config, quiet(), executor="local")
     return config
 
 
@@ -98,7 +97,7 @@ def test_only_what_is_missing_is_embedded_again(embedded: Config) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
     marker = min((folder / "commits").iterdir())
     marker.unlink()
-    embed(embedded, quiet())
+    embed(embedded, quiet(), executor="local")
     assert marker.exists()
     changed = {path for path, when in before.items() if path.stat().st_mtime_ns != when}
     assert len(changed) == 2

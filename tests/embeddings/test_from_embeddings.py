@@ -50,18 +50,23 @@ def assert_same(ours: dict[str, Any], theirs: dict[str, Any], leave: set[str]) -
 
 
 @pytest.fixture(scope="module")
-def source(ray_session: Any, tmp_path_factory: pytest.TempPathFactory) -> Config:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Config:
     folder = tmp_path_factory.mktemp("source")
     shards = write_shards(folder / "shards", samples=60, shards=3)
     config = small_config(shards, folder / "out", "design.models=4", "design.group=json.source")
-    audit(config, quiet())
-    embed(config, quiet())
+    audit(config, quiet(), executor="local")
+    embed(config, quiet(), executor="local")
     return config
 
 
-def test_one_line_reproduces_the_run(source: Config, tmp_path: Path) -> None:
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_one_line_reproduces_the_run(
+    source: Config, tmp_path: Path, executor: Any, request: pytest.FixtureRequest
+) -> None:
+    if executor == "ray":
+        request.getfixturevalue("ray_session")
     config = resolve({"output": str(tmp_path / "out"), "data": {"embeddings": source.output}})
-    summary = audit(config, quiet())
+    summary = audit(config, quiet(), executor=executor)
     assert_same(rows_of(config.output), rows_of(source.output), set())
     assert summary["coverage"]["agrees"]
     assert summary["coverage"]["samples"] == 60
@@ -96,7 +101,7 @@ def test_embeddings_of_some_models_out_of_order_are_joined_by_tasks(
         "design": {"kind": "complementary_halves", "group": "group"},
         "held_out": {"fraction": 0.2},
     }
-    summary = audit(resolve(raw), quiet())
+    summary = audit(resolve(raw), quiet(), executor="local")
     assert_same(
         rows_of(raw["output"]),
         rows_of(source.output),

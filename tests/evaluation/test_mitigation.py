@@ -21,10 +21,8 @@ from multimem_ray.evaluation.mitigation import (
     overhead,
     utility,
 )
-from multimem_ray.report.tables import Table, write_page
 from multimem_ray.run import Run
 from multimem_ray.setup import open_run
-from multimem_ray.storage import Storage
 from tests.mitigation.small_audit import QUIET, history, small_audit
 from tests.small import small_config
 
@@ -154,14 +152,3 @@ def test_runs_of_other_samples_are_refused(folder: Path, tmp_path: Path) -> None
     run, _ = open_run(small_config(folder / "shards", folder / "plain", "training.batch_size=8"))
     with pytest.raises(ConfigError, match="no sample in common"):
         compare_memory(run, fake_run(tmp_path).output)
-
-
-def test_the_page_escapes_what_it_shows(tmp_path: Path) -> None:
-    table = Table("<b>", ["a"], [["<i>"], [None], [1.23456], [3]], ["one", ""])
-    url = write_page(str(tmp_path / "p.html"), Storage(), "<t>", [table])
-    html = Path(url).read_text()
-    assert "<i>" not in html
-    assert "&lt;i&gt;" in html
-    assert "<td>1.235</td>" in html
-    assert "<td>–</td>" in html
-    assert html.count("<p>") == 1

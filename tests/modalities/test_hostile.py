@@ -10,15 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from multimem_ray.demo.dataset import make_sample
 from multimem_ray.modalities.audio import Audio
 from multimem_ray.setup import inspect, resolve
 from multimem_ray.shards.writer import ShardWriter
+from multimem_ray.store.commits import commit_log
 from tests.modalities.hostile import CASES, SETTINGS, endless_flac
-from tests.trial import score, train
+from tests.small import scored, trained
 
 FIELDS = {"audio": "flac", "image": "jpg", "text": "txt", "video": "mp4"}
 REFUSED = {
@@ -83,13 +84,13 @@ def test_a_shard_of_nothing_else_is_scored(tmp_path: Path) -> None:
             "modalities": SETTINGS,
         }
     )
-    run, shards = inspect(config)
-    train(run, shards, 16)
-    scored = score(run, shards)
-    receipt = scored.receipt
-    assert receipt.rows + receipt.held_out + receipt.errors == len(list(_members()))
-    assert np.isfinite(scored.scores["multimem"].to_numpy()).all()
-    kinds = Counter(pa.table(scored.errors)["error"].to_pylist())
+    run, _ = inspect(config)
+    trained(run)
+    assert np.isfinite(scored(run)["multimem"].to_numpy()).all()
+    (commit,) = commit_log(run).load()
+    assert commit.samples == len(list(_members()))
+    errors = (tmp_path / "out" / "errors").rglob("*.parquet")
+    kinds = Counter(row["error"] for path in errors for row in pq.read_table(path).to_pylist())
     assert set(kinds) <= {"too_large", "undecodable", "empty"}
     assert kinds["too_large"] >= 4
 

@@ -21,8 +21,7 @@ from multimem_ray.models.build import build_model
 from multimem_ray.models.contrastive import ContrastiveModel
 from multimem_ray.run import Run
 from multimem_ray.setup import inspect, resolve
-from tests.small import write_shards
-from tests.trial import score, train
+from tests.small import scored, trained, write_shards
 
 TINY_ARCH = {
     "embed_dim": 24,
@@ -97,11 +96,11 @@ def save_open_clip(arch: str, folder: Path) -> Path:
     return weights
 
 
-def audit(folder: Path, name: str, model: str | dict[str, Any], *, most: int | None = None) -> Run:
-    """Fine-tune two references for an epoch on the first samples, and score."""
+def audit(folder: Path, name: str, model: str | dict[str, Any], *, samples: int = 60) -> Run:
+    """Fine-tune two references for an epoch, and score."""
     shards = folder / "shards"
     if not shards.exists():
-        write_shards(shards, 60, 1)
+        write_shards(shards, samples, 1)
     raw = {
         "output": str(folder / name),
         "data": {"shards": str(shards / "*.tar")},
@@ -111,10 +110,9 @@ def audit(folder: Path, name: str, model: str | dict[str, Any], *, most: int | N
         "training": {"epochs": 1, "batch_size": 8, "lr": 1e-3, "warmup_steps": 0, "augment": False},
         "scoring": {"views": 2},
     }
-    run, found = inspect(resolve(raw))
-    train(run, found, most)
-    scored = score(run, found)
-    table = scored.scores.select(["key", "multimem", "cmc_in", "cmc_out"])
+    run, _ = inspect(resolve(raw))
+    trained(run)
+    table = scored(run).select(["key", "multimem", "cmc_in", "cmc_out"])
     np.savez(folder / f"{name}.npz", **{c: table[c].to_numpy() for c in table.column_names[1:]})
     return run
 
@@ -153,7 +151,7 @@ def test_a_reference_model_of_ours_is_a_local_model(tiny_arch: str, tmp_path: Pa
     original = build_model(first.config.model, first.decoder.modalities, seed=1, weights=False)
     first.model_folder("000").load_into(original)
     _assert_same_embeddings(first, ours, original)
-    again = audit(tmp_path, "again", {"adapter": f"local:{folder}", "freeze": ["*"]}, most=4)
+    again = audit(tmp_path, "again", {"adapter": f"local:{folder}", "freeze": ["*"]})
     assert np.abs(scores(tmp_path, "again")["multimem"]).max() == 0
     assert again.config.training.lr == 1e-3
 
@@ -286,7 +284,7 @@ def test_a_full_vit_b_32_scores_the_same_by_every_way_in(tmp_path: Path) -> None
         "plugin": f"plugin:{__name__}:FullSize",
     }
     for name, model in ways.items():
-        audit(tmp_path, name, model, most=16)
+        audit(tmp_path, name, model, samples=24)
     first = scores(tmp_path, "open_clip")
     assert first["multimem"].std() > 1e-3
     for name in ("local", "plugin"):

@@ -11,14 +11,13 @@ from multimem_ray.errors import ConfigError, ModelError
 from multimem_ray.models.build import build_model
 from multimem_ray.models.contrastive import ContrastiveModel
 from multimem_ray.run import Run
-from tests.small import small_run
-from tests.trial import score, train
+from tests.small import scored, small_run, trained
 
 
 def start(tmp_path: Path) -> str:
     """A finished reference model, as the folder of its weights."""
-    run, shards = small_run(tmp_path / "first")
-    train(run, shards)
+    run, _ = small_run(tmp_path / "first")
+    trained(run)
     return run.model_folder("000").url
 
 
@@ -29,26 +28,27 @@ def build(run: Run, seed: int) -> ContrastiveModel:
 @pytest.mark.parametrize("freeze", ["[audio, image, text]", "['*']"])
 def test_frozen_towers_score_zero(freeze: str, tmp_path: Path) -> None:
     init = start(tmp_path)
-    run, shards = small_run(tmp_path / "second", f"model.init={init}", f"model.freeze={freeze}")
-    lines = train(run, shards)
+    run, _ = small_run(tmp_path / "second", f"model.init={init}", f"model.freeze={freeze}")
+    lines = trained(run)
     assert all(line["loss"] > 0 for line in lines.values())
+    table = scored(run)
     for column in ("multimem", "pair_image_text", "attribution_text"):
-        found = score(run, shards).scores[column].drop_null().to_numpy()
+        found = table[column].drop_null().to_numpy()
         assert len(found) > 5
         assert abs(found).max() < 1e-6
 
 
 def test_every_model_starts_from_the_given_weights_and_moves_what_is_free(tmp_path: Path) -> None:
     init = start(tmp_path)
-    run, shards = small_run(tmp_path / "second", f"model.init={init}", "model.freeze=[image]")
+    run, _ = small_run(tmp_path / "second", f"model.init={init}", "model.freeze=[image]")
     before = build(run, 1).state_dict()
     for name, value in build(run, 2).state_dict().items():
         assert torch.equal(value, before[name])
-    train(run, shards)
+    trained(run)
     for model_id in run.design.model_ids():
-        trained = build_model(run.config.model, run.decoder.modalities, 0, weights=False)
-        run.model_folder(model_id).load_into(trained)
-        for name, value in trained.state_dict().items():
+        model = build_model(run.config.model, run.decoder.modalities, 0, weights=False)
+        run.model_folder(model_id).load_into(model)
+        for name, value in model.state_dict().items():
             frozen = name.startswith("towers.image.")
             if frozen or name.startswith("towers.text."):
                 assert torch.equal(value, before[name]) == frozen, name

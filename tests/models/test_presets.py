@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,12 @@ from multimem_ray.errors import ConfigError
 from multimem_ray.modalities.decoder import Decoder
 from multimem_ray.models.build import build_model
 from multimem_ray.models.presets import preset_description, preset_names
-from multimem_ray.setup import resolve
-from tests.small import small_run, write_shards
-from tests.trial import score, train, trial_run
+from multimem_ray.run import Run
+from multimem_ray.sample import Sample
+from multimem_ray.setup import apply_overrides, inspect, resolve
+from multimem_ray.shards.reader import read_shard
+from multimem_ray.storage import Storage
+from tests.small import first_samples, scored, small_run, trained, write_shards
 
 Shared = Callable[[str], list[Path]]
 
@@ -31,6 +35,21 @@ FULL = [
     ("avt-clip", "grid_s1_avt"),
     ("avit-clip", "grid_s1_avt"),
 ]
+
+
+def run_of(shard: Path, folder: Path, preset: str, samples: int, *sets: str) -> Run:
+    """An audit of the first samples of a shard with two models of a preset and one epoch."""
+    raw: dict[str, Any] = {
+        "output": str(folder / "out"),
+        "data": {"shards": str(first_samples(shard, folder / "shards", samples))},
+        "held_out": {"fraction": 0.2},
+        "design": {"models": 2},
+        "model": {"preset": preset},
+        "training": {"epochs": 1, "batch_size": 16},
+        "scoring": {"views": 2},
+        "resources": {"cache_dir": str(folder / "cache")},
+    }
+    return inspect(resolve(apply_overrides(raw, sets)))[0]
 
 
 def test_the_models_of_the_papers_are_there_with_a_small_sibling_each() -> None:
@@ -55,23 +74,21 @@ def test_a_tiny_preset_trains_and_scores_real_data(
     preset: str, data: str, modalities: tuple[str, ...], shared_data: Shared, tmp_path: Path
 ) -> None:
     sets = ["data.fields={image: jpg, text: json.captions}"] if data == "coco_cc_it" else []
-    run, shards = trial_run(shared_data(data)[:1], tmp_path / "out", preset, *sets)
+    run = run_of(shared_data(data)[0], tmp_path, preset, 100, *sets)
     assert run.modalities == modalities
-    lines = train(run, shards, 64)
+    lines = trained(run)
     assert all(line["step"] >= 1 and np.isfinite(line["loss"]) for line in lines.values())
-    scored = score(run, shards)
-    receipt = scored.receipt
-    assert receipt.errors == 0
-    assert receipt.rows > 50
-    assert scored.scores.num_rows == receipt.rows
-    values = scored.scores["multimem"].to_numpy()
+    table = scored(run)
+    assert table.num_rows > 50
+    assert not list((tmp_path / "out").glob("errors/**/*.parquet"))
+    values = table["multimem"].to_numpy()
     assert np.isfinite(values).all()
     assert values.std() > 0
-    present = scored.scores["modalities"].to_pylist()
+    present = table["modalities"].to_pylist()
     if data == "esc10_ait":
         lacking = [row for row, names in enumerate(present) if "image" not in names]
         assert 0 < len(lacking) < len(present)
-        pair = scored.scores["pair_image_text"].to_pylist()
+        pair = table["pair_image_text"].to_pylist()
         assert all(pair[row] is None for row in lacking)
     else:
         assert all(tuple(names) == modalities for names in present)
@@ -79,15 +96,12 @@ def test_a_tiny_preset_trains_and_scores_real_data(
 
 def test_any_of_five_captions_is_a_view(shared_data: Shared, tmp_path: Path) -> None:
     sets = ["data.fields={image: jpg, text: json.captions}", "modalities.text.dropout=0"]
-    run, shards = trial_run(shared_data("coco_cc_it"), tmp_path / "out", "clip-tiny", *sets)
-    from multimem_ray.training.source import training_samples
-
-    sample = next(iter(training_samples(run, shards.scored[0])))
-    assert len(sample.arrays["text"]) == 5
-    views = {
-        run.decoder.views(sample.key, sample.arrays, 0, view)["text"].tobytes()
-        for view in range(60)
-    }
+    shard = shared_data("coco_cc_it")[0]
+    run = run_of(shard, tmp_path, "clip-tiny", 20, *sets)
+    sample = next(item for item in read_shard(str(shard), Storage()) if isinstance(item, Sample))
+    arrays = run.decoder.decode(sample)
+    assert len(arrays["text"]) == 5
+    views = {run.decoder.views(sample.key, arrays, 0, view)["text"].tobytes() for view in range(60)}
     assert len(views) == 5
 
 
@@ -115,18 +129,18 @@ def test_a_full_size_preset_takes_a_step(
     preset: str, data: str, shared_data: Shared, tmp_path: Path
 ) -> None:
     sets = ("training.batch_size=4", "scoring.views=1", "training.lr=1e-3")
-    run, shards = trial_run(shared_data(data)[:1], tmp_path / "out", preset, *sets)
+    run = run_of(shared_data(data)[0], tmp_path, preset, 30, *sets)
     seed_model = build_model(run.config.model, run.decoder.modalities, 0)
-    lines = train(run, shards, 12)
+    lines = trained(run)
     assert all(line["step"] >= 1 and np.isfinite(line["loss"]) for line in lines.values())
-    trained = build_model(run.config.model, run.decoder.modalities, 0)
-    run.model_folder("000").load_into(trained)
+    model = build_model(run.config.model, run.decoder.modalities, 0)
+    run.model_folder("000").load_into(model)
     for name in run.modalities:
         moved = [
             not torch.equal(a, b)
             for a, b in zip(
                 seed_model.towers[name].parameters(),
-                trained.towers[name].parameters(),
+                model.towers[name].parameters(),
                 strict=True,
             )
         ]

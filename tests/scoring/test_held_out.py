@@ -27,8 +27,8 @@ from multimem_ray.scoring.poison import CrashLog
 from multimem_ray.status import run_status
 from multimem_ray.storage import Storage
 from tests.scoring.bank_of import bank_of
+from tests.scoring.expected import means as expected_of
 from tests.small import small_run
-from tests.trial import means as expected_of
 
 RUN_JSON = {"shards": 2, "missing": [], "label": None}
 

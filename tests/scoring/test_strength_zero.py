@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from multimem_ray.demo.dataset import make_sample
 from multimem_ray.modalities.decoder import Decoder
-from multimem_ray.run import Run, Shards
+from multimem_ray.setup import inspect, resolve
 from multimem_ray.shards.writer import ShardWriter
-from multimem_ray.training.bank import Bank
-from multimem_ray.training.source import training_samples
-from tests.trial import CPU, score, trial_run
+from tests.small import scored, trained
 
 # Every part of every view, at its strongest.
 WILD = {
@@ -43,40 +41,35 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.glob("*.tar"))
 
 
-def run_of(shards: list[Path], output: Path, modalities: dict[str, object]) -> tuple[Run, Shards]:
-    sets = [f"modalities={json.dumps(modalities)}", "held_out.fraction=0.3", "scoring.views=4"]
-    return trial_run(shards, output, "tiny", *sets)
-
-
-def train_on_views(run: Run, shards: Shards) -> None:
-    """As the trainer does: each visit to a sample is another view."""
-    bank = Bank(run, run.design.model_ids(), CPU, 1)
-    prepared = [
-        (run.decoder.views(s.key, s.arrays, 0, visit, "train"), members, 0.0)
-        for visit, s in enumerate(islice(training_samples(run, shards.scored[0]), 30))
-        for members in [run.design.members([s.group])[0].tolist()]
-    ]
-    bank.train_epoch(0, prepared)
-    bank.finish()
+def audited(shards: list[Path], output: Path, modalities: dict[str, object]) -> pa.Table:
+    """Scores of an audit of a single epoch, in which each visit to a sample is another view."""
+    raw = {
+        "output": str(output),
+        "data": {"shards": [str(shard) for shard in shards]},
+        "held_out": {"fraction": 0.3},
+        "design": {"models": 2},
+        "model": {"preset": "tiny"},
+        "modalities": modalities,
+        "training": {"epochs": 1, "batch_size": 8},
+        "scoring": {"views": 4},
+        "resources": {"cache_dir": str(output.parent / "cache")},
+    }
+    run, _ = inspect(resolve(raw))
+    assert run.modalities == ("audio", "image", "text", "video")
+    trained(run)
+    return scored(run)
 
 
 def test_strength_zero_gives_exactly_the_clean_scores(
     shards: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     still = {name: settings | {"strength": 0} for name, settings in WILD.items()}
-    run, found = run_of(shards, tmp_path / "still", still)
-    assert run.modalities == ("audio", "image", "text", "video")
-    train_on_views(run, found)
-    zero = score(run, found).scores
-    run, found = run_of(shards, tmp_path / "wild", WILD)
-    train_on_views(run, found)
-    moved = score(run, found).scores
-    run, found = run_of(shards, tmp_path / "clean", GEOMETRY)
+    zero = audited(shards, tmp_path / "still", still)
+    moved = audited(shards, tmp_path / "wild", WILD)
     monkeypatch.setattr(
         Decoder, "views", lambda self, key, decoded, *_args, **_more: self.clean(decoded)
     )
-    train_on_views(run, found)
-    clean = score(run, found).scores
+    clean = audited(shards, tmp_path / "clean", GEOMETRY)
     assert clean.num_rows > 20
     assert zero.equals(clean)
     difference = moved["multimem"].to_numpy() - clean["multimem"].to_numpy()

@@ -25,8 +25,9 @@ from multimem_ray.scoring.shard import score_shard
 from multimem_ray.setup import open_run
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.store.commits import commit_log
-from tests.small import small_config, small_run
-from tests.trial import CPU, train
+from tests.small import small_config, small_run, trained
+
+CPU = torch.device("cpu")
 
 SEEN = [f"s{number:04d}" for number in range(0, 40, 2)]
 
@@ -36,7 +37,7 @@ def audited(tmp_path: Path) -> tuple[Run, Shards]:
     """Four references of 16 dimensions, and a target of 24 that saw every other sample."""
     wide = ("model.dim=24", "model.towers.image.width=6")
     large, shards = small_run(tmp_path / "large", *wide)
-    train(large, shards)
+    trained(large)
     listed = tmp_path / "seen.txt"
     listed.write_text("\n".join(SEEN))
     (tmp_path / "audit").mkdir()
@@ -125,8 +126,8 @@ def test_a_checkpoint_with_other_content_is_another_run(audited: tuple[Run, Shar
 
 
 def test_the_inputs_of_a_target_are_those_of_the_run(tmp_path: Path) -> None:
-    large, shards = small_run(tmp_path, "modalities.image.size=20")
-    train(large, shards)
+    large, _ = small_run(tmp_path, "modalities.image.size=20")
+    trained(large)
     folder = large.model_folder("000").url
     sets = (f"design.target={{checkpoint: 'local:{folder}', members: recorded}}",)
     config = small_config(tmp_path / "shards", tmp_path / "again", *sets)
