@@ -22,7 +22,7 @@ from multimem_ray.scoring.shard import ScoredShard, score_shard
 from multimem_ray.setup import apply_overrides, inspect, resolve
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.training.bank import Bank
-from multimem_ray.training.source import training_samples
+from multimem_ray.training.decode import training_samples
 
 CPU = torch.device("cpu")
 

@@ -80,7 +80,7 @@ def test_a_tiny_preset_trains_and_scores_real_data(
 def test_any_of_five_captions_is_a_view(shared_data: Shared, tmp_path: Path) -> None:
     sets = ["data.fields={image: jpg, text: json.captions}", "modalities.text.dropout=0"]
     run, shards = trial_run(shared_data("coco_cc_it"), tmp_path / "out", "clip-tiny", *sets)
-    from multimem_ray.training.source import training_samples
+    from multimem_ray.training.decode import training_samples
 
     sample = next(iter(training_samples(run, shards.scored[0])))
     assert len(sample.arrays["text"]) == 5

@@ -14,7 +14,7 @@ from multimem_ray.modalities.decoder import Decoder
 from multimem_ray.run import Run, Shards
 from multimem_ray.shards.writer import ShardWriter
 from multimem_ray.training.bank import Bank
-from multimem_ray.training.source import training_samples
+from multimem_ray.training.decode import training_samples
 from tests.trial import CPU, score, trial_run
 
 # Every part of every view, at its strongest.
