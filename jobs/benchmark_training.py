@@ -109,7 +109,7 @@ def uncached(config: Config) -> float:
 
 def decode(config: Config) -> float:
     """CPU seconds of decoding all training samples once."""
-    from multimem_ray.training.source import training_samples
+    from multimem_ray.training.decode import training_samples
 
     run, shards = inspect(config)
     torch.set_num_threads(1)
@@ -159,8 +159,8 @@ def train_here(run: Run, shards: Shards, model_ids: Sequence[str], threads: int)
     """The epochs of some models in this process; decodes once, keeps the samples in memory."""
     from multimem_ray.prefetch import ahead
     from multimem_ray.training.bank import Bank
-    from multimem_ray.training.order import shuffled
-    from multimem_ray.training.source import training_samples
+    from multimem_ray.training.decode import training_samples
+    from multimem_ray.training.stream import shuffled
 
     training = run.config.training
     bank = Bank(run, model_ids, torch.device("cpu"), threads)

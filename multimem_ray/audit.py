@@ -294,7 +294,7 @@ class _Stages:
         if all(run.is_trained(model_id) for model_id in run.design.model_ids()):
             progress.say("reference models: all trained before")
             return 0.0
-        from multimem_ray.mitigation.prepare import prepare_references
+        from multimem_ray.mitigation.reference_scores import prepare_references
         from multimem_ray.scoring.held_out_plan import plan_held_out
         from multimem_ray.training.trainer import train as train_models
 

@@ -1,7 +1,7 @@
 """Progress on long work: bars on a terminal, one plain line every 30 seconds elsewhere.
 
-Work runs in other processes, so it counts on a board that all of them reach; whoever waits for the
-work asks the board and shows what it says.
+Work runs in other processes, so it is counted where all of them reach it; whoever waits for the
+work asks the counter and shows what it says.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ _PLAIN_EVERY_S = 30.0
 _LOOK_EVERY_S = 0.5
 
 
-class Board(Protocol):
-    """What work is counted on."""
+class Counter(Protocol):
+    """What work counts on, and whoever waits for it looks at."""
+
+    def advance(self, task: str, amount: int = 1, **notes: Any) -> None:
+        """``amount`` more units of a task are done."""
 
     def look(self, task: str) -> tuple[int, dict[str, Any]]:
         """Units of a task that are done, and the latest notes."""
@@ -128,13 +131,13 @@ class Shown:
 
 
 def finished_with_progress(
-    work: Iterable[Future[Any]], board: Board, task: str, shown: Shown
+    work: Iterable[Future[Any]], counter: Counter, task: str, shown: Shown
 ) -> Iterator[Future[Any]]:
-    """Yield pieces of work as they finish, showing the board meanwhile."""
+    """Yield pieces of work as they finish, showing meanwhile what the counter says."""
     waiting = set(work)
     while waiting:
         ready, waiting = wait(waiting, timeout=_LOOK_EVERY_S, return_when=FIRST_COMPLETED)
-        done, notes = board.look(task)
+        done, notes = counter.look(task)
         loss = notes.get("loss")
         shown.update(min(done, shown.total), "" if loss is None else f"loss {loss:.3f}")
         yield from ready

@@ -19,7 +19,7 @@ from multimem_ray.setup import open_run, resolve
 from multimem_ray.store.commits import CommitLog
 from multimem_ray.store.partitioning import Partitioning
 from multimem_ray.training.bank import Bank
-from multimem_ray.training.source import training_samples
+from multimem_ray.training.decode import training_samples
 from tests.s3 import S3Server
 from tests.small import small_config, write_shards
 

@@ -1,4 +1,4 @@
-"""A board that work in other processes counts on: a small Ray actor that costs no core.
+"""A counter that work in other processes counts on: a small Ray actor that costs no core.
 
 A module of its own, so that the actor's process loads nothing that it does not need.
 """
@@ -39,10 +39,10 @@ class ProgressActor:
 
     @classmethod
     def create(cls) -> Self:
-        """A new board; Ray must be running.
+        """A new counter; Ray must be running.
 
         On the node of the caller: any other one may be taken away, by its autoscaler even for
-        being idle, since a board takes no core.
+        being idle, since a counter takes no core.
         """
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor: Any = ray.remote(num_cpus=0)(_ProgressCounts)
@@ -53,10 +53,10 @@ class ProgressActor:
         self._actor.advance.remote(task, amount, notes)
 
     def look(self, task: str) -> tuple[int, dict[str, Any]]:
-        """Units done, and the latest notes; those of before if the board is lost."""
+        """Units done, and the latest notes; those of before if the actor is lost."""
         try:
             self._seen[task] = ray.get(self._actor.look.remote(task))
         except RayError as error:
             # What is shown is not worth ending what is done.
-            logger.debug("the board cannot be seen: %s", error)
+            logger.debug("the counter cannot be seen: %s", error)
         return self._seen.get(task, (0, {}))

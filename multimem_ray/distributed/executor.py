@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from multimem_ray.config import ScoreResources
 from multimem_ray.errors import ConfigError
-from multimem_ray.progress import Progress, Shown
+from multimem_ray.progress import Counter, Progress, Shown
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -31,16 +31,6 @@ Bundle = Mapping[str, float]
 """Resources that must lie on one node, such as ``{"GPU": 1}``."""
 
 ExecutorName = Literal["ray", "local"]
-
-
-class Board(Protocol):
-    """What a bank counts its epochs on, and whoever waits for it looks at."""
-
-    def advance(self, task: str, amount: int = 1, **notes: Any) -> None:
-        """``amount`` more units of a task are done."""
-
-    def look(self, task: str) -> tuple[int, dict[str, Any]]:
-        """Units done, and the latest notes."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +106,7 @@ class Executor(Protocol):
     def call(self, function: Callable[[], T], gpus: float) -> T:
         """What a function returns where there is such a part of a GPU."""
 
-    def board(self, shown: Shown, task: str) -> Board:
+    def counter(self, shown: Shown, task: str) -> Counter:
         """What a task is counted on."""
 
     def fit(self, loop: Callable[[Any], None], argument: Any, *, workers: int, gpus: float) -> None:
@@ -194,9 +184,9 @@ class LocalExecutor:
         del gpus
         return function()
 
-    def board(self, shown: Shown, task: str) -> Board:
+    def counter(self, shown: Shown, task: str) -> Counter:
         """One that shows what is counted at once."""
-        return _LocalBoard(shown, task)
+        return _LocalCounter(shown, task)
 
     def fit(self, loop: Callable[[Any], None], argument: Any, *, workers: int, gpus: float) -> None:
         """Run the loop in this thread, so that an interrupt ends it.
@@ -216,7 +206,7 @@ class LocalExecutor:
 LOCAL = LocalExecutor()
 
 
-class _LocalBoard:
+class _LocalCounter:
     def __init__(self, shown: Shown, task: str) -> None:
         self._shown, self._task, self._done = shown, task, 0
 

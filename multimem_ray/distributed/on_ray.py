@@ -17,11 +17,11 @@ import ray
 from multimem_ray.config import ScoreResources
 from multimem_ray.distributed.capacity import live_nodes, wait_for_capacity
 from multimem_ray.distributed.counter import ProgressActor
-from multimem_ray.distributed.executor import Board, Bundle, Pool, Row
+from multimem_ray.distributed.executor import Bundle, Pool, Row
 from multimem_ray.distributed.pool import actor_pool, strategy
 from multimem_ray.distributed.session import data_context, is_private, ray_session
 from multimem_ray.errors import MultiMemError
-from multimem_ray.progress import Progress, Shown
+from multimem_ray.progress import Counter, Progress, Shown
 
 T = TypeVar("T")
 MOST_BLOCKS = 10_000
@@ -102,7 +102,7 @@ class RayExecutor:
         result: T = ray.get(ask.remote())
         return result
 
-    def board(self, shown: Shown, task: str) -> Board:
+    def counter(self, shown: Shown, task: str) -> Counter:
         """A small actor; :func:`~multimem_ray.progress.finished_with_progress` shows it."""
         del shown, task
         return ProgressActor.create()
@@ -111,31 +111,32 @@ class RayExecutor:
         """One run of Ray Train."""
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig
-        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+        from multimem_ray.distributed.private import run_training
 
         # One worker has nobody to talk to, and the backend of torch costs its start some seconds.
         backend = TorchConfig("cpu:gloo,cuda:nccl" if gpus else "gloo") if workers > 1 else None
-        trainer = _trainer_in_own_ray() if is_private(self._address) else DataParallelTrainer
         with _own_folder() as folder:
             # Bound to the function, the loop goes to the worker alone: the controller, which would
             # have to load all of torch to understand it, never sees it.
-            trainer(
+            run_training(
                 partial(_in_worker, loop, ray.put(argument)),
-                backend_config=backend,
-                scaling_config=ScalingConfig(
+                backend,
+                ScalingConfig(
                     num_workers=workers,
                     use_gpu=gpus > 0,
                     # A sliver of a core: the decode tasks that feed the bank must always find one.
                     resources_per_worker={"CPU": 0.01, **({"GPU": gpus / workers} if gpus else {})},
                 ),
-                run_config=RunConfig(
+                RunConfig(
                     # Ray Train would resume any run of this name, whatever its configuration; the
                     # checkpoints are ours, so each of its runs is a new one.
                     name=f"bank-{uuid.uuid4().hex[:12]}",
                     storage_path=str(folder),
                     failure_config=FailureConfig(max_failures=0),  # the trainer tries again itself
                 ),
-            ).fit()
+                has_dashboard=not is_private(self._address),
+            )
 
 
 def actor_retries() -> dict[str, Any]:
@@ -170,25 +171,6 @@ def _in_worker(loop: Callable[[Any], None], reference: ray.ObjectRef[Any]) -> No
 
     loop(ray.get(reference))
     ray.train.report({})
-
-
-def _trainer_in_own_ray() -> Any:
-    """Ray Train without the actor that removes placement groups of drivers that died.
-
-    It asks Ray's dashboard whether the driver lives. Our private Ray has no dashboard, so each
-    question takes ten seconds, and the end of every training waits for one; and it ends with its
-    driver anyway.
-    """
-    from ray.train.v2._internal.callbacks import placement_group_callback
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-
-    class InOwnRay(DataParallelTrainer):
-        def _create_default_callbacks(self) -> list[Any]:
-            callbacks: list[Any] = super()._create_default_callbacks()
-            cleaner = placement_group_callback.PlacementGroupCleanerCallback
-            return [one for one in callbacks if not isinstance(one, cleaner)]
-
-    return InOwnRay
 
 
 @contextlib.contextmanager

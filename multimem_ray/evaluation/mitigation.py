@@ -19,7 +19,7 @@ from multimem_ray.arrow_files import read_parquet
 from multimem_ray.design.key_list import hashed
 from multimem_ray.errors import ConfigError
 from multimem_ray.evaluation.evaluate import evaluate
-from multimem_ray.mitigation.policy import CHOSEN
+from multimem_ray.mitigation.choice import CHOSEN
 from multimem_ray.progress import Progress
 from multimem_ray.report.tables import Table
 from multimem_ray.results.arrays import floats

@@ -23,7 +23,11 @@ trained on stands beside it; for removals by MultiMem itself, it is lower by the
 
 **What chooses.** ``references`` is the output of a finished audit. Its scores tell, for every
 sample, how it looks to models that never saw it; the running model tells the rest. See
-:mod:`multimem_ray.mitigation.policy` for choices and treatments.
+:mod:`multimem_ray.mitigation.choice` for choices and treatments.
+
+policy            what a training is told about its samples, whoever chooses
+choice            the choices of one model, and what becomes of what it chose
+reference_scores  what an earlier audit knows of the samples, as training wants it
 
 Many small trainings with seeds and paired tests: ``jobs/experiments/trials.py``.
 """

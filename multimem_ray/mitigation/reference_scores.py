@@ -1,28 +1,39 @@
-"""What references think of the training samples: read once, by every process that trains.
+"""What the references of a mitigation know of the training samples.
 
-The driver writes it once for a run (see :mod:`multimem_ray.mitigation.prepare`), from the
-scores of an earlier audit: nothing is embedded again. A sample is known by a 64-bit hash of its
-key, so a row is some forty bytes; samples that share a key are treated alike.
+The driver streams the scores of an earlier audit once, decides by this run's design who trains on
+what, and writes one small file, which every process that trains reads: nothing is embedded again. A
+sample is known by a 64-bit hash of its key, so a row is some forty bytes; samples that share a key
+are treated alike.
 """
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from multimem_ray.arrow_files import read_parquet
 from multimem_ray.config import MitigationConfig
 from multimem_ray.design.hashing import seed_of
+from multimem_ray.design.key_list import KeyList, hashed, read_keys
+from multimem_ray.errors import ConfigError
+from multimem_ray.progress import Progress
+from multimem_ray.results.arrays import floats
+from multimem_ray.results.ranking import ranking
+from multimem_ray.results.reader import CLIPMEM, ScoreTable
 from multimem_ray.run import Run
 
 Hashes = NDArray[np.uint64]
 Floats = NDArray[np.float64]
 
 PLACE = ("mitigation", "judged.parquet")
+_COLUMNS = ("key", "shard", "group", "multimem", "cmc_out", "unseen_clipmem")
 
 
 def schema(models: int) -> pa.Schema:
@@ -70,7 +81,7 @@ class ReferenceScores:
         flat = table["member"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         return cls(
             ids[order],
-            {name: _floats(table[name])[order] for name in names},
+            {name: floats(table[name])[order] for name in names},
             table["misfit"].to_numpy()[order],
             table["listed"].to_numpy()[order].astype(bool),
             flat.astype(bool).reshape(-1, models)[order],
@@ -83,21 +94,138 @@ class ReferenceScores:
         at = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
         return np.where(self.ids[at] == ids, at, -1)
 
-    def standing(self, config: MitigationConfig, number: int, epoch: int) -> Floats:
+    def suspicion(self, config: MitigationConfig, number: int, epoch: int) -> Floats:
         """(N,) suspicion of each member of a model, from what is known without running it.
 
         NaN for samples that the model does not train on, or that have no such score.
         """
         if config.by == "random":
             # Not a hash of the key, which also decides about membership.
-            found = _noise(self.ids, seed_of(config.seed, "mitigation", number, epoch))
+            suspicion = _noise(self.ids, seed_of(config.seed, "mitigation", number, epoch))
         elif config.by == "list":
-            found = np.where(self.listed, 0.0, np.nan)
+            suspicion = np.where(self.listed, 0.0, np.nan)
         elif config.by == "cmc_out":
-            found = -self.scores["cmc_out"]
+            suspicion = -self.scores["cmc_out"]
         else:
-            found = self.scores[config.by]
-        return np.where(self.member[:, number], found, np.nan)
+            suspicion = self.scores[config.by]
+        return np.where(self.member[:, number], suspicion, np.nan)
+
+
+def prepare_references(run: Run, progress: Progress) -> None:
+    """Write what the references know, unless it is there; nothing without a mitigation.
+
+    Raises:
+        ConfigError: The references do not fit this run, or have nothing scored.
+        StorageError: They cannot be read.
+    """
+    mitigation, storage = run.config.mitigation, run.storage
+    if mitigation.kind == "none" or mitigation.references is None:
+        return
+    url = run.path(*PLACE)
+    if storage.exists(url):
+        return
+    table = ScoreTable(mitigation.references, storage)
+    _check(run, table)
+    listed = read_keys(mitigation.samples, storage) if mitigation.samples else None
+    names = {*_COLUMNS, *(f"unseen_{m}" for m in run.modalities)}
+    columns = [c for c in table.columns if c in names or c.startswith(CLIPMEM)]
+    clipmem = ranking(table, "clipmem")
+    with progress.task("references", len(table.score_files), unit="files") as shown:
+        batches = table.batches(columns, progress=lambda done, _: shown.update(done))
+        parts = [_reference_rows(run, batch, clipmem.values(batch), listed) for batch in batches]
+    whole = pa.Table.from_batches(parts, schema=schema(len(run.design.model_ids())))
+    buffer = io.BytesIO()
+    pq.write_table(whole, buffer, compression="zstd")
+    storage.write_atomic(url, buffer.getvalue())
+
+
+def _reference_rows(
+    run: Run, batch: pa.RecordBatch, clipmem: NDArray[np.float64], listed: KeyList | None
+) -> pa.RecordBatch:
+    keys, shards = batch["key"].to_pylist(), batch["shard"].to_pylist()
+    groups = batch["group"].to_pylist() if run.config.design.group else keys
+    member = run.design.members(groups)
+    outside = [not run.trains_on(shard) for shard in shards]
+    held_out = [
+        bool(run.held_out_rule.is_held_out([group], shard)[0])
+        for group, shard in zip(groups, shards, strict=True)
+    ]
+    member[np.array(outside) | np.array(held_out)] = False
+    own = np.stack([floats(batch[f"unseen_{m}"]) for m in run.modalities], axis=1)
+    unknown = np.isnan(own).all(axis=1)
+    misfit = np.where(unknown, -1, np.where(np.isnan(own), np.inf, own).argmin(axis=1))
+    models = member.shape[1]
+    columns = [
+        pa.array(hashed(keys)),
+        pa.array(floats(batch["multimem"])),
+        pa.array(clipmem),
+        pa.array(floats(batch["cmc_out"])),
+        pa.array(floats(batch["unseen_clipmem"])),
+        pa.array(misfit.astype(np.int8)),
+        pa.array(_listed(run, listed, shards, keys)),
+        pa.FixedSizeListArray.from_arrays(pa.array(member.reshape(-1)), models),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema(models))
+
+
+def _listed(run: Run, listed: KeyList | None, shards: list[str], keys: list[str]) -> NDArray[Any]:
+    flags = np.zeros(len(keys), bool)
+    if listed is None:
+        return flags
+    for shard in set(shards):
+        rows = np.array([s == shard for s in shards])
+        own = [key for key, here in zip(keys, rows, strict=True) if here]
+        flags[rows] = listed.contains(own, run.storage.name(shard))
+    return flags
+
+
+def _check(run: Run, table: ScoreTable) -> None:
+    """The references must know the samples in this run's modalities, and post-training its models.
+
+    Raises:
+        ConfigError: They don't.
+    """
+    place = f"mitigation.references: {table.output}"
+    content = table.document("run.json")
+    if not content:
+        raise ConfigError(f"{place} holds no run; name the output of a finished audit")
+    if not table.score_files:
+        raise ConfigError(f"{place} has nothing scored yet; run `multimem audit` on it first")
+    missing = [m for m in run.modalities if f"unseen_{m}" not in table.columns]
+    if missing:
+        raise ConfigError(
+            f"{place} does not say how well {', '.join(missing)} fits samples that a model never "
+            "saw: audit the same modalities there, with this version"
+        )
+    design = content["config"]["design"]
+    if run.config.design.group != design.get("group"):
+        raise ConfigError(f"{place} groups samples by {design.get('group')}: set design.group so")
+    if run.config.mitigation.kind == "post_training":
+        _check_models(run, place, content)
+
+
+def _check_models(run: Run, place: str, content: Mapping[str, Any]) -> None:
+    """Models go on from models that saw the same samples."""
+    theirs, own = content["config"], run.config.model_dump(mode="json")
+    for design in (theirs["design"], own["design"]):
+        # S_I is as large as S_C unless it is said otherwise.
+        candidate, independent = design["candidate_fraction"], design.get("independent_fraction")
+        if independent not in (None, candidate):
+            design["candidate_fraction"] = [candidate, independent]
+    sections = {
+        "design": ("kind", "seed", "candidate_fraction", "pool", "pool_shards"),
+        "held_out": ("fraction",),
+        "model": ("preset", "adapter", "dim", "towers"),
+    }
+    for section, names in sections.items():
+        for name in names:
+            if theirs[section].get(name) != own[section][name]:
+                raise ConfigError(
+                    f"{place}: its {section}.{name} is {theirs[section].get(name)!r} and here "
+                    f"{own[section][name]!r}; post_training goes on with the very models of it"
+                )
+    if theirs["design"]["models"] < run.config.design.models:
+        raise ConfigError(f"{place} has {theirs['design']['models']} models; ask for no more")
 
 
 def _noise(ids: Hashes, seed: int) -> Floats:
@@ -108,8 +236,3 @@ def _noise(ids: Hashes, seed: int) -> Floats:
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
     return (z >> np.uint64(11)).astype(np.float64) / float(1 << 53)
-
-
-def _floats(column: Any) -> Floats:
-    found: Floats = column.to_numpy(zero_copy_only=False).astype(np.float64)
-    return found

@@ -26,6 +26,7 @@ from multimem_ray.sample import Sample
 from multimem_ray.scoring.bank import make_views
 from multimem_ray.scoring.rows import Identity, score_rows
 from multimem_ray.training.bank import Bank
+from multimem_ray.training.step import RankBatch, train_step
 
 PROBED_SHARDS, PROBED_SAMPLES = 3, 192
 _WARM_UP, _MIN_SECONDS, _MOST_REPEATS = 16, 0.5, 20
@@ -148,13 +149,15 @@ def _train_views(
 def _train_step(
     run: Run, views: Sequence[Decoded], device: torch.device
 ) -> tuple[float, int | None]:
-    model = Bank(run, run.design.model_ids()[:1], device, threads=1).models[0]
-    size = run.config.training.batch_size
+    state = Bank(run, run.design.model_ids()[:1], device, threads=1).models[0]
+    training = run.config.training
+    size = training.batch_size
     repeated = [views[i % len(views)] for i in range(size)]
 
     def step() -> None:
-        model.step(run.decoder.collate(repeated), 0.0)
-        model.losses.clear()
+        batch = run.decoder.collate(repeated)
+        train_step(state, training, RankBatch(batch, [""] * size, range(size), size), 0.0)
+        state.losses.clear()
         _finish(device)
 
     seconds = _seconds(step) / size

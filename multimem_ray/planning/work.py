@@ -16,8 +16,7 @@ from multimem_ray.run import Run, Shards
 from multimem_ray.sample import Sample
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import FileInfo
-from multimem_ray.training.memory import ModelMemory, model_memory
-from multimem_ray.training.packing import BankPacking, pack
+from multimem_ray.training.memory import BankPacking, ModelMemory, model_memory, pack
 
 SHARDS_LOOKED_AT, SAMPLES_LOOKED_AT = 4, 256
 _BLOCK = 512

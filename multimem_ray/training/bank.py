@@ -16,25 +16,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from multimem_ray.design.hashing import seed_of
-from multimem_ray.mitigation.policy import CHOSEN, LEFT_OUT, PLAIN, REGROUPED, SamplePolicy
-from multimem_ray.mitigation.reference_scores import ReferenceScores
-from multimem_ray.models.build import build_model
-from multimem_ray.models.checkpoint import Progress
+from multimem_ray.mitigation.policy import ORDINARY, BatchGroup, Policies
 from multimem_ray.models.collectives import world_size
-from multimem_ray.models.contrastive import ContrastiveModel, channels_last, compiled
 from multimem_ray.models.precision import require_precision
 from multimem_ray.run import Run
-from multimem_ray.training.optimizer import build_optimizer
-from multimem_ray.training.prepared import TrainingSample, Views
-from multimem_ray.training.train_state import Slice, TrainState
+from multimem_ray.training.epoch_log import epoch_line
+from multimem_ray.training.step import RankBatch, train_step
+from multimem_ray.training.stream import TrainingSample, Views
+from multimem_ray.training.train_state import TrainState, load_state
+
+
+@dataclass
+class PendingBatch:
+    """Samples that wait to make a batch; views are None where another rank has the sample."""
+
+    keys: list[str] = field(default_factory=list)
+    views: list[Views | None] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
 
 
 class Bank:
@@ -45,8 +50,7 @@ class Bank:
         model_ids: Which of its models.
         device: Where they train.
         threads: How many models step at the same time on a CPU.
-        held_out_means: Mean embeddings (n, d) of held-out samples under a model; needed by a
-            mitigation that compares the running model with references.
+        policies: How their samples are treated; default: all alike.
     """
 
     def __init__(
@@ -55,47 +59,44 @@ class Bank:
         model_ids: Sequence[str],
         device: torch.device,
         threads: int,
-        held_out_means: Callable[[ContrastiveModel], Tensor] | None = None,
+        policies: Policies | None = None,
     ) -> None:
-        self.run = run
-        self.config, self._mitigation = run.config.training, run.config.mitigation
-        self._held_out_means = held_out_means
-        self._judged = None if self._mitigation.kind == "none" else ReferenceScores.load(run)
+        self.run, self.config = run, run.config.training
         require_precision(device, self.config.precision, "training.precision")
-        self._lock, self._last = Lock(), ""
-        numbers = {model_id: i for i, model_id in enumerate(run.design.model_ids())}
-        self.models = [self._load(model_id, numbers[model_id], device) for model_id in model_ids]
+        policies, lock = policies or Policies(), Lock()
+        self.models = [load_state(run, one, device, lock, policies) for one in model_ids]
+        self._pending = {
+            state.id: {group: PendingBatch() for group in state.policy.groups}
+            for state in self.models
+        }
+        self._steps: dict[str, Future[None]] = {}
+        self._last = ""
         # torch.compile does not bear several threads: it took the process down. And ranks must meet
         # in the same order, which threads don't keep.
         alone = device.type != "cpu" or self.config.compile or world_size() > 1
         self._pool = None if alone else ThreadPoolExecutor(threads)
 
-    def _load(self, model_id: str, number: int, device: torch.device) -> TrainState:
-        seed = seed_of(self.config.seed, "init", number) % (1 << 63)
-        run = self.run
-        config = run.model_config(model_id)
-        model = build_model(config, run.decoder.modalities, seed, storage=run.storage).to(device)
-        model.precision = self.config.precision
-        # Tensor cores want it too; in fp32, GPUs gain little.
-        if device.type == "cpu" or model.precision != "fp32":
-            model = channels_last(model)
-        if self.config.compile:
-            model = compiled(model)
-        optimizer = build_optimizer(model, self.config)
-        reference = TrainState(
-            model_id, number, model, optimizer, run.model_folder(model_id), self.config, self._lock
-        )
-        if self._judged is not None:
-            reference.regrouping = SamplePolicy(
-                self._mitigation, self._judged, run.modalities, number
-            )
-        reference.resume()
-        return reference
-
     @property
     def next_epoch(self) -> int:
         """The first epoch that some model still needs."""
-        return min(model.progress.epoch for model in self.models)
+        return min(state.epoch for state in self.models)
+
+    @property
+    def observes_first(self) -> bool:
+        """Whether policies must see the samples before the first epoch; see :meth:`observe`."""
+        return any(_observes_first(state) for state in self.models)
+
+    @property
+    def can_stop_midway(self) -> bool:
+        """Whether an epoch may be resumed in its midst: not while a policy observes all of it."""
+        return not any(state.policy.observes for state in self.models)
+
+    def observe(self, samples: Iterable[TrainingSample]) -> None:
+        """Let policies see the samples of their models once, without learning from them."""
+        observing = [state for state in self.models if _observes_first(state)]
+        self._pass(-1, observing, samples)
+        for state in observing:
+            state.policy.end(-1)
 
     def train_epoch(
         self,
@@ -107,136 +108,114 @@ class Bank:
 
         Args:
             number: The epoch.
-            samples: See :class:`Prepared`; the key is needed for a mitigation only.
+            samples: Of the epoch; policies other than the default need the key.
             passing: Told, after each sample, how many are behind.
 
         Returns:
             Model id → history line.
+
+        Raises:
+            TrainingError: Training diverged.
         """
         started = time.monotonic()
-        active = [model for model in self.models if model.progress.epoch == number]
-        share = 0.0
-        for model in active:
-            self._begin(model, number)
-        stopped = [model for model in active if model.passed]
+        active = [state for state in self.models if state.epoch == number]
+        self._pass(number, active, samples, passing)
+        seconds = time.monotonic() - started
+        lines = {}
+        for state in active:
+            lines[state.id] = epoch_line(state) | state.policy.end(number) | {"seconds": seconds}
+            state.next_epoch()
+        return lines
+
+    def _pass(
+        self,
+        number: int,
+        states: Sequence[TrainState],
+        samples: Iterable[TrainingSample | tuple[Views | None, Sequence[bool], float]],
+        passing: Callable[[int], None] | None = None,
+    ) -> None:
+        """Hand the samples of an epoch to models, and end with all their steps done."""
+        progress = 0.0
+        for state in states:
+            state.policy.begin(number, state.model)
+        resumed = [state for state in states if state.passed]
         for place, sample in enumerate(TrainingSample(*item) for item in samples):
-            share, self._last = sample.share, sample.key
-            for model in stopped:
-                if place == model.passed - 1:
-                    model.require_same_stream(sample.key)
-            for model in active:
-                if sample.members[model.number] and model.wants(place):
-                    self._take(model, place, sample, (number + share) / self.config.epochs)
+            progress, self._last = (number + sample.share) / self.config.epochs, sample.key
+            for state in resumed:
+                if place == state.passed - 1:
+                    state.require_same_stream(sample.key)
+            for state in states:
+                if sample.members[state.number] and state.needs(place):
+                    self._add(state, place, sample, progress)
             if passing is not None:
                 passing(place + 1)
-        for model in active:
-            self._last_steps(model, (number + share) / self.config.epochs)
-        seconds = time.monotonic() - started
-        return {model.id: {**model.close_epoch(), "seconds": seconds} for model in active}
+        for state in states:
+            self._last_steps(state, progress)
+        for state in states:
+            self._settle(state)
 
-    @property
-    def must_look(self) -> bool:
-        """Whether models choose, before the first epoch, by what they make of their samples."""
-        return any(self._must_look(model) for model in self.models)
+    def _add(self, state: TrainState, place: int, sample: TrainingSample, progress: float) -> None:
+        """Put a sample where the model's policy has it; a batch that is full is stepped on."""
+        group, views = ORDINARY, sample.views
+        if views is not None:
+            assigned = state.policy.assign(sample.key, views, sample.other_views)
+            if assigned is None:
+                return
+            group, views = assigned
+        pending = self._pending[state.id][group]
+        pending.places.append(place)
+        pending.keys.append(sample.key)
+        pending.views.append(views)
+        if len(pending.places) == self.config.batch_size:
+            self._step(state, group, progress)
 
-    def look(self, samples: Iterable[TrainingSample]) -> None:
-        """Let those models see their samples once, without learning from them."""
-        looking = [model for model in self.models if self._must_look(model)]
-        for model in looking:
-            self._begin(model, -1)
-        for place, sample in enumerate(samples):
-            for model in looking:
-                if sample.members[model.number]:
-                    self._put(model, LEFT_OUT, place, sample, sample.views, 0.0)
-        for model in looking:
-            self._last_steps(model, 0.0)
-            model.settle()
-            if model.regrouping is not None:
-                model.regrouping.end(-1)
+    def _last_steps(self, state: TrainState, progress: float) -> None:
+        """What is left makes a batch if it is half of one, or all that the model has."""
+        for group, pending in self._pending[state.id].items():
+            left = len(pending.places)
+            fewest = group.fewest
+            if fewest is None:
+                fewest = 2 if state.seen == 0 else max(2, -(-self.config.batch_size // 2))
+            if left >= fewest:
+                self._step(state, group, progress)
+            self._pending[state.id][group] = PendingBatch()
 
-    def _must_look(self, model: TrainState) -> bool:
-        # What it chose is in its checkpoint.
-        return model.regrouping is not None and (
-            model.regrouping.watches(-1) and model.progress == Progress(0, 0)
-        )
-
-    def _begin(self, model: TrainState, epoch: int) -> None:
-        regrouping = model.regrouping
-        if regrouping is None:
-            return
-        regrouping.begin(epoch)
-        if regrouping.needs_means(epoch) and self._held_out_means is not None:
-            started = time.perf_counter()
-            regrouping.means = self._held_out_means(model.model)
-            regrouping.seconds += time.perf_counter() - started
-
-    def _take(self, model: TrainState, place: int, sample: TrainingSample, progress: float) -> None:
-        lane, views = PLAIN, sample.views
-        if model.regrouping is not None and views is not None:
-            lane, views = model.regrouping.lane(sample.key, views, sample.stronger)
-        if lane != LEFT_OUT or (model.regrouping is not None and model.regrouping.watching):
-            self._put(model, lane, place, sample, views, progress)
-
-    def _put(
-        self,
-        model: TrainState,
-        lane: str,
-        place: int,
-        sample: TrainingSample,
-        views: Views | None,
-        progress: float,
-    ) -> None:
-        model.lanes[lane].add(place, sample.key, views)
-        if len(model.lanes[lane]) == self.config.batch_size:
-            self._step(model, lane, progress)
-
-    def _last_steps(self, model: TrainState, progress: float) -> None:
-        """What is left makes a batch if it is half of one, or all that the model has.
-
-        Regrouped samples are few: two of them suffice.
-        """
-        for lane in (PLAIN, REGROUPED, LEFT_OUT):
-            left = len(model.lanes[lane])
-            enough = 2 * left >= self.config.batch_size or model.seen == 0
-            if (left and lane == LEFT_OUT) or (left >= 2 and (enough or lane == REGROUPED)):
-                self._step(model, lane, progress)
-            model.lanes[lane].take()
-
-    def _step(self, model: TrainState, lane: str, progress: float) -> None:
-        keys, views = model.lanes[lane].take()
-        if lane != LEFT_OUT:
-            model.seen += len(views)
-        model.settle()
+    def _step(self, state: TrainState, group: BatchGroup, progress: float) -> None:
+        pending, self._pending[state.id][group] = self._pending[state.id][group], PendingBatch()
+        if group.is_learned:
+            state.seen += len(pending.places)
+        self._settle(state)
         if self._pool is None:
-            self._collated_step(model, lane, keys, views, progress)
+            self._collated_step(state, group, pending, progress)
         else:
-            model.pending = self._pool.submit(
-                self._collated_step, model, lane, keys, views, progress
+            self._steps[state.id] = self._pool.submit(
+                self._collated_step, state, group, pending, progress
             )
 
     def _collated_step(
-        self,
-        model: TrainState,
-        lane: str,
-        keys: Sequence[str],
-        views: Sequence[Views | None],
-        progress: float,
+        self, state: TrainState, group: BatchGroup, pending: PendingBatch, progress: float
     ) -> None:
-        here = [(place, view) for place, view in enumerate(views) if view is not None]
-        batch = self.run.decoder.collate([view for _, view in here])
-        if lane == LEFT_OUT:
-            model.look(batch, keys)
-            return
-        place = Slice([place for place, _ in here], len(views))
-        noise = self._mitigation.noise if lane == REGROUPED else 0.0
-        model.step(batch, progress, place, keys=keys, noise=noise)
+        own = [(i, views) for i, views in enumerate(pending.views) if views is not None]
+        places = [i for i, _ in own]
+        keys = [pending.keys[i] for i in places]
+        batch = self.run.decoder.collate([views for _, views in own])
+        if group.is_learned:
+            part = RankBatch(batch, keys, places, len(pending.places))
+            train_step(state, self.config, part, progress, group.noise)
+        else:
+            state.policy.embed(keys, batch.to(state.device), state.model)
 
-    def wants(self, epoch: int, place: int, members: Sequence[bool]) -> bool:
+    def _settle(self, state: TrainState) -> None:
+        """Wait for the step that is under way; raises what it raised."""
+        if (step := self._steps.pop(state.id, None)) is not None:
+            step.result()
+
+    def needs(self, epoch: int, place: int, members: Sequence[bool]) -> bool:
         """Whether a sample of the epoch's stream is needed: none is that was used before a stop."""
         return any(
-            members[model.number] and model.wants(place)
-            for model in self.models
-            if model.progress.epoch == epoch
+            members[state.number] and state.needs(place)
+            for state in self.models
+            if state.epoch == epoch
         )
 
     def checkpoint(self, epoch: int | None = None, passed: int = 0) -> None:
@@ -246,16 +225,14 @@ class Bank:
             epoch: That is under way; None between two epochs.
             passed: Samples of its stream that are behind.
         """
-        for model in self.models:
-            if model.progress.epoch == epoch:
-                model.save(passed, self._last)
+        for state in self.models:
+            self._settle(state)
+            if state.epoch == epoch:
+                pending = self._pending[state.id].values()
+                waiting = [place for group in pending for place in group.places]
+                state.save(waiting, passed, self._last)
             else:
-                model.save()
-
-    @property
-    def can_stop_midway(self) -> bool:
-        """Whether an epoch may be resumed in its midst: not while a mitigation watches it all."""
-        return not any(m.regrouping is not None and m.regrouping.watching for m in self.models)
+                state.save()
 
     def finish(self) -> None:
         """Write the finished models."""
@@ -269,16 +246,19 @@ class Bank:
             "training": config.training.model_dump(mode="json"),
             "mitigation": config.mitigation.model_dump(mode="json"),
         }
-        for model in self.models:
+        for state in self.models:
             membership = {
-                "model": model.id,
-                "number": model.number,
+                "model": state.id,
+                "number": state.number,
                 "design": self.run.design.describe(),
                 "held_out": config.held_out.model_dump(mode="json"),
                 "group": config.design.group,
             }
-            if model.regrouping is not None:
-                self.run.storage.write_atomic(
-                    model.folder.path(CHOSEN), model.regrouping.as_parquet()
-                )
-            model.folder.finish(model.model, built_from, membership)
+            for name, content in state.policy.files().items():
+                state.folder.storage.write_atomic(state.folder.path(name), content)
+            state.folder.finish(state.model, built_from, membership)
+
+
+def _observes_first(state: TrainState) -> bool:
+    # What a policy chose is in the checkpoint.
+    return state.policy.observes_first and (state.epoch, state.step) == (0, 0)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-import pyarrow as pa
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
 from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo
-from multimem_ray.training.part import RankShard
-from multimem_ray.training.records import schema
-from multimem_ray.training.source import WHOLE, decoded_tables
+from multimem_ray.training.decode import WHOLE, RankShard, decoded_tables, schema
 
 
 class TrainingSource(Datasource):
-    """One read task per shard; blocks are tables of :mod:`multimem_ray.training.records`.
+    """One read task per shard; blocks are tables of :func:`schema`.
 
     Args:
         run: The run.
@@ -39,20 +37,14 @@ class TrainingSource(Datasource):
         return None
 
     def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
-        known = schema(self._run.modalities)
+        columns = schema(self._run.modalities)
         return [
             ReadTask(
-                _reader(self._run, shard, number, self._part),
+                partial(decoded_tables, self._run, shard, number, self._part),
                 BlockMetadata(
                     num_rows=None, size_bytes=None, exec_stats=None, input_files=(shard.url,)
                 ),
-                schema=known,
+                schema=columns,
             )
             for number, shard in self._shards
         ]
-
-
-def _reader(
-    run: Run, shard: FileInfo, number: int, part: RankShard
-) -> Callable[[], Iterable[pa.Table]]:
-    return lambda: decoded_tables(run, shard, number, part)

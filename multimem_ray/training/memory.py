@@ -1,4 +1,4 @@
-"""What a model needs in training, measured without a GPU: so many models make a bank.
+"""How models are packed into banks: by the configuration, the cluster, and what a model needs.
 
 Weights, gradients and optimizer state are counted. What a step keeps for its backward pass is
 measured, by forward passes of few samples on the CPU, and grows with the batch. On a GPU the models
@@ -7,13 +7,14 @@ of a bank step one after the other: their state is there all the time, but only 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from multimem_ray.config import TrainingConfig
+from multimem_ray.config import TrainingConfig, TrainResources
 from multimem_ray.modalities.base import Modality
 from multimem_ray.models.build import build_model
 from multimem_ray.models.contrastive import ContrastiveModel
@@ -114,3 +115,60 @@ def _kept(model: ContrastiveModel, name: str, features: Tensor) -> int:
 
 def _same(tensor: Tensor) -> Tensor:
     return tensor
+
+
+@dataclass(frozen=True)
+class BankPacking:
+    """A packing.
+
+    Args:
+        per_bank: Models in a bank.
+        at_once: Banks that run at the same time.
+        threads: Models of a bank that step at the same time on a CPU, or ranks that share a step.
+        cores: Cores of a bank.
+    """
+
+    per_bank: int
+    at_once: int
+    threads: int
+    cores: int
+
+    def banks(self, models: Sequence[str]) -> list[list[str]]:
+        """The models of each bank."""
+        starts = range(0, len(models), self.per_bank)
+        return [list(models[start : start + self.per_bank]) for start in starts]
+
+
+def pack(
+    resources: TrainResources,
+    models: int,
+    cpus: int,
+    gpus: int,
+    fit: int | None = None,
+    bank_cpus: int | None = None,
+) -> BankPacking:
+    """Pack ``models`` models on a cluster of so many cores and GPUs.
+
+    ``auto`` fills the GPUs with one bank each, or makes one bank where there are none: what is
+    read and decoded for one model serves all of its bank. Where a GPU holds fewer models, more
+    banks of equal size take turns.
+
+    Args:
+        fit: Models whose training a GPU has the memory for, if that is known; at least one is
+            tried.
+        bank_cpus: Most cores that a bank can have: its workers are each on one node.
+    """
+    at_once = 1
+    if resources.concurrent_banks != "auto":
+        at_once = resources.concurrent_banks
+    elif resources.gpus:
+        at_once = max(1, min(int(gpus / resources.gpus), models))
+    if resources.models_per_bank == "auto":
+        rounds = 1 if fit is None else -(-models // (at_once * max(1, fit)))
+        per_bank = -(-models // (at_once * max(1, rounds)))
+    else:
+        per_bank = resources.models_per_bank
+    most = cpus if bank_cpus is None else min(cpus, bank_cpus)
+    cores = max(1, min(cpus // at_once, most)) if resources.cpus == "auto" else resources.cpus
+    workers = resources.workers_per_bank
+    return BankPacking(per_bank, at_once, min(cores, per_bank if workers == 1 else workers), cores)

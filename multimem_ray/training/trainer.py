@@ -17,17 +17,17 @@ from functools import partial
 from typing import Any
 
 from multimem_ray.config import TrainResources
-from multimem_ray.distributed.executor import Board, Executor, node_cores, total
+from multimem_ray.distributed.executor import Executor, node_cores, total
 from multimem_ray.distributed.session import use_ray_data_here
 from multimem_ray.errors import MultiMemError, StorageError, TrainingError
-from multimem_ray.progress import Progress, Shown, finished_with_progress
+from multimem_ray.models.checkpoint import ModelFolder
+from multimem_ray.progress import Counter, Progress, Shown, finished_with_progress
 from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo
 from multimem_ray.training.loggers import require_loggers
-from multimem_ray.training.memory import model_memory, too_large
-from multimem_ray.training.packing import BankPacking, pack
+from multimem_ray.training.memory import BankPacking, model_memory, pack, too_large
 from multimem_ray.training.stream import decodes_on_the_cluster
-from multimem_ray.training.worker import BankTask, cache_folder, train_bank
+from multimem_ray.training.worker import cache_folder, train_bank
 
 logger = logging.getLogger(__name__)
 
@@ -62,17 +62,26 @@ def train(
         + (f", on {len(trained_on)} of {len(shards)} shards" if trained_on != list(shards) else "")
     )
     with progress.task("train", len(todo) * epochs, unit="epochs") as shown:
-        board, over = executor.board(shown, "train"), threading.Event()
+        counter, over = executor.counter(shown, "train"), threading.Event()
+        resources = run.config.resources.train
+        decoders = max(1, packing.cores // resources.workers_per_bank)
 
         def train_one(model_ids: Sequence[str]) -> None:
-            decoders = max(1, packing.cores // run.config.resources.train.workers_per_bank)
-            task = BankTask(run, model_ids, packing.threads, decoders, board)
-            _train(task, trained_on, executor, over)
+            loop = partial(train_bank, run, model_ids, packing.threads, decoders, counter)
+            fit = partial(
+                executor.fit,
+                loop,
+                trained_on,
+                workers=resources.workers_per_bank,
+                gpus=resources.gpus,
+            )
+            folders = [run.model_folder(model_id) for model_id in model_ids]
+            _train(fit, folders, over, distributed=executor.distributed)
 
         if executor.distributed:
-            if decodes_on_the_cluster(run, sum(shard.size for shard in trained_on)):
+            if decodes_on_the_cluster(resources.decode, sum(shard.size for shard in trained_on)):
                 use_ray_data_here()
-            _side_by_side(train_one, banks, packing.at_once, board, shown, over)
+            _side_by_side(train_one, banks, packing.at_once, counter, shown, over)
         else:
             # In this thread, so that an interrupt ends the training.
             for model_ids in banks:
@@ -135,7 +144,7 @@ def _side_by_side(
     train_one: Callable[[Sequence[str]], None],
     banks: Sequence[Sequence[str]],
     at_once: int,
-    board: Board,
+    counter: Counter,
     shown: Shown,
     over: threading.Event,
 ) -> None:
@@ -145,7 +154,7 @@ def _side_by_side(
     with ThreadPoolExecutor(at_once) as pool:
         running = [pool.submit(train_one, model_ids) for model_ids in banks]
         try:
-            for done in finished_with_progress(running, board, "train", shown):
+            for done in finished_with_progress(running, counter, "train", shown):
                 done.result()
         except BaseException as error:
             over.set()
@@ -156,7 +165,11 @@ def _side_by_side(
 
 
 def _train(
-    task: BankTask, shards: Sequence[FileInfo], executor: Executor, over: threading.Event
+    fit: Callable[[], None],
+    folders: Sequence[ModelFolder],
+    over: threading.Event,
+    *,
+    distributed: bool,
 ) -> None:
     """Train a bank, however often its workers are lost, as long as it comes further in between.
 
@@ -166,33 +179,31 @@ def _train(
     that is alone; a store that failed would not.
     """
     failures, reached = 0, -1
-    resources = task.run.config.resources.train
-    workers, gpus = resources.workers_per_bank, resources.gpus
     while True:
         try:
-            return executor.fit(partial(train_bank, task), shards, workers=workers, gpus=gpus)
+            return fit()
         except Exception as error:
             cause = _root(error)
-            same = not executor.distributed or isinstance(cause, MultiMemError)
+            same = not distributed or isinstance(cause, MultiMemError)
             if (same and not isinstance(cause, StorageError)) or over.is_set():
                 raise
-            now = _steps(task.run, task.model_ids, reached)
-            failures = failures + 1 if now <= reached else 1
-            reached = max(reached, now)
+            steps = _steps(folders, reached)
+            failures = failures + 1 if steps <= reached else 1
+            reached = max(reached, steps)
             if failures > RETRIES:
                 raise
             logger.warning(
                 "a bank of models %s … failed (%s: %s); it goes on from its checkpoint",
-                task.model_ids[0],
+                folders[0].url.rpartition("/")[2],
                 type(cause).__name__,
                 str(cause).partition("\n")[0],
             )
 
 
-def _steps(run: Run, model_ids: Sequence[str], reached: int) -> int:
+def _steps(folders: Sequence[ModelFolder], reached: int) -> int:
     """Steps that a bank's models have kept, all together; as before where that cannot be told."""
     try:
-        return sum(run.model_folder(model_id).steps() for model_id in model_ids)
+        return sum(folder.steps() for folder in folders)
     except MultiMemError as error:
         logger.warning("%s", error)
         return reached

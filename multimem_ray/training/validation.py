@@ -20,7 +20,7 @@ from multimem_ray.run import Run
 from multimem_ray.sample import Sample
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import FileInfo
-from multimem_ray.training.order import shard_order
+from multimem_ray.training.stream import shard_order
 
 MOST_SHARDS, MEASUREMENTS = 8, 20
 # A mean vector needs fewer samples than a recall does, and is needed in the midst of training.
@@ -37,14 +37,14 @@ class HeldOutRetrieval:
     """
 
     def __init__(self, run: Run, shards: Sequence[FileInfo]) -> None:
-        self._run = run
-        self._views = list(self._samples(shards)) if run.config.training.held_out_samples else []
+        self._decoder, self._epochs = run.decoder, run.config.training.epochs
+        self._views = list(_held_out(run, shards)) if run.config.training.held_out_samples else []
 
     def is_due(self, epoch: int) -> bool:
         """Whether this epoch ends with a measurement; the last one always does."""
-        epochs = self._run.config.training.epochs
-        every = max(1, epochs // MEASUREMENTS)
-        return len(self._views) > 1 and ((epoch + 1) % every == 0 or epoch + 1 == epochs)
+        every = max(1, self._epochs // MEASUREMENTS)
+        is_last = epoch + 1 == self._epochs
+        return len(self._views) > 1 and ((epoch + 1) % every == 0 or is_last)
 
     def measure(self, model: ContrastiveModel) -> dict[str, float]:
         """Recall at 1 of each pair of modalities, the mean of both directions.
@@ -53,69 +53,63 @@ class HeldOutRetrieval:
             Pair, as ``audio_image``, → share in [0, 1]; pairs with fewer than two samples are
             left out.
         """
-        training = model.training
-        model.eval()
-        try:
-            embedded = self._embed(model)
-        finally:
-            model.train(training)
-        found = {}
+        embedded, recall = self._embed(model), {}
         for first, second in pairs_of(sorted(embedded)):
             both = sorted(embedded[first].keys() & embedded[second].keys())
             if len(both) > 1:
                 a = torch.stack([embedded[first][row] for row in both])
                 b = torch.stack([embedded[second][row] for row in both])
-                found[f"{first}_{second}"] = (_recall_at_1(a, b) + _recall_at_1(b, a)) / 2
-        return found
+                recall[f"{first}_{second}"] = (_recall_at_1(a, b) + _recall_at_1(b, a)) / 2
+        return recall
 
     def means(self, model: ContrastiveModel) -> Tensor:
         """(n, d) mean embeddings of a few samples, in the order of the run's modalities.
 
         Zero for a modality that none of them has.
         """
-        training = model.training
-        model.eval()
-        try:
-            embedded = self._embed(model, MEANS_OF)
-        finally:
-            model.train(training)
-        found = model.log_scales.new_zeros(len(self._run.modalities), model.dim)
-        for name, vectors in embedded.items():
-            place = self._run.modalities.index(name)
-            found[place] = torch.stack(list(vectors.values())).mean(dim=0)
-        return found
+        names = self._decoder.names
+        means = model.log_scales.new_zeros(len(names), model.dim)
+        for name, vectors in self._embed(model, MEANS_OF).items():
+            means[names.index(name)] = torch.stack(list(vectors.values())).mean(dim=0)
+        return means
 
     @torch.inference_mode()
     def _embed(
         self, model: ContrastiveModel, most: int | None = None
     ) -> dict[str, dict[int, Tensor]]:
-        device = model.log_scales.device
-        found: dict[str, dict[int, Tensor]] = {}
-        views = self._views[:most]
-        for start in range(0, len(views), _CHUNK):
-            batch = self._run.decoder.collate(views[start : start + _CHUNK]).to(device)
-            for name, vectors in model.embed(model.prepare(batch.values)).items():
-                rows = (batch.rows[name] + start).tolist()
-                found.setdefault(name, {}).update(zip(rows, vectors, strict=True))
-        return found
+        """Modality → place of a sample → its embedding, in evaluation mode."""
+        embedded: dict[str, dict[int, Tensor]] = {}
+        views, training = self._views[:most], model.training
+        model.eval()
+        try:
+            for start in range(0, len(views), _CHUNK):
+                batch = self._decoder.collate(views[start : start + _CHUNK])
+                batch = batch.to(model.log_scales.device)
+                for name, vectors in model.embed(model.prepare(batch.values)).items():
+                    rows = (batch.rows[name] + start).tolist()
+                    embedded.setdefault(name, {}).update(zip(rows, vectors, strict=True))
+        finally:
+            model.train(training)
+        return embedded
 
-    def _samples(self, shards: Sequence[FileInfo]) -> Iterator[Mapping[str, Array]]:
-        run = self._run
-        urls = sorted(run.held_out_urls) or [shard.url for shard in shards]
-        order = shard_order(urls, run.config.design.seed, 0)[:MOST_SHARDS]
-        left = run.config.training.held_out_samples
-        for url in (urls[i] for i in order):
-            for item in read_shard(url, run.storage):
-                if not isinstance(item, Sample):
-                    continue
-                try:
-                    if run.held_out_rule.is_held_out([run.group(item)], url)[0]:
-                        yield run.decoder.clean(run.decoder.decode(item))
-                        left -= 1
-                except SampleError:
-                    continue
-                if not left:
-                    return
+
+def _held_out(run: Run, shards: Sequence[FileInfo]) -> Iterator[Mapping[str, Array]]:
+    """Clean views of held-out samples, from shards drawn by the design's seed."""
+    urls = sorted(run.held_out_urls) or [shard.url for shard in shards]
+    order = shard_order(urls, run.config.design.seed, 0)[:MOST_SHARDS]
+    left = run.config.training.held_out_samples
+    for url in (urls[i] for i in order):
+        for item in read_shard(url, run.storage):
+            if not isinstance(item, Sample):
+                continue
+            try:
+                if run.held_out_rule.is_held_out([run.group(item)], url)[0]:
+                    yield run.decoder.clean(run.decoder.decode(item))
+                    left -= 1
+            except SampleError:
+                continue
+            if not left:
+                return
 
 
 def _recall_at_1(queries: Tensor, gallery: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""The board on which work elsewhere is counted."""
+"""The counter on which work elsewhere is counted."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from multimem_ray.distributed.counter import ProgressActor
 
 def test_counts_and_notes_by_task(ray_session: Any) -> None:
     del ray_session
-    board = ProgressActor.create()
-    board.advance("train", 2, loss=3.0)
-    board.advance("train", loss=2.0)
-    board.advance("other")
-    assert board.look("train") == (3, {"loss": 2.0})
-    assert board.look("nothing") == (0, {})
+    counter = ProgressActor.create()
+    counter.advance("train", 2, loss=3.0)
+    counter.advance("train", loss=2.0)
+    counter.advance("other")
+    assert counter.look("train") == (3, {"loss": 2.0})
+    assert counter.look("nothing") == (0, {})
 
 
-def test_a_lost_board_ends_nothing(ray_session: Any) -> None:
-    board = ProgressActor.create()
-    board.advance("train", 4)
-    assert board.look("train")[0] == 4
-    ray_session.kill(board._actor)
+def test_a_lost_counter_ends_nothing(ray_session: Any) -> None:
+    counter = ProgressActor.create()
+    counter.advance("train", 4)
+    assert counter.look("train")[0] == 4
+    ray_session.kill(counter._actor)
     time.sleep(0.1)
-    board.advance("train")
-    assert board.look("train") == (4, {})
+    counter.advance("train")
+    assert counter.look("train") == (4, {})

@@ -14,15 +14,15 @@ import torch
 from multimem_ray.design.key_list import hashed
 from multimem_ray.distributed.metrics import Monitor
 from multimem_ray.errors import ConfigError
-from multimem_ray.mitigation.prepare import prepare_references
-from multimem_ray.mitigation.reference_scores import ReferenceScores
+from multimem_ray.mitigation.reference_scores import ReferenceScores, prepare_references
 from multimem_ray.run import Run
 from multimem_ray.setup import open_run
-from multimem_ray.training import worker
-from multimem_ray.training.worker import BankTask, train_bank
+from multimem_ray.training.bank import Bank
+from multimem_ray.training.callbacks import TrainCallbacks
+from multimem_ray.training.worker import train_bank
 from tests.mitigation.small_audit import QUIET, history, small_audit
 from tests.small import small_config
-from tests.training.epochs import SilentBoard
+from tests.training.epochs import SilentCounter
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +56,19 @@ def trained(
         todo = [m for m in ids if not run.is_trained(m)]
         if not todo:
             continue
-        task = BankTask(run, todo, 2, 1, SilentBoard())
         if epochs is None:
-            train_bank(task, shards.scored, Monitor(""), folder / "cache")
+            train(run, shards.scored, todo, folder / "cache")
         else:
+            killer: Any = _Killer(epochs)
             with pytest.raises(KeyboardInterrupt):
-                train_bank(task, shards.scored, _Killer(epochs), folder / "cache")
+                train(run, shards.scored, todo, folder / "cache", killer)
     return run
+
+
+def train(
+    run: Run, shards: Any, models: list[str], cache: Path, monitor: Monitor | None = None
+) -> None:
+    train_bank(run, models, 2, 1, SilentCounter(), shards, monitor, cache)
 
 
 class _Killer:
@@ -81,44 +87,33 @@ class _Killer:
         return self._inner.timing(stage)
 
 
-class _Impatient:
-    """A bank's worker that would write a checkpoint after every thirteenth sample, and then die."""
+def train_however_often_it_dies(
+    run: Run, shards: Any, models: list[str], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> int:
+    """Train, with a checkpoint and death after every thirteenth sample; how often it died."""
+    died, passing, checkpoint = 0, TrainCallbacks.passing, Bank.checkpoint
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._patch = monkeypatch
+    def checkpoint_and_die(bank: Bank, epoch: int | None = None, passed: int = 0) -> None:
+        checkpoint(bank, epoch, passed)
+        raise KeyboardInterrupt
 
-    def train(self, task: BankTask, shards: Any, cache: Path) -> int:
-        """Train until it is done; how often it died in the midst of an epoch."""
-        died = 0
+    def passing_with_risk(callbacks: TrainCallbacks, epoch: int, passed: int) -> None:
+        before = max(model.passed for model in callbacks._bank.models)
+        if passed % 13 == 12 and passed > before:
+            with monkeypatch.context() as patch:
+                patch.setattr(TrainCallbacks, "_is_due", lambda *_, **__: True)
+                patch.setattr(Bank, "checkpoint", checkpoint_and_die)
+                passing(callbacks, epoch, passed)
 
-        def passing(teller: worker.TrainCallbacks, number: int, passed: int) -> None:
-            self._passing(teller, number, passed)
-
-        while True:
-            try:
-                with self._patch.context() as patch:
-                    patch.setattr(worker.TrainCallbacks, "passing", passing)
-                    train_bank(task, shards, Monitor(""), cache)
-            except KeyboardInterrupt:
-                died += 1
-            else:
-                return died
-
-    def _passing(self, teller: worker.TrainCallbacks, number: int, passed: int) -> None:
-        before = max(model.passed for model in teller._bank.models)
-        due = passed % 13 == 12 and passed > before
-        with self._patch.context() as patch:
-            patch.setattr(worker.EpochLog, "is_due", lambda *_, **__: due)
-            patch.setattr(worker.EpochLog, "checkpoint", _checkpoint_and_die)
-            _PASSING(teller, number, passed)
-
-
-_PASSING, _CHECKPOINT = worker.TrainCallbacks.passing, worker.EpochLog.checkpoint
-
-
-def _checkpoint_and_die(history: worker.EpochLog, number: int, passed: int) -> None:
-    _CHECKPOINT(history, number, passed)
-    raise KeyboardInterrupt
+    while True:
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(TrainCallbacks, "passing", passing_with_risk)
+                train(run, shards, models, cache)
+        except KeyboardInterrupt:
+            died += 1
+        else:
+            return died
 
 
 @pytest.mark.parametrize(
@@ -135,8 +130,8 @@ def test_stops_in_the_midst_of_epochs_change_nothing(
     config = small_config(folder / "shards", folder / f"{by}-stopped", *sets(folder, *how))
     run, shards = open_run(config)
     prepare_references(run, QUIET)
-    task = BankTask(run, ids, 2, 1, SilentBoard())
-    assert _Impatient(monkeypatch).train(task, shards.scored, folder / "cache") >= least
+    died = train_however_often_it_dies(run, shards.scored, ids, folder / "cache", monkeypatch)
+    assert died >= least
     for model in ids:
         a, b = weights(whole, model), weights(run, model)
         for name, value in a.items():
@@ -201,26 +196,26 @@ def test_what_is_unpaired_are_the_least_consistent_of_each_model(folder: Path) -
     run = trained(
         folder, "cmc_out-whole", [["000"]], "mitigation.by=cmc_out", "mitigation.treatment=unpair"
     )
-    judged = ReferenceScores.load(run)
+    references = ReferenceScores.load(run)
     table = pq.read_table(next((folder / "plain" / "scores").glob("*/*.parquet")))
     rows = {int(hashed([r["key"]])[0]): r for r in table.to_pylist()}
     for number in range(4):
         members = [row for row in rows.values() if row["member"][number]]
         assert members
         for row in members:
-            at = judged.rows(hashed([row["key"]]))[0]
-            assert judged.member[at, number]
-            assert judged.scores["cmc_out"][at] == row["cmc_out"]
+            at = references.rows(hashed([row["key"]]))[0]
+            assert references.member[at, number]
+            assert references.scores["cmc_out"][at] == row["cmc_out"]
             fit = {m: row[f"unseen_{m}"] for m in run.modalities}
             known = {m: v for m, v in fit.items() if v is not None}
-            assert run.modalities[judged.misfit[at]] == min(known, key=known.__getitem__)
+            assert run.modalities[references.misfit[at]] == min(known, key=known.__getitem__)
             total = len(known) / 2 + sum(known.values())
             assert row["cmc_out"] == pytest.approx(total, abs=1e-6)
-    standing = judged.standing(run.config.mitigation, 0, 0)
-    count = round(0.3 * judged.member[:, 0].sum())
-    lowest = np.sort(-standing[~np.isnan(standing)])[:count]
+    suspicion = references.suspicion(run.config.mitigation, 0, 0)
+    count = round(0.3 * references.member[:, 0].sum())
+    lowest = np.sort(-suspicion[~np.isnan(suspicion)])[:count]
     assert history(run)[0]["chosen"] == count
-    assert lowest[-1] <= np.median(-standing[~np.isnan(standing)])
+    assert lowest[-1] <= np.median(-suspicion[~np.isnan(suspicion)])
 
 
 def test_references_must_fit(folder: Path) -> None:

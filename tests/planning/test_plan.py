@@ -25,8 +25,7 @@ from multimem_ray.planning.plan import Plan, make_plan
 from multimem_ray.planning.probe import Speed
 from multimem_ray.planning.work import Work, survey
 from multimem_ray.progress import Progress
-from multimem_ray.training.memory import ModelMemory
-from multimem_ray.training.packing import BankPacking, pack
+from multimem_ray.training.memory import BankPacking, ModelMemory, pack
 from tests.nodes import ENV, ROOT
 from tests.small import small_config, small_run, write_shards
 

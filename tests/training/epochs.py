@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from multimem_ray.run import Run
-from multimem_ray.training.order import shuffled
+from multimem_ray.training.stream import shuffled
 
 
 def epoch(run: Run, decoded: Sequence[Any], number: int) -> Iterator[tuple[Any, Any, float]]:
@@ -16,7 +16,7 @@ def epoch(run: Run, decoded: Sequence[Any], number: int) -> Iterator[tuple[Any, 
         yield views, run.design.members([sample.group])[0].tolist(), 0.0
 
 
-class SilentBoard:
+class SilentCounter:
     """Counts nothing."""
 
     def advance(self, task: str, amount: int = 1, **notes: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +11,10 @@ import pytest
 import torch
 
 from multimem_ray.errors import ConfigError, TrainingError
-from multimem_ray.models.checkpoint import Progress
 from multimem_ray.run import Run
-from multimem_ray.setup import resolve
 from multimem_ray.training.bank import Bank
-from multimem_ray.training.optimizer import learning_rate
-from multimem_ray.training.order import shuffled
-from multimem_ray.training.prepared import TrainingSample
-from multimem_ray.training.source import training_samples
+from multimem_ray.training.decode import training_samples
+from multimem_ray.training.stream import TrainingSample, shuffled
 from tests.small import small_run
 from tests.training.epochs import epoch
 
@@ -155,11 +150,11 @@ def test_what_was_used_before_a_stop_is_not_wanted_again(tmp_path: Path) -> None
         bank.train_epoch(0, epoch(run, decoded, 0), stop_after(bank, 0, 20))
     members = [m for _, m, _ in epoch(run, decoded, 0)]
     again = Bank(run, ["000"], CPU, threads=1)
-    wanted = [again.wants(0, place, m) for place, m in enumerate(members)]
+    wanted = [again.needs(0, place, m) for place, m in enumerate(members)]
     assert wanted[20:] == [m[0] for m in members[20:]]
     used = sum(m[0] for m in members[:20])
     assert sum(wanted[:20]) == used % 5
-    assert again.models[0].progress.step == used // 5
+    assert again.models[0].step == used // 5
 
 
 def test_divergence_names_model_and_step(tmp_path: Path) -> None:
@@ -176,21 +171,10 @@ def test_a_model_that_is_ahead_waits_for_the_others(tmp_path: Path) -> None:
     run, shards = small_run(tmp_path)
     decoded = [s for shard in shards.scored for s in training_samples(run, shard)]
     bank = Bank(run, ["000", "001"], CPU, threads=1)
-    bank.models[1].progress = Progress(1, 5)
+    bank.models[1].epoch, bank.models[1].step = 1, 5
     assert bank.next_epoch == 0
     assert list(bank.train_epoch(0, epoch(run, decoded, 0))) == ["000"]
     assert sorted(bank.train_epoch(1, epoch(run, decoded, 1))) == ["000", "001"]
-
-
-def test_learning_rate_warms_up_and_falls_as_a_cosine() -> None:
-    config = resolve(
-        {"output": "x", "data": {"shards": "y"}, "training": {"lr": 2.0, "warmup_steps": 4}}
-    ).training
-    assert learning_rate(config, 0, 0.0) == pytest.approx(0.5)
-    assert learning_rate(config, 3, 0.0) == pytest.approx(2.0)
-    assert learning_rate(config, 9, 0.5) == pytest.approx(1.0)
-    assert learning_rate(config, 9, 0.25) == pytest.approx(1 + math.cos(math.pi / 4))
-    assert learning_rate(config, 9, 1.0) == pytest.approx(0.0)
 
 
 def test_noise_is_the_models_own_and_survives_resumption(tmp_path: Path) -> None:
@@ -231,10 +215,10 @@ def test_dropout_does_not_depend_on_the_bank(tmp_path: Path) -> None:
 
     def last(ids: list[str]) -> dict[str, Any]:
         bank = Bank(run, ids, CPU, threads=2)
-        for reference in bank.models:
-            text = reference.model.towers["text"]
+        for state in bank.models:
+            text = state.model.towers["text"]
             text.register_forward_hook(lambda _, __, out: torch.dropout(out, 0.5, True))
-            reference.chance = replace(reference.chance, active=True)
+            state.dropout = replace(state.dropout, active=True)
         bank.train_epoch(0, epoch(run, decoded, 0))
         return {m.id: m.model.state_dict() for m in bank.models}
 

@@ -10,7 +10,7 @@ import pytest
 
 from multimem_ray.errors import ConfigError
 from multimem_ray.training.cache import DecodedCache
-from multimem_ray.training.records import DecodedSample, from_table, schema, to_table
+from multimem_ray.training.decode import DecodedSample, from_table, schema, to_table
 
 NAMES = ("image", "text")
 

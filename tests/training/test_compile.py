@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from multimem_ray.models.contrastive import compiled
-from multimem_ray.training import bank as bank_module
+from multimem_ray.training import train_state
 from multimem_ray.training.bank import Bank
-from multimem_ray.training.source import training_samples
+from multimem_ray.training.decode import training_samples
 from tests.small import small_run
 from tests.training.epochs import epoch
 
@@ -48,7 +48,7 @@ def test_compiled_towers_give_the_same_weights_under_the_same_names(
         return graph.forward
 
     # The tracing of the real thing, without a compiler.
-    monkeypatch.setattr(bank_module, "compiled", partial(compiled, backend=counted))
+    monkeypatch.setattr(train_state, "compiled", partial(compiled, backend=counted))
     made, plain = both(tmp_path)
     assert calls
     for model_id, weights in plain.items():

@@ -13,7 +13,7 @@ from multimem_ray.models.precision import require_precision
 from multimem_ray.run import Run
 from multimem_ray.scoring.bank import ScoringBank
 from multimem_ray.training.bank import Bank
-from multimem_ray.training.source import training_samples
+from multimem_ray.training.decode import training_samples
 from tests.small import small_run
 from tests.training.epochs import epoch
 

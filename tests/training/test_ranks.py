@@ -15,9 +15,8 @@ from multimem_ray.models.collectives import average_gradients, rank
 from multimem_ray.shards.writer import ShardWriter
 from multimem_ray.training.bank import Bank
 from multimem_ray.training.cache import DecodedCache
-from multimem_ray.training.part import RankShard
-from multimem_ray.training.split import Split
-from multimem_ray.training.stream import TrainingStream
+from multimem_ray.training.decode import RankShard
+from multimem_ray.training.stream import Split, TrainingStream
 from tests.small import members, small_run
 
 CPU = torch.device("cpu")

@@ -11,8 +11,10 @@ import pytest
 from multimem_ray.run import Run, shard_id
 from multimem_ray.training import stream as streams
 from multimem_ray.training.cache import DecodedCache
-from multimem_ray.training.stream import TrainingStream
+from multimem_ray.training.stream import TrainingStream, shard_order, shuffled
 from tests.small import small_run, write_shards
+
+NAMES = [f"{i:03d}.tar" for i in range(40)]
 
 
 def stream(folder: Path, name: str, *sets: str, decoders: int = 2) -> TrainingStream:
@@ -100,3 +102,37 @@ def test_epochs_differ_and_repeat(tmp_path: Path) -> None:
     orders = [[key for key, _, _ in seen(made, epoch)] for epoch in (0, 1, 0)]
     assert orders[0] == orders[2] != orders[1]
     assert np.unique(orders[0]).size == len(orders[0])
+
+
+def test_shard_order_is_a_permutation_that_changes_with_the_epoch() -> None:
+    first, second = shard_order(NAMES, 0, 0), shard_order(NAMES, 0, 1)
+    assert sorted(first) == list(range(40))
+    assert first != second
+    assert first == shard_order(NAMES, 0, 0)
+
+
+def test_shard_order_does_not_depend_on_the_listing() -> None:
+    backwards = NAMES[::-1]
+    assert [NAMES[i] for i in shard_order(NAMES, 3, 5)] == [
+        backwards[i] for i in shard_order(backwards, 3, 5)
+    ]
+
+
+def test_shuffling_loses_and_doubles_nothing() -> None:
+    for size in (1, 7, 100, 500):
+        assert sorted(shuffled(range(300), size, 0, 0)) == list(range(300))
+
+
+def test_shuffling_is_a_function_of_seed_and_epoch() -> None:
+    def run(seed: int, epoch: int) -> list[int]:
+        return list(shuffled(range(100), 30, seed, epoch))
+
+    assert run(0, 0) == run(0, 0)
+    assert run(0, 0) != run(0, 1)
+    assert run(0, 0) != run(1, 0)
+    assert run(0, 0) != list(range(100))
+
+
+def test_a_buffer_as_large_as_the_stream_shuffles_all_of_it() -> None:
+    firsts = {next(iter(shuffled(range(50), 50, 0, epoch))) for epoch in range(60)}
+    assert len(firsts) > 25

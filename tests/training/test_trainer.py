@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from multimem_ray.distributed.on_ray import RayExecutor
 from multimem_ray.errors import StorageError, TrainingError
 from multimem_ray.models.checkpoint import Progress
 from multimem_ray.run import Run
 from multimem_ray.training import trainer
-from multimem_ray.training.worker import BankTask
 from tests.small import small_run
-from tests.training.epochs import SilentBoard
 
 
 class Lost(RuntimeError):
@@ -30,15 +26,13 @@ class Attempts:
         self.run, self.outcomes, self.made = run, outcomes, 0
         self.over = threading.Event()
 
-    def train(self, monkeypatch: pytest.MonkeyPatch) -> int:
+    def train(self) -> int:
         """How many attempts there were."""
-        task = BankTask(self.run, ["000", "001"], 1, 1, SilentBoard())
-        executor = RayExecutor()
-        monkeypatch.setattr(executor, "fit", self._fit)
-        trainer._train(task, [], executor, self.over)
+        folders = [self.run.model_folder(model_id) for model_id in ("000", "001")]
+        trainer._train(self._fit, folders, self.over, distributed=True)
         return self.made
 
-    def _fit(self, *_: Any, **__: Any) -> None:
+    def _fit(self) -> None:
         error, further = self.outcomes[self.made]
         self.made += 1
         folder = self.run.model_folder("000")
@@ -58,7 +52,7 @@ def test_a_bank_that_comes_further_goes_on(
 ) -> None:
     run, _ = small_run(tmp_path)
     outcomes: list[tuple[Exception | None, str]] = [(Lost("spot node"), further)] * 12
-    assert Attempts(run, [*outcomes, (None, further)]).train(monkeypatch) == 13
+    assert Attempts(run, [*outcomes, (None, further)]).train() == 13
 
 
 def test_a_bank_that_comes_no_further_is_given_up(
@@ -67,7 +61,7 @@ def test_a_bank_that_comes_no_further_is_given_up(
     run, _ = small_run(tmp_path)
     bank = Attempts(run, [(Lost("first"), "an epoch"), *[(Lost("again"), "")] * 9])
     with pytest.raises(Lost, match="again"):
-        bank.train(monkeypatch)
+        bank.train()
     assert bank.made == 1 + trainer.RETRIES
 
 
@@ -79,7 +73,7 @@ def test_what_would_be_the_same_again_is_not_tried_again(
     wrapped.__cause__ = TrainingError("model 000: the loss is nan at step 7")
     bank = Attempts(run, [(wrapped, "an epoch"), (None, "")])
     with pytest.raises(RuntimeError, match="of Ray Train"):
-        bank.train(monkeypatch)
+        bank.train()
     assert bank.made == 1
 
 
@@ -88,7 +82,7 @@ def test_a_store_that_failed_is_tried_again(
 ) -> None:
     run, _ = small_run(tmp_path)
     bank = Attempts(run, [(StorageError("s3://b/x: timed out"), ""), (None, "")])
-    assert bank.train(monkeypatch) == 2
+    assert bank.train() == 2
 
 
 def test_nothing_is_tried_again_when_all_is_over(
@@ -98,5 +92,5 @@ def test_nothing_is_tried_again_when_all_is_over(
     bank = Attempts(run, [(Lost("Ray is gone"), "an epoch"), (None, "")])
     bank.over.set()
     with pytest.raises(Lost):
-        bank.train(monkeypatch)
+        bank.train()
     assert bank.made == 1

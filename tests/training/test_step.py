@@ -1,7 +1,8 @@
-"""Micro-batches give the gradients of the whole batch, also with modalities missing."""
+"""Micro-batches give the gradients of the whole batch; learning rates as configured."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from threading import Lock
@@ -11,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from multimem_ray.config import ModelConfig
+from multimem_ray.config import ModelConfig, TrainingConfig
 from multimem_ray.modalities import registry
 from multimem_ray.models.build import build_model
 from multimem_ray.models.contrastive import ContrastiveModel
 from multimem_ray.models.noise import add_noise, unit_noise
 from multimem_ray.models.randomness import SeededDropout, draws
-from multimem_ray.training.gradients import backward
+from multimem_ray.training.step import backward, learning_rate
 
 CPU = torch.device("cpu")
 ROWS = {"audio": [0, 1, 2, 5, 8], "image": [0, 2, 3, 4, 5, 6, 7, 8], "text": list(range(9))}
@@ -54,7 +55,7 @@ def gradients(
     model: ContrastiveModel, micro_batch: int | None, change: Any = same, active: bool = False
 ) -> dict[str, Tensor]:
     raw, rows = values()
-    chance = partial(SeededDropout(active, CPU, Lock()).of, "test")
+    dropout = partial(SeededDropout(active, CPU, Lock()).of, "test")
     model.zero_grad()
     loss = backward(
         model,
@@ -62,7 +63,7 @@ def gradients(
         rows,
         micro_batch=micro_batch,
         change=change,
-        chance=chance,
+        dropout=dropout,
         scale=lambda x: 8 * x,
     )
     found = {name: p.grad / 8 for name, p in model.named_parameters() if p.grad is not None}
@@ -151,3 +152,27 @@ def test_running_statistics_count_each_micro_batch_once() -> None:
     model.towers["image"] = Wrapped(model.towers["image"], nn.BatchNorm1d(8).double())
     gradients(model, 4)
     assert int(model.towers["image"].after.num_batches_tracked) == 2
+
+
+def test_learning_rate_warms_up_and_falls_as_a_cosine() -> None:
+    config = TrainingConfig(lr=2.0, warmup_steps=4)
+    assert learning_rate(config, 0, 0.0) == pytest.approx(0.5)
+    assert learning_rate(config, 3, 0.0) == pytest.approx(2.0)
+    assert learning_rate(config, 9, 0.5) == pytest.approx(1.0)
+    assert learning_rate(config, 9, 0.25) == pytest.approx(1 + math.cos(math.pi / 4))
+    assert learning_rate(config, 9, 1.0) == pytest.approx(0.0)
+
+
+def test_exponential_falls_once_an_epoch() -> None:
+    config = TrainingConfig(schedule="exponential", gamma=0.96, lr=1e-5, epochs=50, warmup_steps=0)
+    for epoch in range(50):
+        for share in (0.0, 0.4, 0.99):
+            rate = learning_rate(config, 10_000, (epoch + share) / 50)
+            assert rate == pytest.approx(1e-5 * 0.96**epoch)
+
+
+def test_constant_and_warm_up() -> None:
+    config = TrainingConfig(schedule="constant", lr=0.1, warmup_steps=10)
+    assert learning_rate(config, 0, 0.0) == pytest.approx(0.01)
+    assert learning_rate(config, 9, 0.5) == pytest.approx(0.1)
+    assert learning_rate(config, 900, 1.0) == pytest.approx(0.1)

@@ -1,6 +1,12 @@
-"""Decoded samples as Arrow tables: how they travel between processes and lie in the cache.
+"""Shards to decoded training samples.
 
-Arrays go as their bytes beside dtype and shape, so reading one back is a view, not a copy.
+Membership is decided from the key (or group) before anything is decoded: a sample that no model
+trains on is read and dropped. Samples that cannot be used are left out here; scoring meets them
+again and writes them to ``errors/``.
+
+Decoded samples travel between processes, and lie in the cache, as Arrow tables. Arrays go as their
+bytes beside dtype and shape, so reading one back is a view, not a copy. Nothing here loads torch:
+the processes that only decode need none.
 """
 
 from __future__ import annotations
@@ -11,7 +17,33 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from multimem_ray.errors import SampleError
 from multimem_ray.modalities.base import Array
+from multimem_ray.run import Run
+from multimem_ray.sample import Sample
+from multimem_ray.shards.reader import read_shard
+from multimem_ray.storage import FileInfo
+
+BLOCK_SAMPLES = 256
+
+
+@dataclass(frozen=True)
+class RankShard:
+    """One rank's share of the samples: those whose place in their shard leaves ``rank``."""
+
+    rank: int = 0
+    world: int = 1
+
+    def has(self, index: int) -> bool:
+        """Whether the sample at this place of its shard is decoded here."""
+        return index % self.world == self.rank
+
+    def named(self, name: str) -> str:
+        """The name of what is kept of a shard on this rank."""
+        return name if self.world == 1 else f"{name}-{self.rank}of{self.world}"
+
+
+WHOLE = RankShard()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +118,38 @@ def from_table(table: pa.Table, modalities: Sequence[str]) -> Iterator[DecodedSa
                 if dtypes[row] is not None
             }
             yield DecodedSample(keys[row], groups[row], arrays, indices[row])
+
+
+def decoded_tables(
+    run: Run, shard: FileInfo, number: int, part: RankShard = WHOLE
+) -> Iterator[pa.Table]:
+    """Decoded training samples of a shard, in its order, 256 to a table.
+
+    The last table may be empty, so that a shard without training samples still gives one.
+    """
+    pending: list[DecodedSample] = []
+    for sample in training_samples(run, shard, part):
+        pending.append(sample)
+        if len(pending) == BLOCK_SAMPLES:
+            yield to_table(pending, run.modalities, number)
+            pending = []
+    yield to_table(pending, run.modalities, number)
+
+
+def training_samples(run: Run, shard: FileInfo, part: RankShard = WHOLE) -> Iterator[DecodedSample]:
+    """Samples of a shard that at least one model may train on.
+
+    Those of this part are decoded, and left out where that fails; the others come without arrays.
+    """
+    for item in read_shard(shard.url, run.storage):
+        if not isinstance(item, Sample):
+            continue
+        try:
+            group = run.group(item)
+            if run.held_out_rule.is_held_out([group], shard.url)[0]:
+                continue
+            if run.design.members([group]).any():
+                arrays = run.decoder.decode(item) if part.has(item.index) else {}
+                yield DecodedSample(item.key, group, arrays, item.index)
+        except SampleError:
+            continue

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from multimem_ray.sample import Sample
 from multimem_ray.shards.reader import read_shard
-from multimem_ray.training.records import from_table
-from multimem_ray.training.source import decoded_tables, training_samples
+from multimem_ray.training.decode import decoded_tables, from_table, training_samples
 from tests.small import small_run
 
 

@@ -1,0 +1,72 @@
+"""What is used of Ray beyond its public interface, all of it; a Ray without it costs a convenience.
+
+Without ``DataParallelTrainer``, ``TorchTrainer`` takes its place: a bank of one worker then waits
+some seconds for torch's process group, which it has no use for. Without
+``PlacementGroupCleanerCallback``, or the method that adds it, a training in a private Ray ends
+about ten seconds later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+
+def run_training(
+    loop: Callable[[], None],
+    backend: TorchConfig | None,
+    scaling: ScalingConfig,
+    run_config: RunConfig,
+    *,
+    has_dashboard: bool,
+) -> None:
+    """Run a loop on the workers of one Ray Train run, and wait for its end.
+
+    Args:
+        loop: What each worker does.
+        backend: How the workers talk to each other; None if there is but one.
+        scaling: Number and resources of the workers.
+        run_config: Name, folder and retries.
+        has_dashboard: Whether this Ray has one.
+
+    Raises:
+        Exception: What Ray Train makes of what a worker raised.
+    """
+    common: dict[str, Any] = {"scaling_config": scaling, "run_config": run_config}
+    trainer = _trainer_class(has_dashboard)
+    if trainer is None:
+        TorchTrainer(loop, torch_config=backend, **common).fit()
+    else:
+        trainer(loop, backend_config=backend, **common).fit()
+
+
+def _trainer_class(has_dashboard: bool) -> Callable[..., Any] | None:
+    """``DataParallelTrainer`` of Ray Train, or None if this Ray has none.
+
+    Without a dashboard, it comes without the actor that removes placement groups of drivers that
+    died. That one asks Ray's dashboard whether the driver lives: in a Ray that has none, each
+    question takes ten seconds, and the end of every training waits for one. And a private Ray ends
+    with its driver anyway.
+    """
+    try:
+        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+    except (ImportError, AttributeError):
+        return None
+    try:
+        from ray.train.v2._internal.callbacks import placement_group_callback as module
+
+        cleaner: Any = module.PlacementGroupCleanerCallback
+    except (ImportError, AttributeError):
+        return DataParallelTrainer
+    if has_dashboard:
+        return DataParallelTrainer
+
+    class WithoutCleaner(DataParallelTrainer):
+        def _create_default_callbacks(self) -> list[Any]:
+            callbacks = super()._create_default_callbacks()
+            return [callback for callback in callbacks if not isinstance(callback, cleaner)]
+
+    return WithoutCleaner
