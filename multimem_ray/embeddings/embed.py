@@ -7,7 +7,7 @@ from typing import Any
 from multimem_ray.distributed.executor import Executor
 from multimem_ray.embeddings.log import EmbeddingLog, write_manifest, write_membership
 from multimem_ray.progress import Progress
-from multimem_ray.run import Run, Shards, shard_id
+from multimem_ray.run import Run, Shards
 from multimem_ray.scoring.pipeline import (
     Totals,
     record_missing,
@@ -15,6 +15,7 @@ from multimem_ray.scoring.pipeline import (
     run_rows,
     shard_rows,
 )
+from multimem_ray.store.names import shard_id
 
 
 def embed(

@@ -25,9 +25,9 @@ from multimem_ray.metric import Agreement
 from multimem_ray.run import Run
 from multimem_ray.sample import Failure
 from multimem_ray.scoring.held_out_stats import HeldOutStatistics
-from multimem_ray.scoring.rows import Identity, score_rows, score_schema
+from multimem_ray.scoring.rows import Identity, schema_of, score_rows
 from multimem_ray.store.commits import Receipt
-from multimem_ray.store.failures import error_rows
+from multimem_ray.store.schema import error_rows
 
 TABLE_ROWS = 8192
 """Samples whose scores are made in one go."""
@@ -124,7 +124,7 @@ def score_unit(reader: UnitReader, held: HeldOutStatistics, unit: Unit, seconds:
         seconds: Called at the end for the time it took.
     """
     run, towards = reader.run, held.means.numpy()
-    tables, failures = [score_schema(run).empty_table()], list[Failure]()
+    tables, failures = [schema_of(run).empty_table()], list[Failure]()
     waiting, held_out = _Waiting.nothing(), 0
     for part in reader.parts(unit):
         if isinstance(part, list):

@@ -22,8 +22,9 @@ from multimem_ray.mitigation.reference_scores import PLACE, schema
 from multimem_ray.progress import Progress
 from multimem_ray.results.arrays import floats
 from multimem_ray.results.ranking import ranking
-from multimem_ray.results.reader import CLIPMEM, ScoreTable
+from multimem_ray.results.reader import ScoreTable
 from multimem_ray.run import Run
+from multimem_ray.store.schema import CLIPMEM
 
 _COLUMNS = ("key", "shard", "group", "multimem", "cmc_out", "unseen_clipmem")
 

@@ -32,7 +32,7 @@ from multimem_ray import metric
 from multimem_ray.errors import SampleError
 from multimem_ray.metric import Agreement, Calibration, CalibrationAccumulator, MeanAccumulator
 from multimem_ray.modalities.base import Array
-from multimem_ray.run import Run, shard_id
+from multimem_ray.run import Run
 from multimem_ray.sample import Sample
 from multimem_ray.scoring.bank import ScoringBank, make_views
 from multimem_ray.scoring.held_out_care import embedded_carefully
@@ -41,6 +41,7 @@ from multimem_ray.scoring.held_out_plan import Chosen, is_summarized, load_plan
 from multimem_ray.scoring.held_out_stats import HeldOutStatistics
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import FileInfo
+from multimem_ray.store.names import shard_id
 from multimem_ray.store.parts import PartFolder
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from multimem_ray.run import Run
 from multimem_ray.scoring.bank import ScoringBank, Views
 from multimem_ray.scoring.held_out_stats import HeldOutStatistics
-from multimem_ray.scoring.rows import Identity, score_rows, score_schema
+from multimem_ray.scoring.rows import Identity, schema_of, score_rows
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Scores:
 
     def schema(self, run: Run) -> pa.Schema:
         """See :class:`Product`."""
-        return score_schema(run)
+        return schema_of(run)
 
     def rows(self, lot: ScoringBatch) -> pa.Table:
         """See :class:`Product`."""

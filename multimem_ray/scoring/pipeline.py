@@ -21,13 +21,14 @@ from typing import Any
 from multimem_ray.distributed.executor import Executor, Pool, Row
 from multimem_ray.errors import ModelError
 from multimem_ray.progress import Progress
-from multimem_ray.run import Run, Shards, shard_id
+from multimem_ray.run import Run, Shards
 from multimem_ray.sample import Failure
 from multimem_ray.scoring.held_out_plan import Chosen, plan_held_out
 from multimem_ray.storage import FileInfo
 from multimem_ray.store.commits import CommitLog, commit_log
-from multimem_ray.store.failures import error_rows
 from multimem_ray.store.markers import Commit
+from multimem_ray.store.names import shard_id
+from multimem_ray.store.schema import error_rows
 
 logger = logging.getLogger(__name__)
 

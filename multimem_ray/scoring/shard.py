@@ -24,8 +24,8 @@ from multimem_ray.scoring.held_out_stats import HeldOutStatistics
 from multimem_ray.scoring.output import SCORES, Output, ScoringBatch
 from multimem_ray.storage import FileInfo
 from multimem_ray.store.commits import Receipt
-from multimem_ray.store.failures import error_rows
 from multimem_ray.store.parts import Part, PartFolder, joined
+from multimem_ray.store.schema import error_rows
 
 logger = logging.getLogger(__name__)
 

@@ -22,18 +22,16 @@ from typing import TypeAlias
 
 import pyarrow as pa
 
-from multimem_ray.run import Run, shard_id
+from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo, Storage
 from multimem_ray.store.files import error_file, score_file
 from multimem_ray.store.markers import (
     Commit,
     details,
     load_commits,
-    marker_name,
     parse_marker,
-    score_stem,
-    source_version,
 )
+from multimem_ray.store.names import marker_name, score_stem, shard_id, source_version
 from multimem_ray.store.partitioning import Partitioning, rows_digest
 from multimem_ray.store.parts import PartFolder
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 from multimem_ray.arrow_files import open_arrow
 from multimem_ray.sample import Failure
 from multimem_ray.storage import Storage
+from multimem_ray.store.names import part_name, part_range
 
 _KEY = b"multimem_ray"
 _SUFFIX = ".arrow"
@@ -80,7 +81,7 @@ class PartFolder:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
-        name = _name(part.first, part.end)
+        name = part_name(part.first, part.end, _SUFFIX)
         self.storage.write_atomic(self.storage.join(self.url, name), sink.getvalue().to_pybytes())
         return name
 
@@ -95,9 +96,9 @@ class PartFolder:
     def ranges(self, names: Iterable[str] | None = None) -> list[tuple[int, int]]:
         """The positions that :meth:`read` would give."""
         there = self.names() if names is None else names
-        found = {_range(name) for name in there if name.endswith(_SUFFIX)}
+        spans = {span for name in there if (span := part_range(name, _SUFFIX)) is not None}
         kept: list[tuple[int, int]] = []
-        for first, end in sorted(found, key=lambda span: (span[0], -span[1])):
+        for first, end in sorted(spans, key=lambda span: (span[0], -span[1])):
             if not kept or first >= kept[-1][1]:
                 kept.append((first, end))
         return kept
@@ -111,18 +112,9 @@ class PartFolder:
         self.storage.remove(self.url, recursive=True)
 
     def _read(self, first: int, end: int) -> Part:
-        url = self.storage.join(self.url, _name(first, end))
+        url = self.storage.join(self.url, part_name(first, end, _SUFFIX))
         table = open_arrow(pa.BufferReader(self.storage.read_bytes(url)), url).read_all()
         about = json.loads(table.schema.metadata[_KEY])
         failures = [Failure(**failure) for failure in about["failures"]]
         rows = table.replace_schema_metadata(None)
         return Part(first, end, rows, about["held_out"], failures)
-
-
-def _name(first: int, end: int) -> str:
-    return f"{first:09d}-{end:09d}{_SUFFIX}"
-
-
-def _range(name: str) -> tuple[int, int]:
-    first, _, end = name.removesuffix(_SUFFIX).partition("-")
-    return int(first), int(end)

@@ -9,8 +9,9 @@ import pyarrow as pa
 
 from multimem_ray.distributed.session import data_context, on_ray
 from multimem_ray.prefetch import in_order
-from multimem_ray.run import Run, shard_id
+from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo
+from multimem_ray.store.names import shard_id
 from multimem_ray.training.cache import DecodedCache
 from multimem_ray.training.order import shard_order, shuffled
 from multimem_ray.training.records import DecodedSample, from_table, schema

@@ -18,7 +18,7 @@ from multimem_ray.run import Run
 from multimem_ray.sample import Sample
 from multimem_ray.scoring.bank import ScoringBank, make_views
 from multimem_ray.scoring.held_out_stats import HeldOutStatistics
-from multimem_ray.scoring.rows import score_schema
+from multimem_ray.scoring.rows import schema_of
 from multimem_ray.scoring.shard import ScoredShard, score_shard
 from multimem_ray.setup import inspect, resolve
 from multimem_ray.shards.reader import read_shard
@@ -57,7 +57,7 @@ def test_every_sample_is_scored_or_held_out(tmp_path: Path) -> None:
     for shard in shards.scored:
         found = scored(run, shard)
         assert found.receipt.rows + found.receipt.held_out == 20
-        assert found.scores.schema.equals(score_schema(run))
+        assert found.scores.schema.equals(schema_of(run))
         keys = found.scores["key"].to_pylist()
         assert keys == sorted(keys)
         assert not run.held_out_rule.is_held_out(keys, shard.url).any()

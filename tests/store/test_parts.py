@@ -17,7 +17,7 @@ from multimem_ray.scoring.actor import ShardScorer
 from multimem_ray.scoring.bank import ScoringBank
 from multimem_ray.scoring.chunks import decoded_chunks
 from multimem_ray.scoring.poison import CrashLog, careful_parts
-from multimem_ray.scoring.rows import score_schema
+from multimem_ray.scoring.rows import schema_of
 from multimem_ray.scoring.shard import ScoredShard, assembled, score_shard
 from multimem_ray.storage import Storage
 from multimem_ray.store.commits import commit_log
@@ -106,7 +106,7 @@ def test_a_shard_goes_on_from_its_parts(tmp_path: Path) -> None:
 
 def test_parts_that_overlap_or_leave_gaps_are_told(tmp_path: Path) -> None:
     run, _ = small_run(tmp_path)
-    empty = score_schema(run).empty_table()
+    empty = schema_of(run).empty_table()
 
     def part(first: int, end: int) -> Part:
         return Part(first, end, empty, end - first, [])
