@@ -18,7 +18,7 @@ from multimem_ray.run import Run, Shards
 from multimem_ray.sample import Sample
 from multimem_ray.scoring.bank import ScoringBank, make_views
 from multimem_ray.scoring.held_out_stats import HeldOutStatistics
-from multimem_ray.scoring.shard import ScoredShard, score_shard
+from multimem_ray.scoring.shard import ScoredShard, Scores, score_shard
 from multimem_ray.setup import apply_overrides, inspect, resolve
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.training.bank import Bank
@@ -63,7 +63,7 @@ def score(run: Run, shards: Shards, which: int = 0) -> ScoredShard:
     """Scores of one shard, against its own held-out samples."""
     bank, shard = ScoringBank(run, CPU), shards.scored[which]
     held_out = HeldOutStatistics(means(run, bank, shard.url))
-    return score_shard(run, bank, held_out, shard)
+    return score_shard(Scores(run, bank, held_out), shard)
 
 
 def means(run: Run, bank: ScoringBank, url: str) -> Tensor:
@@ -78,7 +78,7 @@ def means(run: Run, bank: ScoringBank, url: str) -> Tensor:
     for sample in held_out:
         with contextlib.suppress(SampleError):
             decoded[sample.key] = run.decoder.decode(sample)
-    views = make_views(run, list(decoded), list(decoded.values()))
+    views = make_views(run.decoder, run.config.scoring, list(decoded), list(decoded.values()))
     found = []
     for embedded in bank.embed(views):
         accumulator = MeanAccumulator(run.modalities, embedded.shape[-1])

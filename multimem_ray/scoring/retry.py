@@ -13,7 +13,7 @@ from multimem_ray.store.parts import Part
 from multimem_ray.store.schema import VALUE
 
 
-def parts_of_commit(log: CommitLog, shard: FileInfo, marker: str) -> list[Part]:
+def parts_of_commit(log: CommitLog, shard: FileInfo, marker: str) -> list[Part[pa.Table]]:
     """The parts of a committed shard between its failures.
 
     The index of a sample is its position in the shard. A failure of the shard itself (it was cut,

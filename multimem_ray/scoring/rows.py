@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,9 @@ from multimem_ray import metric
 from multimem_ray.metric import Agreement, Calibration
 from multimem_ray.run import Run
 from multimem_ray.store.schema import ATTRIBUTION, CLIPMEM, PAIR, UNSEEN, VALUE, score_schema
+
+IdentityRow: TypeAlias = tuple[str, int, str | None, str, str | None]
+"""Key, index, label, group and partition value of a sample."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,12 @@ class Identity:
     labels: list[str | None]
     groups: list[str]
     partitions: list[str | None] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, rows: Sequence[IdentityRow]) -> Identity:
+        """Of samples one by one."""
+        columns = zip(*rows, strict=True) if rows else ((),) * 5
+        return cls(*(list(column) for column in columns))
 
     def at(self, row: int) -> Identity:
         """One of them."""

@@ -33,7 +33,7 @@ from multimem_ray.store.markers import (
 )
 from multimem_ray.store.names import marker_name, score_stem, shard_id, source_version
 from multimem_ray.store.partitioning import Partitioning, rows_digest
-from multimem_ray.store.parts import PartFolder
+from multimem_ray.store.parts import TableParts
 
 Encode: TypeAlias = Callable[[pa.Table, str], bytes]
 """Rows and the fingerprint of the run, as Parquet."""
@@ -190,10 +190,10 @@ class CommitLog:
         content = details(self.storage, valid[0])
         return Receipt(**{name: content[name] for name in Receipt.__dataclass_fields__})
 
-    def parts(self, shard: FileInfo) -> PartFolder:
+    def parts(self, shard: FileInfo) -> TableParts:
         """Where what is scored of a shard is kept until the shard is committed."""
         name = f"{shard_id(shard.url)}.{source_version(shard)}"
-        return PartFolder(self.storage, self.storage.join(self.parts_url, name))
+        return TableParts(self.storage, self.storage.join(self.parts_url, name))
 
     @property
     def parts_url(self) -> str:
