@@ -107,6 +107,7 @@ def prepare(config: Config) -> Callable[[], None]:
     from rich.console import Console
 
     from multimem_ray.embeddings.join import spill
+    from multimem_ray.embeddings.source import source_of
     from multimem_ray.embeddings.units import load_units
     from multimem_ray.embeddings.worker import UnitScorer
     from multimem_ray.progress import Progress
@@ -121,7 +122,7 @@ def prepare(config: Config) -> Callable[[], None]:
         for place in places:
             spill(run, units, model, place)
     with Path("/dev/null").open("w") as nowhere:
-        chosen = plan_held_out(run, shards, Progress(Console(file=nowhere)))
+        chosen = plan_held_out(run, shards, Progress(Console(file=nowhere)), source=source_of(run))
     scorer = UnitScorer(run, restarted=False)
     for item in chosen:
         scorer(_work("held_out", item.shard, 0, "", item.keys))

@@ -23,10 +23,10 @@ from torch import Tensor
 from multimem_ray.metric import MeanAccumulator, agreement
 from multimem_ray.run import Run
 from multimem_ray.scoring.bank import ScoringBank, pick_device
-from multimem_ray.scoring.chunks import Chunk, decoded_chunks
+from multimem_ray.scoring.chunks import Chunk, ChunkReader
 from multimem_ray.scoring.held_out_stats import HeldOutStatistics
 from multimem_ray.scoring.rows import score_rows
-from multimem_ray.scoring.shard import score_chunk
+from multimem_ray.scoring.shard import Scores, part_of
 
 REPEATS = 9
 _BATCH = 2048
@@ -52,14 +52,15 @@ class AgainstHeldOut:
 def against_held_out(run: Run, url: str, sizes: Sequence[int]) -> list[AgainstHeldOut]:
     """Score a chunk of a shard against held-out sets of several sizes, in turns."""
     bank = ScoringBank(run, pick_device(run.config.resources.score.gpus))
-    chunk = next(chunk for chunk in decoded_chunks(run, url) if chunk.views is not None)
-    found, means_s = {}, {}
+    chunk = next(chunk for chunk in ChunkReader(run).chunks(url) if chunk.views is not None)
+    found, outputs, means_s = {}, {}, {}
     for size in sizes:
         started = time.perf_counter()
         found[size] = HeldOutStatistics(means_of(run, bank, size))
         means_s[size] = time.perf_counter() - started
+        outputs[size] = Scores(run, bank, found[size])
     samples = len(chunk.who.keys)
-    whole = _in_turns({n: partial(score_chunk, run, bank, found[n], url, chunk) for n in sizes})
+    whole = _in_turns({n: partial(part_of, outputs[n], chunk) for n in sizes})
     embedded = bank.embed(chunk.views).cpu() if chunk.views else torch.empty(0)
     alone = _in_turns(
         {n: partial(_consistency, run, url, chunk, embedded, found[n]) for n in sizes}

@@ -77,10 +77,10 @@ class _Scorer:
         """CMC of all samples under each model, and their number."""
         from multimem_ray.metric import cmc
         from multimem_ray.prefetch import ahead
-        from multimem_ray.scoring.chunks import decoded_chunks
+        from multimem_ray.scoring.chunks import ChunkReader
 
         scores, count = [], 0
-        for chunk in ahead(decoded_chunks(self.run, url), 2):
+        for chunk in ahead(ChunkReader(self.run).chunks(url), 2):
             count += chunk.end - chunk.first
             if chunk.views is not None:
                 found = self.bank.agreements(chunk.views, self.means)
@@ -164,9 +164,9 @@ class _Decode:
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         import pickle
 
-        from multimem_ray.scoring.chunks import decoded_chunks
+        from multimem_ray.scoring.chunks import ChunkReader
 
-        for chunk in decoded_chunks(self._run, row["url"]):
+        for chunk in ChunkReader(self._run).chunks(row["url"]):
             yield {"samples": chunk.end - chunk.first, "views": pickle.dumps(chunk.views)}
 
 

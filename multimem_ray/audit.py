@@ -308,6 +308,7 @@ class _Stages:
 
     def score(self, retry_errors: bool) -> float:
         """Returns the seconds of the stage, 0 if nothing was left to do."""
+        from multimem_ray.embeddings.source import source_of
         from multimem_ray.scoring.pipeline import pending
         from multimem_ray.scoring.pipeline import score as score_shards
 
@@ -315,7 +316,8 @@ class _Stages:
         if left.shards:
             self.begin()
         started = time.monotonic()
-        totals = score_shards(self.run, self.shards, self.progress, self.executor, left)
+        run, source = self.run, source_of(self.run)
+        totals = score_shards(run, self.shards, self.progress, self.executor, left, source)
         spent = self.record("score", started, totals.fresh) if left.shards else 0.0
         self.progress.say(
             f"{totals.shards} shards: {totals.rows} samples scored, {totals.held_out} held out, "

@@ -7,9 +7,7 @@ made from a configuration by :mod:`multimem_ray.setup`.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -211,19 +209,6 @@ class Shards:
     scored: tuple[FileInfo, ...]
     held_out: tuple[FileInfo, ...]
     missing: tuple[str, ...]
-
-
-def shard_id(url: str) -> str:
-    """A file name for what comes from a shard: readable, and unique by a hash of the URL."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", url.rstrip("/").rsplit("/", 1)[-1])
-    stem = stem.removesuffix(".tar")[:80]
-    return f"{stem}-{hashlib.blake2b(url.encode(), digest_size=6).hexdigest()}"
-
-
-def partition_of(url: str, partitions: int) -> str:
-    """The hive partition that a shard's files lie in, such as ``partition=007``."""
-    number = int.from_bytes(hashlib.blake2b(url.encode(), digest_size=8).digest()) % partitions
-    return f"partition={number:03d}"
 
 
 def load_run(output: str, storage: Storage) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from multimem_ray import cli
-from multimem_ray.run import partition_of
+from multimem_ray.store.names import partition_of
 from tests.results.fake_run import fake_run
 from tests.small import write_shards
 

@@ -14,7 +14,7 @@ from multimem_ray.audit import report
 from multimem_ray.progress import Progress
 from multimem_ray.scoring.bank import ScoringBank
 from multimem_ray.scoring.held_out_stats import HeldOutStatistics
-from multimem_ray.scoring.shard import score_shard
+from multimem_ray.scoring.shard import Scores, score_shard
 from multimem_ray.setup import open_run, resolve
 from multimem_ray.store.commits import CommitLog
 from multimem_ray.store.partitioning import Partitioning
@@ -56,7 +56,7 @@ def test_an_audit_whose_shards_and_output_are_on_s3(
     scorer = ScoringBank(run, torch.device("cpu"))
     held_out = HeldOutStatistics(torch.zeros(2, 3, config.model.dim, dtype=torch.float64))
     for shard in shards.scored:
-        found = score_shard(run, scorer, held_out, shard)
+        found = score_shard(Scores(run, scorer, held_out), shard)
         log.commit(shard, found.receipt, found.scores, found.errors)
     done, todo = log.split(shards.scored)
     assert (len(done), len(todo)) == (2, 0)

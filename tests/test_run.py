@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from multimem_ray.errors import ConfigError, ShardNotFoundError
-from multimem_ray.run import Run, load_run, partition_of, shard_id
+from multimem_ray.run import Run, load_run
 from multimem_ray.setup import inspect, open_run
 from multimem_ray.storage import Storage
+from multimem_ray.store.names import partition_of, shard_id
 from tests.small import small_config, small_run, write_shards
 
 

@@ -98,8 +98,17 @@ def was_restarted() -> bool:
         return False
     import ray
 
-    context = ray.get_runtime_context()
-    return context.get_actor_id() is not None and context.was_current_actor_reconstructed
+    return actor_id() is not None and ray.get_runtime_context().was_current_actor_reconstructed
+
+
+def actor_id() -> str | None:
+    """Which actor this process is, the same after a restart; None: it is none."""
+    if not on_ray():
+        return None
+    import ray
+
+    name: str | None = ray.get_runtime_context().get_actor_id()
+    return name
 
 
 def start_local(**settings: Any) -> None:

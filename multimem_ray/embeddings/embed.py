@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
-from multimem_ray.distributed.executor import Executor
+from multimem_ray.distributed.executor import Executor, Row
 from multimem_ray.embeddings.log import EmbeddingLog, write_manifest, write_membership
 from multimem_ray.progress import Progress
-from multimem_ray.run import Run, Shards, shard_id
+from multimem_ray.run import Run, Shards
 from multimem_ray.scoring.pipeline import (
     Totals,
     record_missing,
@@ -15,6 +16,7 @@ from multimem_ray.scoring.pipeline import (
     run_rows,
     shard_rows,
 )
+from multimem_ray.store.names import shard_id
 
 
 def embed(
@@ -48,7 +50,7 @@ def embed(
         progress.say(f"embedding {len(todo)} shards" + (f", {len(done)} before" if done else ""))
         pool = executor.pool(run.config.resources.score, len(todo), progress)
         rows, before = shard_rows(log, todo), Totals.of(done)
-        run_rows(run, rows, pool, progress, executor, before, _Embedder, "embed")
+        run_rows(run, rows, pool, progress, executor, before, partial(_embedder, run), name="embed")
         done, left = log.split(every)
         if left:
             raise RuntimeError(f"{len(left)} shards were embedded and are not committed: {left[0]}")
@@ -57,13 +59,7 @@ def embed(
     return Totals.of(done, fresh)
 
 
-class _Embedder:
-    """The actor: in the driver no more than a name."""
+def _embedder(run: Run) -> Callable[[Row], Row]:
+    from multimem_ray.embeddings.actor import ShardEmbedder
 
-    def __init__(self, run: Run) -> None:
-        from multimem_ray.embeddings.actor import ShardEmbedder
-
-        self._scorer = ShardEmbedder(run)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return self._scorer(row)
+    return ShardEmbedder(run)

@@ -30,9 +30,10 @@ from multimem_ray.embeddings import layout
 from multimem_ray.embeddings.files import Place, joined_blocks, read_blocks
 from multimem_ray.embeddings.units import Unit, Units, load_units
 from multimem_ray.progress import Progress
-from multimem_ray.run import Run, shard_id
+from multimem_ray.run import Run
 from multimem_ray.sample import Failure
 from multimem_ray.storage import local_path
+from multimem_ray.store.names import shard_id
 
 SPILL_BYTES = 64 << 20
 """Bytes of rows that are sorted by bucket at a time."""

@@ -26,8 +26,9 @@ from multimem_ray.errors import ConfigError
 from multimem_ray.progress import Progress
 from multimem_ray.results.arrays import floats
 from multimem_ray.results.ranking import ranking
-from multimem_ray.results.reader import CLIPMEM, ScoreTable
+from multimem_ray.results.reader import ScoreTable
 from multimem_ray.run import Run
+from multimem_ray.store.schema import CLIPMEM
 
 Hashes = NDArray[np.uint64]
 Floats = NDArray[np.float64]

@@ -170,8 +170,8 @@ def _score(
 ) -> tuple[float, float, float]:
     size = min(run.config.scoring.batch_size, len(decoded))
     keys, decoded = list(islice(keys, size)), list(islice(decoded, size))
-    views = make_views(run, keys, decoded)
-    views_s = _seconds(lambda: make_views(run, keys, decoded))
+    views = make_views(run.decoder, run.config.scoring, keys, decoded)
+    views_s = _seconds(lambda: make_views(run.decoder, run.config.scoring, keys, decoded))
     model = Bank(run, run.design.model_ids()[:1], device, threads=1).models[0].model.eval()
     model.precision = run.config.scoring.precision
     names = run.modalities

@@ -11,9 +11,9 @@ from urllib.parse import unquote
 
 from multimem_ray.config import nearest
 from multimem_ray.errors import ConfigError, StorageError
-from multimem_ray.run import shard_id
 from multimem_ray.storage import FileInfo, Storage
 from multimem_ray.store.markers import Commit, details
+from multimem_ray.store.names import shard_id
 from multimem_ray.store.partitioning import escaped
 
 

@@ -18,8 +18,9 @@ from multimem_ray.design.hashing import uniform
 from multimem_ray.errors import ConfigError
 from multimem_ray.results.accumulate import Floats
 from multimem_ray.results.arrays import floats
-from multimem_ray.results.reader import CLIPMEM, ScoreTable
+from multimem_ray.results.reader import ScoreTable
 from multimem_ray.results.top import largest_first, require_number
+from multimem_ray.store.schema import CLIPMEM
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,10 @@ from multimem_ray.config import nearest
 from multimem_ray.errors import ConfigError, StorageError
 from multimem_ray.results.committed import error_files, in_partition, score_files
 from multimem_ray.results.spans import Pick, spans_of
-from multimem_ray.run import shard_id
 from multimem_ray.storage import FileInfo, Storage
 from multimem_ray.store.markers import Commit, load_commits
+from multimem_ray.store.names import shard_id
+from multimem_ray.store.schema import ATTRIBUTION, PAIR
 
 Progress = Callable[[int, int], None]
 """Called with (files done, files in total)."""
@@ -37,7 +38,6 @@ Progress = Callable[[int, int], None]
 BATCH_ROWS = 65_536
 THREADS = 8
 AHEAD_BYTES = 32 << 20  # files up to this size are fetched whole by the threads
-ATTRIBUTION, PAIR, CLIPMEM = "attribution_", "pair_", "clipmem_"
 
 
 class ScoreTable:

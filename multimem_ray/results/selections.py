@@ -32,8 +32,9 @@ from multimem_ray.results.arrays import floats
 from multimem_ray.results.cut import STANDARD_ERRORS, Rule, find_threshold, sketch_of
 from multimem_ray.results.quantiles import QuantileSketch
 from multimem_ray.results.ranking import Ranking
-from multimem_ray.results.reader import ATTRIBUTION, ScoreTable
+from multimem_ray.results.reader import ScoreTable
 from multimem_ray.storage import Storage
+from multimem_ray.store.schema import ATTRIBUTION
 
 Kind = Literal["remove", "keep"]
 PART_ROWS = 1_000_000

@@ -20,9 +20,10 @@ from multimem_ray.results.coverage import coverage
 from multimem_ray.results.groups import GroupMeans, ModalitySets, ModelLevels
 from multimem_ray.results.planted import evaluate_planted
 from multimem_ray.results.quantiles import QuantileSketch
-from multimem_ray.results.reader import ATTRIBUTION, PAIR, Progress, ScoreTable
+from multimem_ray.results.reader import Progress, ScoreTable
 from multimem_ray.results.reliability import Reliability
 from multimem_ray.storage import Storage
+from multimem_ray.store.schema import ATTRIBUTION, PAIR
 
 SCORES = ("multimem", "multimem_normalized", "multimem_se", "cmc_in", "cmc_out")
 FRACTIONS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)

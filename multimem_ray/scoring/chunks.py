@@ -7,24 +7,33 @@ without gap and overlap account for every sample of it, whoever made them and ho
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from operator import itemgetter
+from typing import Any, TypeAlias
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
 
 from multimem_ray.errors import SampleError
 from multimem_ray.modalities.base import Array
+from multimem_ray.modalities.batch import Batch
 from multimem_ray.prefetch import in_order
 from multimem_ray.run import Run
 from multimem_ray.sample import Failure, Sample
 from multimem_ray.scoring.bank import Views, make_views
-from multimem_ray.scoring.rows import Identity
+from multimem_ray.scoring.rows import Identity, IdentityRow
 from multimem_ray.shards.reader import read_shard
 
 PART_POSITIONS = 2048
 """Positions of a shard after which what was scored is kept in a file of its own."""
+
+Item: TypeAlias = Sample | Failure
+Placed: TypeAlias = tuple[int, Item]
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,7 @@ class Chunk:
         held_out: Number of samples that belong to the held-out set.
     """
 
+    shard: str
     first: int
     end: int
     who: Identity
@@ -44,136 +54,155 @@ class Chunk:
     held_out: int
     failures: list[Failure]
 
+    def to_row(self) -> dict[str, Any]:
+        """As two columns of bytes, for another node.
 
-@dataclass
-class ChunkBuilder:
-    """Decodes samples one by one and makes a chunk of them."""
+        Arrays travel as the integers they were decoded to, in safetensors; the rest as JSON.
+        """
+        batches = [] if self.views is None else self.views.batches
+        about = {
+            "shard": self.shard,
+            "first": self.first,
+            "end": self.end,
+            "held_out": self.held_out,
+            "who": asdict(self.who),
+            "failures": [asdict(failure) for failure in self.failures],
+            "views": len(batches),
+        }
+        tensors = {} if self.views is None else {"present": self.views.present}
+        for view, batch in enumerate(batches):
+            for name in batch.names:
+                tensors[f"{view}.values.{name}"] = batch.values[name].contiguous()
+                tensors[f"{view}.rows.{name}"] = batch.rows[name].to(torch.int64).contiguous()
+        return {"about": json.dumps(about).encode(), "tensors": save(tensors)}
 
-    run: Run
-    shard: str
-    first: int
-    keep_held_out: bool = False
-    end: int = field(init=False)
-    _samples: list[Sample] = field(default_factory=list)
-    _groups: list[str] = field(default_factory=list)
-    _labels: list[str | None] = field(default_factory=list)
-    _partitions: list[str | None] = field(default_factory=list)
-    _decoded: list[dict[str, Array]] = field(default_factory=list)
-    _failures: list[Failure] = field(default_factory=list)
-    _held_out: int = 0
-
-    def __post_init__(self) -> None:
-        self.end = self.first
-
-    def add(self, item: Sample | Failure) -> None:
-        """The next item of the shard."""
-        self.end += 1
-        if isinstance(item, Failure):
-            self._failures.append(item)
-            return
-        run = self.run
-        try:
-            group = run.group(item)
-            if not self.keep_held_out and run.held_out_rule.is_held_out([group], self.shard)[0]:
-                self._held_out += 1
-                return
-            label, decoded = run.label_of(item), run.decoder.decode(item)
-        except SampleError as error:
-            self._failures.append(as_failure(item, error))
-            return
-        # What the decoder made is all that is needed; the bytes may go.
-        self._samples.append(Sample(item.key, item.shard, item.index, {}))
-        self._groups.append(group)
-        self._labels.append(label)
-        self._partitions.append(run.partition_of_sample(item))
-        self._decoded.append(decoded)
-
-    def build(self) -> Chunk:
-        """The chunk, with ``scoring.views`` views of each sample to be scored."""
-        keys = [sample.key for sample in self._samples]
-        indices = [sample.index for sample in self._samples]
-        who = Identity(keys, indices, self._labels, self._groups, self._partitions)
-        views = make_views(self.run, keys, self._decoded) if keys else None
-        return Chunk(self.first, self.end, who, views, self._held_out, self._failures)
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Chunk:
+        """The chunk that :meth:`to_row` was called of."""
+        about = json.loads(row["about"])
+        who, count = Identity(**about.pop("who")), about.pop("views")
+        failures = [Failure(**failure) for failure in about.pop("failures")]
+        views = None
+        if count:
+            tensors = load(row["tensors"])
+            batches = [_batch(tensors, view, len(who.keys)) for view in range(count)]
+            views = Views(batches, tensors["present"])
+        return cls(**about, who=who, views=views, failures=failures)
 
 
-def decoded_chunks(
-    run: Run,
-    shard: str,
-    done: Sequence[tuple[int, int]] = (),
-    *,
-    keep_held_out: bool = False,
-    threads: int = 1,
-) -> Generator[Chunk]:
-    """The chunks of a shard, of ``scoring.batch_size`` positions, in order.
+def _batch(tensors: dict[str, Tensor], view: int, size: int) -> Batch:
+    def of(kind: str) -> dict[str, Tensor]:
+        start = f"{view}.{kind}."
+        return {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
 
-    A chunk ends at every multiple of ``PART_POSITIONS``, too.
+    return Batch(of("values"), of("rows"), size)
+
+
+class ChunkReader:
+    """Reads a run's shards and decodes their samples; picklable, and knows no model.
 
     Args:
-        done: Ranges of positions that are left out, ascending.
         keep_held_out: Held-out samples are in the chunks like the others.
-        threads: Chunks that are decoded at the same time, each read into memory as a whole. With
-            one, a sample's bytes are gone before the next are read.
     """
-    placed = groupby(_placed(run, shard, done), key=itemgetter(0))
-    spans = ((first, (item for _, item in group)) for first, group in placed)
-    decode = partial(_decoded, run, shard, keep_held_out)
-    if threads == 1:
-        yield from map(decode, spans)
-    else:
-        yield from in_order(decode, ((first, _gone(items)) for first, items in spans), threads)
+
+    def __init__(self, run: Run, *, keep_held_out: bool = False) -> None:
+        self._run, self._keep_held_out = run, keep_held_out
+        self.batch_size = run.config.scoring.batch_size
+
+    def items(self, shard: str) -> Iterator[Item]:
+        """What counts as a position of the shard, in its order."""
+        return read_shard(shard, self._run.storage)
+
+    def identity(self, sample: Sample) -> IdentityRow | None:
+        """What is known of a sample beside its modalities; None: it is held out.
+
+        Raises:
+            SampleError: Its json cannot be read.
+        """
+        run = self._run
+        group = run.group(sample)
+        if not self._keep_held_out and run.held_out_rule.is_held_out([group], sample.shard)[0]:
+            return None
+        label, partition = run.label_of(sample), run.partition_of_sample(sample)
+        return sample.key, sample.index, label, group, partition
+
+    def unread(self, shard: str, position: int, detail: str) -> list[Failure]:
+        """What is recorded of a shard that cannot be read from a position on."""
+        del position
+        return [Failure(shard, None, None, "read", "killed_worker", detail)]
+
+    def chunks(
+        self, shard: str, done: Sequence[tuple[int, int]] = (), threads: int = 1
+    ) -> Generator[Chunk]:
+        """The chunks of a shard, of ``scoring.batch_size`` positions, in order.
+
+        A chunk ends at every multiple of ``PART_POSITIONS``, too.
+
+        Args:
+            done: Ranges of positions that are left out, ascending.
+            threads: Chunks that are decoded at the same time, each read into memory as a whole.
+                With one, a sample's bytes are gone before the next are read.
+        """
+        placed = groupby(self._placed(shard, done), key=itemgetter(0))
+        spans = ((first, (item for _, item in group)) for first, group in placed)
+        if threads == 1:
+            yield from (self.chunk(shard, *span) for span in spans)
+            return
+        read = ((first, _consumed(items)) for first, items in spans)
+        yield from in_order(lambda span: self.chunk(shard, *span), read, threads)
+
+    def chunk(self, shard: str, first: int, items: Iterable[Item]) -> Chunk:
+        """The chunk of adjacent items, with ``scoring.views`` views of each sample to be scored.
+
+        Args:
+            first: Position of the first item.
+        """
+        who, decoded, failures = list[IdentityRow](), list[dict[str, Array]](), list[Failure]()
+        held_out, end = 0, first
+        decoder, scoring = self._run.decoder, self._run.config.scoring
+        for item in items:
+            end += 1
+            if isinstance(item, Failure):
+                failures.append(item)
+                continue
+            try:
+                identity = self.identity(item)
+                if identity is None:
+                    held_out += 1
+                    continue
+                decoded.append(decoder.decode(item))
+            except SampleError as error:
+                failures.append(as_failure(item, error))
+                continue
+            who.append(identity)
+        samples = Identity.of(who)
+        views = make_views(decoder, scoring, samples.keys, decoded) if who else None
+        return Chunk(shard, first, end, samples, views, held_out, failures)
+
+    def undone(self, shard: str, done: Sequence[tuple[int, int]]) -> Iterator[Placed]:
+        """Position and item of whatever is not in the ranges ``done``."""
+        ranges = deque(done)
+        for position, item in enumerate(self.items(shard)):
+            while ranges and position >= ranges[0][1]:
+                ranges.popleft()
+            if not ranges or position < ranges[0][0]:
+                yield position, item
+
+    def _placed(self, shard: str, done: Sequence[tuple[int, int]]) -> Iterator[Placed]:
+        """Whatever is not in the ranges ``done``, with the first position of its chunk."""
+        first = previous = -1
+        for position, item in self.undone(shard, done):
+            adjacent = first >= 0 and position == previous + 1
+            full = position - first == self.batch_size or position % PART_POSITIONS == 0
+            first = position if full or not adjacent else first
+            previous = position
+            yield first, item
 
 
-def decoded_chunk(
-    run: Run,
-    shard: str,
-    first: int,
-    items: Iterable[Sample | Failure],
-    *,
-    keep_held_out: bool = False,
-) -> Chunk:
-    """The chunk of adjacent items of a shard, from position ``first`` on."""
-    builder = ChunkBuilder(run, shard, first, keep_held_out)
-    for item in items:
-        builder.add(item)
-    return builder.build()
-
-
-def _decoded(
-    run: Run, shard: str, keep_held_out: bool, span: tuple[int, Iterable[Sample | Failure]]
-) -> Chunk:
-    return decoded_chunk(run, shard, *span, keep_held_out=keep_held_out)
-
-
-def _gone(items: Iterable[Sample | Failure]) -> Iterator[Sample | Failure]:
+def _consumed(items: Iterable[Item]) -> Iterator[Item]:
     """The items, read now and let go of one by one as they are taken."""
     held = deque(items)
     return (held.popleft() for _ in range(len(held)))
-
-
-def _placed(
-    run: Run, shard: str, done: Sequence[tuple[int, int]]
-) -> Iterator[tuple[int, Sample | Failure]]:
-    """Whatever is not in the ranges ``done``, with the first position of its chunk."""
-    first = previous = -1
-    for position, item in undone(run, shard, done):
-        adjacent = first >= 0 and position == previous + 1
-        full = position - first == run.config.scoring.batch_size or position % PART_POSITIONS == 0
-        first = position if full or not adjacent else first
-        previous = position
-        yield first, item
-
-
-def undone(
-    run: Run, shard: str, done: Sequence[tuple[int, int]]
-) -> Iterator[tuple[int, Sample | Failure]]:
-    """Position and item of whatever is not in the ranges ``done``."""
-    ranges = list(done)
-    for position, item in enumerate(read_shard(shard, run.storage)):
-        while ranges and position >= ranges[0][1]:
-            ranges.pop(0)
-        if not ranges or position < ranges[0][0]:
-            yield position, item
 
 
 def as_failure(sample: Sample, error: SampleError) -> Failure:

@@ -8,10 +8,12 @@ everything, since both call the same functions.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import ray
@@ -23,8 +25,8 @@ from multimem_ray.distributed.on_ray import MOST_BLOCKS, actor_retries, own_erro
 from multimem_ray.distributed.pool import strategy
 from multimem_ray.distributed.session import data_context
 from multimem_ray.run import Run
+from multimem_ray.scoring.source import Actor
 from multimem_ray.storage import FileInfo
-from multimem_ray.store.commits import Receipt
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +85,8 @@ def _receipts(run: Run, rows: list[Row], pool: Pool) -> Iterator[Row]:
             ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS))
             .flat_map(_Decode(run), num_cpus=1, max_retries=3)
             .map(
-                _Embed,  # type: ignore[arg-type]
-                fn_constructor_args=(run,),
+                Actor,  # type: ignore[arg-type]
+                fn_constructor_args=(partial(_chunk_scorer, run),),
                 compute=strategy(pool),
                 num_cpus=0 if resources.gpus else resources.cpus,
                 num_gpus=resources.gpus or None,
@@ -115,7 +117,7 @@ class _Covered:
     total: int | None = None
     started: float = field(default_factory=time.monotonic)
 
-    def add(self, told: dict[str, Any]) -> bool:
+    def add(self, told: Row) -> bool:
         """Whether the shard is complete with this."""
         if told["kind"] == "end":
             self.total = told["positions"]
@@ -133,34 +135,32 @@ class _Commits:
         self._task = ray.remote(num_cpus=0, max_retries=3)(_commit)
         self._running: list[Any] = []
 
-    def start(self, row: dict[str, Any], shard: _Covered) -> None:
+    def start(self, row: Row, shard: _Covered) -> None:
         seconds = time.monotonic() - shard.started
         self._running.append(self._task.remote(self._run, row, sorted(shard.names), seconds))
 
-    def finished(self, at_most: int) -> Iterator[dict[str, Any]]:
+    def finished(self, at_most: int) -> Iterator[Row]:
         """Receipts of commits, until no more than so many are under way."""
         while len(self._running) > at_most:
             ready, self._running = ray.wait(self._running)
             yield from ray.get(ready)
 
 
-def _commit(run: Run, row: dict[str, Any], names: list[str], seconds: float) -> dict[str, Any]:
-    import json
-    from dataclasses import asdict
-
+def _commit(run: Run, row: Row, names: list[str], seconds: float) -> Row:
+    from multimem_ray.scoring.rows import schema_of
     from multimem_ray.scoring.shard import assembled
     from multimem_ray.store.commits import commit_log
 
     log, shard = commit_log(run), FileInfo(row["url"], row["size"], row["version"])
     folder = log.parts(shard)
     parts = folder.read([*json.loads(row["names"]), *names])
-    scored = assembled(run, shard, parts, seconds)
+    scored = assembled(schema_of(run), shard, parts, seconds)
     log.commit(shard, scored.receipt, scored.scores, scored.errors, json.loads(row["stale"]))
     folder.remove()
     return {"kind": "shard", **asdict(scored.receipt)}
 
 
-_NOTHING: dict[str, Any] = {"about": b"", "tensors": b"", "positions": 0}
+_NOTHING: Row = {"about": b"", "tensors": b"", "positions": 0}
 
 
 class _Decode:
@@ -169,11 +169,8 @@ class _Decode:
     def __init__(self, run: Run) -> None:
         self._run = run
 
-    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        import json
-
-        from multimem_ray.scoring.chunks import decoded_chunks
-        from multimem_ray.scoring.wire import pack
+    def __call__(self, row: Row) -> Iterator[Row]:
+        from multimem_ray.scoring.chunks import ChunkReader
         from multimem_ray.store.commits import commit_log
 
         if row["kind"] == "held_out":
@@ -183,30 +180,13 @@ class _Decode:
         names = json.loads(row["names"])
         known = commit_log(self._run).parts(shard).ranges(names)
         positions = 0
-        for chunk in decoded_chunks(self._run, shard.url, known):
+        for chunk in ChunkReader(self._run).chunks(shard.url, known):
             positions += chunk.end - chunk.first
-            yield {**row, **_NOTHING, **pack(chunk), "kind": "chunk"}
+            yield {**row, **_NOTHING, **chunk.to_row(), "kind": "chunk"}
         yield {**row, **_NOTHING, "kind": "end", "positions": positions}
 
 
-class _Embed:
-    """The actor: in the driver no more than a name."""
+def _chunk_scorer(run: Run) -> Callable[[Row], Row]:
+    from multimem_ray.scoring.actor import ChunkScorer
 
-    def __init__(self, run: Run) -> None:
-        from multimem_ray.scoring.actor import ChunkScorer
-
-        self._scorer = ChunkScorer(run)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        if row["kind"] == "held_out":
-            return {**self._scorer.held_out(row), "url": row["url"], "part": "", "positions": 0}
-        part, positions = "", row["positions"]
-        if row["kind"] == "chunk":
-            part, positions = self._scorer.chunk(row)
-        told = {"kind": row["kind"], "url": row["url"], "part": part, "positions": positions}
-        return {**_no_receipt(row["url"]), **told}
-
-
-def _no_receipt(url: str) -> dict[str, Any]:
-    """Values in the columns of a receipt: all rows of a dataset have the same."""
-    return {**vars(Receipt(url, 0, 0, 0, 0.0))}
+    return ChunkScorer(run)

@@ -1,265 +1,275 @@
-"""The held-out set under every model: mean vectors, and the consistency of H itself.
+"""The held-out set under every model: a third output, beside scores and embeddings.
 
-The scoring actors do it before they score, shard by shard of H, and tell each other by files:
+The scoring actors make it before they score, shard by shard of H, and tell each other by files:
 
-    held_out/keys.parquet           the plan: shard and key of each sample of H
-    held_out/parts/<run>/<shard>    held-out samples of one shard under all models, while it lasts
-    held_out/means.safetensors      (M, n, d) float64: all that scoring needs of H; with a target,
-                                    also the levels of the models on H
-    held_out/held_out.json          counts, who was left out, and the consistency of H under each
-                                    model; written last
+    held_out/keys.parquet                       the plan: shard and key of each sample of H
+    held_out/parts/<run>/<shard>                held-out samples of one shard under all models
+    held_out/parts/<run>/claims/<actor>/<item>  what an actor has begun
+    held_out/parts/<run>/notes/<shard>/         notes and parts of a shard on which a process died
+    held_out/means.safetensors                  (M, n, d) float64: all that scoring needs of H; with
+                                                a target, also the levels of the models on H
+    held_out/held_out.json                      counts, who was left out, and the consistency of H
+                                                under each model; written last
 
-Whoever finishes the last part sums up; whoever waits too long does what is missing. So no actor
-depends on another one staying alive, and the driver needs neither models nor means.
+An actor that needs the means does at once whatever nobody has begun, and what others have begun
+when they give no sign any more. So no actor depends on another one staying alive, none waits for
+itself, and the driver needs neither models nor means.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import random
+import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from multimem_ray import metric
-from multimem_ray.errors import SampleError
-from multimem_ray.metric import Agreement, Calibration, CalibrationAccumulator, MeanAccumulator
-from multimem_ray.modalities.base import Array
-from multimem_ray.run import Run, shard_id
-from multimem_ray.sample import Sample
-from multimem_ray.scoring.bank import ScoringBank, make_views
-from multimem_ray.scoring.held_out_care import embedded_carefully
-from multimem_ray.scoring.held_out_parts import Embedded, Killed
-from multimem_ray.scoring.held_out_plan import Chosen, is_summarized, load_plan
-from multimem_ray.scoring.held_out_stats import HeldOutStatistics
-from multimem_ray.shards.reader import read_shard
+from multimem_ray.run import Run
+from multimem_ray.sample import Failure, Sample
+from multimem_ray.scoring.bank import ScoringBank
+from multimem_ray.scoring.chunks import ChunkReader, Item
+from multimem_ray.scoring.held_out_plan import (
+    CLAIMS,
+    Chosen,
+    is_summarized,
+    load_plan,
+    parts_folder,
+)
+from multimem_ray.scoring.held_out_stats import (
+    Embedded,
+    EmbeddedParts,
+    HeldOutStatistics,
+    summarize,
+)
+from multimem_ray.scoring.poison import KILLED, isolated_parts
+from multimem_ray.scoring.rows import IdentityRow
+from multimem_ray.scoring.shard import Output, ScoringBatch, shard_parts
 from multimem_ray.storage import FileInfo
-from multimem_ray.store.parts import PartFolder
+from multimem_ray.store.names import shard_id
+from multimem_ray.store.parts import Part, joined
 
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.1
 PATIENCE_S = 30.0
+_SUMMARY = "summary"
 
-_Decoded: TypeAlias = tuple[str, Mapping[str, Array]]
 
-
-class HeldOutMeans:
+class HeldOut(ABC):
     """What an actor does for the held-out set, and gets from it.
 
     Args:
-        patience_s: Seconds without any sign of the others after which it helps.
-        careful: Note down what is about to be done, and leave out samples that killed their
-            process; for after a death. Where others left notes it is careful anyway.
+        patience_s: Seconds without any sign of the others after which what they began is done.
+        careful: Isolate samples that kill their process; for after a death. Where others left
+            notes it is careful anyway.
+        actor: Name of the actor, the same when it is started again; default: of the process.
     """
 
     def __init__(
         self,
         run: Run,
-        bank: ScoringBank,
-        patience_s: float = PATIENCE_S,
         *,
+        patience_s: float = PATIENCE_S,
         careful: bool = False,
+        actor: str | None = None,
     ) -> None:
-        self._run, self._bank, self._patience_s = run, bank, patience_s
-        self._careful = careful
-        self._stored: HeldOutStatistics | None = None
+        self._run, self._patience_s, self._careful = run, patience_s, careful
+        self._actor = actor or f"{socket.gethostname()}-{os.getpid()}"
+        self._folder = parts_folder(run)
+        self._parts = EmbeddedParts(run.storage, self._folder)
+        self._statistics: HeldOutStatistics | None = None
+
+    @abstractmethod
+    def part(self, chosen: Chosen, *, careful: bool) -> Part[Embedded]:
+        """What becomes of the held-out samples of one shard."""
 
     def embed(self, chosen: Chosen) -> None:
         """Embed the held-out samples of one shard; sum up if it was the last."""
         url = self._part_url(chosen)
         if is_summarized(self._run) or self._run.storage.exists(url):
             return
-        careful = self._careful or bool(self._notes(chosen).names())
-        self._run.storage.write_atomic(url, self.part(chosen, careful).to_bytes())
-        if not self._missing():
-            self._summarize()
-
-    def part(self, chosen: Chosen, careful: bool) -> Embedded:
-        """What becomes of the held-out samples of one shard."""
-        samples, most = self._samples(chosen), self._run.config.scoring.batch_size
-        if careful:
-            folder = self._notes(chosen)
-            parts = embedded_carefully(chosen, samples, most, folder, self._decoded, self._embedded)
-        else:
-            parts = [self._embedded(self._decoded(batch)) for batch in _batches(samples, most)]
-        return Embedded.joined([self._embedded([]), *parts])
+        self._claim(shard_id(chosen.shard))
+        careful = self._careful or bool(self.notes(chosen).names())
+        part = self.part(chosen, careful=careful)
+        for failure in part.failures:
+            logger.warning(
+                "%s: held-out sample %s is left out: %s",
+                *(failure.shard, failure.key, failure.detail),
+            )
+        self._run.storage.write_atomic(url, self._parts.encoded(part))
+        if is_summarized(self._run):
+            self._clear()  # another one has done the same, and was faster
+        elif not self._missing(self._run.storage.list(self._folder)):
+            self._sum_up()
 
     def statistics(self) -> HeldOutStatistics:
-        """All that scoring needs of H; waits until H is embedded.
+        """All that scoring needs of H; helps until H is embedded.
 
         Raises:
             HeldOutError: H lacks a modality, or an embedding is not finite.
         """
-        if self._stored is None:
+        if self._statistics is None:
             self._wait()
             url = self._run.path("held_out", "means.safetensors")
-            self._stored = HeldOutStatistics.from_bytes(self._run.storage.read_bytes(url))
-        return self._stored
+            self._statistics = HeldOutStatistics.from_bytes(self._run.storage.read_bytes(url))
+        return self._statistics
+
+    def notes(self, chosen: Chosen) -> EmbeddedParts:
+        """Where notes and parts of a shard lie on which a process died."""
+        storage = self._run.storage
+        return EmbeddedParts(storage, storage.join(self._folder, "notes", shard_id(chosen.shard)))
 
     def _wait(self) -> None:
         signs: set[FileInfo] = set()
         since = time.monotonic()
         while not is_summarized(self._run):
-            there = self._run.storage.list(self._parts_folder())
+            there = self._run.storage.list(self._folder)
             # Who goes through a shard with care writes notes all the while.
             if set(there) != signs:
                 signs, since = set(there), time.monotonic()
-            if time.monotonic() - since < self._patience_s:
+            missing = {shard_id(chosen.shard): chosen for chosen in self._missing(there)}
+            items: dict[str, Chosen | None] = {**missing} or {_SUMMARY: None}
+            gone = time.monotonic() - since >= self._patience_s
+            free = sorted(items.keys() - (set() if gone else self._begun_by_others(there)))
+            if not free:
                 time.sleep(LOOK_EVERY_S)
-            elif left := self._missing():
-                self.embed(random.choice(left))  # noqa: S311 - so that helpers differ
+                continue
+            chosen = items[random.choice(free)]  # noqa: S311 - so that helpers differ
+            if chosen is None:
+                self._sum_up()
             else:
-                self._summarize()
+                self.embed(chosen)
 
-    def _missing(self) -> list[Chosen]:
-        run = self._run
-        listed = run.storage.list(self._parts_folder(), recursive=False)
-        there = {run.storage.name(info.url) for info in listed}
-        return [item for item in load_plan(run) if shard_id(item.shard) not in there]
+    def _claim(self, item: str) -> None:
+        url = self._run.storage.join(self._folder, CLAIMS, self._actor, item)
+        self._run.storage.write_atomic(url, b"")
 
-    def _parts_folder(self) -> str:
-        return self._run.path("held_out", "parts", self._run.fingerprint)
+    def _begun_by_others(self, there: Sequence[FileInfo]) -> set[str]:
+        claims = (info.url.rsplit("/", 3)[-3:] for info in there)
+        return {item for kind, actor, item in claims if kind == CLAIMS and actor != self._actor}
+
+    def _missing(self, there: Sequence[FileInfo]) -> list[Chosen]:
+        urls = {info.url for info in there}
+        return [chosen for chosen in self._plan if self._part_url(chosen) not in urls]
+
+    @cached_property
+    def _plan(self) -> list[Chosen]:
+        return load_plan(self._run)
 
     def _part_url(self, chosen: Chosen) -> str:
-        return self._run.storage.join(self._parts_folder(), shard_id(chosen.shard))
+        return self._run.storage.join(self._folder, shard_id(chosen.shard))
 
-    def _notes(self, chosen: Chosen) -> PartFolder:
-        storage = self._run.storage
-        place = storage.join(self._parts_folder(), "notes", shard_id(chosen.shard))
-        return PartFolder(storage, place)
-
-    def _samples(self, chosen: Chosen) -> Iterator[Sample]:
-        wanted = set(chosen.keys)
-        for item in read_shard(chosen.shard, self._run.storage):
-            if isinstance(item, Sample) and item.key in wanted:
-                yield item
-
-    def _decoded(self, samples: Iterable[Sample]) -> list[_Decoded]:
-        found: list[_Decoded] = []
-        for sample in samples:
-            # A held-out sample that cannot be decoded is left out of the means.
-            with suppress(SampleError):
-                found.append((sample.key, self._run.decoder.decode(sample)))
-        return found
-
-    def _embedded(self, decoded: Sequence[_Decoded]) -> Embedded:
-        """A batch under all models; samples on which the models raise an error are left out."""
-        if not decoded:
-            models, n = len(self._run.design.model_ids()), len(self._run.modalities)
-            return Embedded.nothing(models, n, self._bank.dim)
-        try:
-            return self._batch(decoded)
-        except Exception as error:
-            if len(decoded) == 1:
-                logger.warning("held-out sample %s is left out: %s", decoded[0][0], error)
-                return self._embedded([])
-            parts = [self._embedded([one]) for one in decoded]
-            if not any(len(part.present) for part in parts):
-                raise
-            return Embedded.joined(parts)
-
-    def _batch(self, decoded: Sequence[_Decoded]) -> Embedded:
-        keys, arrays = (list(column) for column in zip(*decoded, strict=True))
-        views = make_views(self._run, keys, arrays)
-        embedded = self._bank.embed(views).cpu()
-        nowhere = torch.zeros(embedded.shape[-2:])
-        alignment = [metric.agreement(e, views.present, nowhere).alignment for e in embedded]
-        return Embedded(embedded.mean(dim=1), torch.stack(alignment), views.present)
-
-    def _parts(self) -> Iterator[Embedded]:
+    def _embedded(self) -> Iterator[Part[Embedded]]:
         """The parts in the order of the plan, one at a time in memory."""
-        for item in load_plan(self._run):
-            yield Embedded.from_bytes(self._run.storage.read_bytes(self._part_url(item)))
+        for chosen in self._plan:
+            yield self._parts.decoded(self._run.storage.read_bytes(self._part_url(chosen)))
 
-    def _summarize(self) -> None:
-        run, ids = self._run, self._run.design.model_ids()
-        sums = [MeanAccumulator(run.modalities, self._bank.dim) for _ in ids]
-        killed: list[Killed] = []
+    def _sum_up(self) -> None:
+        self._claim(_SUMMARY)
+        run, target = self._run, self._run.config.design.target is not None
         try:
-            for part in self._parts():
-                killed += part.killed
-                for accumulator, mean in zip(sums, part.mean, strict=True):
-                    accumulator.add(mean[None], part.present)
-            means = torch.stack([accumulator.means() for accumulator in sums])
-            found = _levels(run, sums, self._parts())
+            summary = summarize(self._embedded, run.modalities, target=target)
         except Exception:
             # Another one may have been faster, and have cleared the parts away.
             if is_summarized(run):
                 return
             raise
-        plan = load_plan(run)
-        stored = HeldOutStatistics(means, found.levels).to_bytes()
+        stored = summary.statistics.to_bytes()
         run.storage.write_atomic(run.path("held_out", "means.safetensors"), stored)
-        chosen = sum(len(item.keys) for item in plan)
+        chosen = sum(len(item.keys) for item in self._plan)
+        killed = [failure for failure in summary.failures if failure.error == KILLED]
         content = {
             "fingerprint": run.fingerprint,
             "keys_seen": chosen,
-            "samples": found.samples,
-            "undecodable": chosen - found.samples - len(killed),
-            "killed": [asdict(one) for one in killed],
-            "modalities": dict(zip(run.modalities, sums[0].counts.tolist(), strict=True)),
-            "models": dict(zip(ids, found.models, strict=True)),
-            "target": found.target,
+            "samples": summary.samples,
+            "undecodable": chosen - summary.samples - len(killed),
+            "killed": [
+                {name: getattr(one, name) for name in ("shard", "key", "stage", "detail")}
+                for one in killed
+            ],
+            "modalities": summary.modalities,
+            "models": dict(zip(run.design.model_ids(), summary.models, strict=True)),
+            "target": summary.target,
         }
         text = json.dumps(content, indent=1)
         run.storage.write_atomic(run.path("held_out", "held_out.json"), text.encode())
-        run.storage.remove(run.path("held_out", "parts"), recursive=True)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._run.storage.remove(self._run.path("held_out", "parts"), recursive=True)
 
 
-def _batches(samples: Iterator[Sample], most: int) -> Iterator[list[Sample]]:
-    while batch := list(islice(samples, most)):
-        yield batch
+class HeldOutOfShards(HeldOut):
+    """The held-out set of shards, under a bank of models."""
+
+    def __init__(
+        self,
+        run: Run,
+        bank: ScoringBank,
+        *,
+        patience_s: float = PATIENCE_S,
+        careful: bool = False,
+        actor: str | None = None,
+    ) -> None:
+        super().__init__(run, patience_s=patience_s, careful=careful, actor=actor)
+        self._bank = bank
+
+    def part(self, chosen: Chosen, *, careful: bool) -> Part[Embedded]:
+        output = HeldOutSamples(self._run, self._bank, chosen)
+        if careful:
+            parts = isolated_parts(output, chosen.shard, self.notes(chosen))
+        else:
+            parts = shard_parts(output, chosen.shard)
+        return joined(parts, output.joined)
 
 
-@dataclass(frozen=True)
-class _Found:
-    """The held-out set under each model: for people, and for the scores of a target."""
+class HeldOutSamples(Output[Embedded]):
+    """The chosen samples of a shard under all models; what fails is left out of the means."""
 
-    samples: int
-    models: list[dict[str, float | None]]
-    target: dict[str, Any] | None
-    levels: Calibration | None
+    blames_one_of_one: ClassVar[bool] = True
 
+    def __init__(self, run: Run, bank: ScoringBank, chosen: Chosen) -> None:
+        super().__init__(_ChosenReader(run, chosen))
+        self._bank, self._modalities = bank, len(run.modalities)
 
-def _levels(run: Run, sums: Sequence[MeanAccumulator], parts: Iterator[Embedded]) -> _Found:
-    """Consistency of H's own samples under each model, each against the rest of H."""
-    values: list[Tensor] = []
-    gathered = CalibrationAccumulator(len(sums), len(run.modalities))
-    targeted = run.config.design.target is not None
-    for part in parts:
-        own = [_own_agreement(a, part, number) for number, a in enumerate(sums)]
-        values.append(torch.stack([metric.cmc(one, part.present) for one in own]))
-        if targeted:
-            gathered.add(own, part.present)
-    every = torch.cat(values, dim=1)
-    # The target is the last of the models.
-    gap = _mean_and_se(every[-1] - every[:-1].mean(dim=0)) if targeted else None
-    return _Found(
-        samples=every.shape[1],
-        models=[dict(zip(("cmc_mean", "cmc_se"), _mean_and_se(own), strict=True)) for own in every],
-        target=gap and {"gap": gap[0], "gap_se": gap[1]},
-        levels=gathered.levels() if targeted else None,
-    )
+    def rows(self, batch: ScoringBatch) -> Embedded:
+        views = batch.views
+        embedded = self._bank.embed(views).cpu()
+        nowhere = torch.zeros(embedded.shape[-2:])
+        alignment = [metric.agreement(e, views.present, nowhere).alignment for e in embedded]
+        return Embedded(embedded.mean(dim=1), torch.stack(alignment), views.present)
+
+    def joined(self, rows: Sequence[Embedded]) -> Embedded:
+        nothing = Embedded.nothing(self._bank.count, self._modalities, self._bank.dim)
+        return Embedded.joined([nothing, *rows])
 
 
-def _mean_and_se(values: Tensor) -> tuple[float, float | None]:
-    count = len(values)
-    se = float(values.std(unbiased=True)) / count**0.5 if count > 1 else None
-    return float(values.mean()), se
+class _ChosenReader(ChunkReader):
+    """Counts only the chosen samples of a shard as positions."""
 
+    def __init__(self, run: Run, chosen: Chosen) -> None:
+        super().__init__(run, keep_held_out=True)
+        self._keys = frozenset(chosen.keys)
 
-def _own_agreement(accumulator: MeanAccumulator, part: Embedded, number: int) -> Agreement:
-    """Agreement of held-out samples under one model, leaving each out of its own reference."""
-    mean = part.mean[number]
-    others = accumulator.leave_one_out(mean[None], part.present)
-    uniformity = mean.double() @ others.transpose(-1, -2)
-    both = part.present[:, :, None] & part.present[:, None, :]
-    return Agreement(part.alignment[number].double(), torch.where(both, uniformity, 0.0))
+    def items(self, shard: str) -> Iterator[Item]:
+        samples = (item for item in super().items(shard) if isinstance(item, Sample))
+        return (sample for sample in samples if sample.key in self._keys)
+
+    def identity(self, sample: Sample) -> IdentityRow:
+        # Nothing else is needed; a label that cannot be read must not cost a held-out sample.
+        return sample.key, sample.index, None, sample.key, None
+
+    def unread(self, shard: str, position: int, detail: str) -> list[Failure]:
+        seen = {item.key for item in islice(self.items(shard), position)}
+        return [
+            Failure(shard, key, None, "read", KILLED, detail) for key in sorted(self._keys - seen)
+        ]

@@ -21,16 +21,16 @@ import pyarrow.parquet as pq
 from multimem_ray.arrow_files import read_parquet
 from multimem_ray.design.hashing import uniform
 from multimem_ray.distributed.executor import LOCAL, Executor, Row
-from multimem_ray.errors import HeldOutError, SampleError
+from multimem_ray.errors import HeldOutError
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
-from multimem_ray.sample import Sample
-from multimem_ray.shards.reader import read_shard
+from multimem_ray.scoring.source import ShardSource, Source
 from multimem_ray.storage import FileInfo
 
 ALONE_S = 3.0
 """Seconds after which the driver leaves the looking to tasks."""
 
+CLAIMS = "claims"
 _FINGERPRINT = b"multimem_ray"
 
 
@@ -60,20 +60,34 @@ def is_summarized(run: Run) -> bool:
     return bool(known["fingerprint"] == run.fingerprint)
 
 
+def parts_folder(run: Run) -> str:
+    """Where the held-out samples lie that are embedded so far."""
+    return run.path("held_out", "parts", run.fingerprint)
+
+
 def plan_held_out(
-    run: Run, shards: Shards, progress: Progress, executor: Executor = LOCAL
+    run: Run,
+    shards: Shards,
+    progress: Progress,
+    executor: Executor = LOCAL,
+    source: Source | None = None,
 ) -> list[Chosen]:
     """What is still to be embedded of H; the plan is stored first.
+
+    Args:
+        source: Where the samples come from; default: shards.
 
     Raises:
         HeldOutError: No sample is held out.
     """
     if is_summarized(run):
         return []
+    # Whoever began something before this driver started is dead.
+    run.storage.remove(run.storage.join(parts_folder(run), CLAIMS), recursive=True)
     known = load_plan(run)
     if known:
         return known
-    chosen = _choose(run, shards, progress, executor)
+    chosen = _choose(run, shards, progress, executor, source or ShardSource(run))
     rows = [(item.shard, key) for item in chosen for key in item.keys]
     table = pa.table(
         {"shard": [row[0] for row in rows], "key": [row[1] for row in rows]},
@@ -100,7 +114,9 @@ def load_plan(run: Run) -> list[Chosen]:
     return [Chosen(shard, tuple(keys)) for shard, keys in by_shard.items()]
 
 
-def _choose(run: Run, shards: Shards, progress: Progress, executor: Executor) -> list[Chosen]:
+def _choose(
+    run: Run, shards: Shards, progress: Progress, executor: Executor, source: Source
+) -> list[Chosen]:
     """At most ``max_samples`` held-out samples, from as few shards as hold them."""
     candidates = shards.held_out or shards.scored
     names = [shard.url.rsplit("/", 1)[-1] for shard in candidates]
@@ -109,7 +125,7 @@ def _choose(run: Run, shards: Shards, progress: Progress, executor: Executor) ->
     limit, cap = run.config.held_out.max_samples, run.held_out_rule.cap()
     met = 0
     with progress.task("held-out set", len(order), unit="shards") as shown:
-        for visited, found in enumerate(_found(run, candidates, order, executor), start=1):
+        for visited, found in enumerate(_found(source, candidates, order, executor), start=1):
             names_of = [f"{found.number}/{key}" for key in found.keys]
             labels = found.labels if run.config.held_out.balance else None
             cap.add(names_of, run.held_out_rule.rank(found.keys), labels)
@@ -130,46 +146,24 @@ def _choose(run: Run, shards: Shards, progress: Progress, executor: Executor) ->
 
 
 def _found(
-    run: Run, candidates: Sequence[FileInfo], order: Sequence[int], executor: Executor
+    source: Source, candidates: Sequence[FileInfo], order: Sequence[int], executor: Executor
 ) -> Iterator[_Found]:
     """Held-out samples shard by shard, in this order."""
     until = time.monotonic() + ALONE_S
     for place, number in enumerate(order):
         if time.monotonic() > until:
-            yield from _found_by_tasks(run, candidates, order[place:], executor)
+            yield from _found_by_tasks(source, candidates, order[place:], executor)
             return
-        yield find_held_out(run, candidates[number].url, number)
+        yield _Found(number, *source.held_out_of(candidates[number].url))
 
 
 def _found_by_tasks(
-    run: Run, candidates: Sequence[FileInfo], order: Sequence[int], executor: Executor
+    source: Source, candidates: Sequence[FileInfo], order: Sequence[int], executor: Executor
 ) -> Iterator[_Found]:
     def find(row: Row) -> Row:
-        found = find_held_out(run, row["url"], row["number"])
-        return {"number": found.number, "keys": found.keys, "labels": found.labels}
+        keys, labels = source.held_out_of(row["url"])
+        return {"number": row["number"], "keys": keys, "labels": labels}
 
     rows = [{"number": number, "url": candidates[number].url} for number in order]
     for row in executor.tasks(find, rows):
         yield _Found(row["number"], list(row["keys"]), list(row["labels"]))
-
-
-def find_held_out(run: Run, url: str, number: int) -> _Found:
-    """Lists the held-out samples of a shard."""
-    if run.is_stored:
-        from multimem_ray.embeddings.held_out import held_out_of_unit
-        from multimem_ray.embeddings.score import UnitReader
-        from multimem_ray.embeddings.units import load_units
-
-        return _Found(number, *held_out_of_unit(UnitReader(run, load_units(run)), url))
-    keys, labels = [], []
-    balance = run.config.held_out.balance
-    for item in read_shard(url, run.storage):
-        if not isinstance(item, Sample):
-            continue
-        try:
-            if run.held_out_rule.is_held_out([run.group(item)], url)[0]:
-                labels.append(str(item.field(balance)) if balance else "")
-                keys.append(item.key)
-        except SampleError:
-            continue
-    return _Found(number, keys, labels)

@@ -1,16 +1,86 @@
-"""All that scoring a sample needs of the held-out set, as it is stored."""
+"""The held-out set under every model, in numbers: what is kept of its samples, and what of H.
+
+Of each sample are kept its embeddings averaged over the views, and the cosines between its own
+modalities; of H, the mean vectors that scoring compares with, and how consistent H itself is.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from multimem_ray.metric import Calibration
+from multimem_ray import metric
+from multimem_ray.metric import Agreement, Calibration, CalibrationAccumulator, MeanAccumulator
+from multimem_ray.sample import Failure
+from multimem_ray.store.parts import Part, PartFolder
 
 _COVARIANCE, _COUNT = "covariance.", "count."
+_FAILURES = "killed"
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """B held-out samples under all models.
+
+    Args:
+        mean: (M, B, n, d), embeddings averaged over the views.
+        alignment: (M, B, n, n).
+        present: (B, n).
+    """
+
+    mean: Tensor
+    alignment: Tensor
+    present: Tensor
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+    @classmethod
+    def nothing(cls, models: int, modalities: int, dim: int) -> Embedded:
+        """No sample."""
+        return cls(
+            torch.zeros(models, 0, modalities, dim),
+            torch.zeros(models, 0, modalities, modalities, dtype=torch.float64),
+            torch.zeros(0, modalities, dtype=torch.bool),
+        )
+
+    @classmethod
+    def joined(cls, rows: Sequence[Embedded]) -> Embedded:
+        """The samples of one or more, in their order."""
+        return cls(
+            torch.cat([one.mean for one in rows], dim=1),
+            torch.cat([one.alignment for one in rows], dim=1),
+            torch.cat([one.present for one in rows]),
+        )
+
+
+class EmbeddedParts(PartFolder[Embedded]):
+    """Parts of held-out samples, as safetensors."""
+
+    suffix: ClassVar[str] = ".safetensors"
+
+    def encoded(self, part: Part[Embedded]) -> bytes:
+        listed = json.dumps([asdict(one) for one in part.failures]).encode()
+        failures = torch.frombuffer(bytearray(listed), dtype=torch.uint8)
+        named = {**vars(part.rows), _FAILURES: failures}
+        return bytes(save({name: tensor.contiguous() for name, tensor in named.items()}))
+
+    def decoded(self, data: bytes, first: int = 0, end: int | None = None) -> Part[Embedded]:
+        """The part in a file; without an end, it covers what it tells of."""
+        stored = load(data)
+        listed = json.loads(stored.pop(_FAILURES).numpy().tobytes())
+        # Version 0.1.0 wrote no index and no kind, and only of samples that killed.
+        failures = [Failure(**{"index": None, "error": "killed_worker", **one}) for one in listed]
+        rows = Embedded(**stored)
+        told = first + len(rows) + len(failures)
+        end = told if end is None else end
+        return Part(first, end, rows, end - told, failures)
 
 
 @dataclass(frozen=True)
@@ -49,3 +119,76 @@ class HeldOutStatistics:
             counts = self.levels.counts.items()
             named |= {f"{_COUNT}{bits}": torch.tensor(count) for bits, count in counts}
         return save({name: tensor.contiguous() for name, tensor in named.items()})
+
+
+@dataclass(frozen=True)
+class HeldOutSummary:
+    """The held-out set under each model: for scoring, and for people.
+
+    Args:
+        failures: Of the samples that were left out.
+        modalities: Samples that have each of them.
+        models: Mean and standard error of the consistency of H under each model.
+        target: Of the target's consistency less that of the references; None without one.
+    """
+
+    statistics: HeldOutStatistics
+    samples: int
+    failures: list[Failure]
+    modalities: dict[str, int]
+    models: list[dict[str, float | None]]
+    target: dict[str, Any] | None
+
+
+def summarize(
+    parts: Callable[[], Iterable[Part[Embedded]]], modalities: Sequence[str], *, target: bool
+) -> HeldOutSummary:
+    """Sum H up; its parts are gone through twice, one at a time in memory.
+
+    Args:
+        target: The last of the models is a target.
+
+    Raises:
+        HeldOutError: H lacks a modality, or an embedding is not finite.
+    """
+    sums: list[MeanAccumulator] = []
+    failures: list[Failure] = []
+    for part in parts():
+        failures += part.failures
+        rows = part.rows
+        sums = sums or [MeanAccumulator(modalities, rows.mean.shape[-1]) for _ in rows.mean]
+        for accumulator, mean in zip(sums, rows.mean, strict=True):
+            accumulator.add(mean[None], rows.present)
+    means = torch.stack([accumulator.means() for accumulator in sums])
+    values: list[Tensor] = []
+    calibration = CalibrationAccumulator(len(sums), len(modalities))
+    for part in parts():
+        own = [_own_agreement(one, part.rows, number) for number, one in enumerate(sums)]
+        values.append(torch.stack([metric.cmc(one, part.rows.present) for one in own]))
+        if target:
+            calibration.add(own, part.rows.present)
+    cmc = torch.cat(values, dim=1)
+    gap = _mean_and_se(cmc[-1] - cmc[:-1].mean(dim=0)) if target else None
+    return HeldOutSummary(
+        HeldOutStatistics(means, calibration.levels() if target else None),
+        samples=cmc.shape[1],
+        failures=failures,
+        modalities=dict(zip(modalities, sums[0].counts.tolist(), strict=True)),
+        models=[dict(zip(("cmc_mean", "cmc_se"), _mean_and_se(own), strict=True)) for own in cmc],
+        target=gap and {"gap": gap[0], "gap_se": gap[1]},
+    )
+
+
+def _mean_and_se(values: Tensor) -> tuple[float, float | None]:
+    count = len(values)
+    se = float(values.std(unbiased=True)) / count**0.5 if count > 1 else None
+    return float(values.mean()), se
+
+
+def _own_agreement(accumulator: MeanAccumulator, rows: Embedded, number: int) -> Agreement:
+    """Agreement of held-out samples under one model, leaving each out of its own reference."""
+    mean = rows.mean[number]
+    others = accumulator.leave_one_out(mean[None], rows.present)
+    uniformity = mean.double() @ others.transpose(-1, -2)
+    both = rows.present[:, :, None] & rows.present[:, None, :]
+    return Agreement(rows.alignment[number].double(), torch.where(both, uniformity, 0.0))

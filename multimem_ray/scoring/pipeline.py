@@ -14,20 +14,21 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from multimem_ray.distributed.executor import Executor, Pool, Row
 from multimem_ray.errors import ModelError
 from multimem_ray.progress import Progress
-from multimem_ray.run import Run, Shards, shard_id
+from multimem_ray.run import Run, Shards
 from multimem_ray.sample import Failure
 from multimem_ray.scoring.held_out_plan import Chosen, plan_held_out
+from multimem_ray.scoring.source import Actor, ShardSource, Source
 from multimem_ray.storage import FileInfo
 from multimem_ray.store.commits import CommitLog, commit_log
-from multimem_ray.store.failures import error_rows
 from multimem_ray.store.markers import Commit
+from multimem_ray.store.names import shard_id
+from multimem_ray.store.schema import error_rows
 
 logger = logging.getLogger(__name__)
 
@@ -91,25 +92,26 @@ def score(
     progress: Progress,
     executor: Executor,
     left: Pending | None = None,
+    source: Source | None = None,
 ) -> Totals:
     """Score every shard that is not committed yet, within a session of the executor.
 
     Args:
         left: What :func:`pending` returned.
+        source: Where the samples come from; default: shards.
 
     Raises:
         ModelError: A reference model is not trained yet.
         HeldOutError: The held-out set cannot serve.
     """
-    log, left = commit_log(run), left or pending(run, shards)
+    log, left, source = commit_log(run), left or pending(run, shards), source or ShardSource(run)
     record_missing(log, shards.missing)
     done, todo, failed, fresh = left.done, left.todo, left.failed, left.shards
     if fresh:
         require_models(run)
-        if run.is_stored:
-            _join(run, progress, executor)
+        source.prepare(progress, executor)
         pool = executor.pool(run.config.resources.score, fresh, progress)
-        chosen = plan_held_out(run, shards, progress, executor)
+        chosen = plan_held_out(run, shards, progress, executor, source)
         if failed:
             progress.say(f"trying {sum(c.errors for c in failed)} failures again")
         if todo:
@@ -118,35 +120,22 @@ def score(
         rows = [*_held_out_rows(chosen), *shard_rows(log, todo), *_retry_rows(shards, failed)]
         again = {commit.url for commit in failed}
         rest = Totals.of([commit for commit in done if commit.url not in again])
-        run_rows(run, rows, pool, progress, executor, rest, _actor_of(run))
+        make, splits = source.scorer, source.splits
+        run_rows(run, rows, pool, progress, executor, rest, make, splits=splits)
         done, todo = log.split(shards.scored)
         if todo:
             raise RuntimeError(f"{len(todo)} shards were scored and are not committed: {todo[0]}")
         log.clear_orphans(done)
     log.clear_parts()
-    if run.is_stored:
-        _clear_join(run)
+    source.clear()
     return Totals.of(done, fresh)
 
 
-def _join(run: Run, progress: Progress, executor: Executor) -> None:
-    from multimem_ray.embeddings.join import spill_all
-    from multimem_ray.embeddings.units import load_units
-
-    spill_all(run, load_units(run), progress, executor)
-
-
-def _clear_join(run: Run) -> None:
-    from multimem_ray.embeddings.units import load_units
-
-    run.storage.remove(run.path(load_units(run).spec.join), recursive=True)
-
-
-def _held_out_rows(chosen: Sequence[Chosen]) -> list[dict[str, Any]]:
+def _held_out_rows(chosen: Sequence[Chosen]) -> list[Row]:
     return [_row("held_out", FileInfo(item.shard, 0, ""), list(item.keys)) for item in chosen]
 
 
-def shard_rows(log: CommitLog, todo: Sequence[Todo]) -> list[dict[str, Any]]:
+def shard_rows(log: CommitLog, todo: Sequence[Todo]) -> list[Row]:
     """Rows of work for shards to be committed."""
     known = log.known_parts()
     return [
@@ -154,14 +143,14 @@ def shard_rows(log: CommitLog, todo: Sequence[Todo]) -> list[dict[str, Any]]:
     ]
 
 
-def _retry_rows(shards: Shards, failed: Sequence[Commit]) -> list[dict[str, Any]]:
+def _retry_rows(shards: Shards, failed: Sequence[Commit]) -> list[Row]:
     by_id = {shard_id(shard.url): shard for shard in shards.scored}
     return [_row("shard", by_id[c.shard_id], [], [c.url], c.url) for c in failed]
 
 
 def _row(
     kind: str, shard: FileInfo, names: list[str], stale: Sequence[str] = (), retry: str = ""
-) -> dict[str, Any]:
+) -> Row:
     # Lists as JSON: of an empty one, Arrow could not tell what it is a list of.
     return {
         "kind": kind,
@@ -176,25 +165,27 @@ def _row(
 
 def run_rows(
     run: Run,
-    rows: list[dict[str, Any]],
+    rows: list[Row],
     pool: Pool,
     progress: Progress,
     executor: Executor,
     before: Totals,
-    actor: type | None = None,
+    make: Callable[[], Callable[[Row], Row]],
+    *,
+    splits: bool = False,
     name: str = "score",
 ) -> None:
     """Do rows of work over the actors of an executor.
 
     Args:
         before: What was done before.
-        actor: Class of the actors, called with the run; default: one that scores shards, or two
-            fleets where nodes ask for it.
+        make: Called in each actor for what does the rows there.
+        splits: Scores may be made by two fleets, where nodes ask for it.
         name: Of the task, for the terminal.
     """
     shards = sum(row["kind"] == "shard" for row in rows)
     total = shards + before.shards
-    receipts = _receipts(run, rows, pool, executor, actor)
+    receipts = _receipts(run, rows, pool, executor, make, splits)
     with progress.task(name, total, unit="shards", done=before.shards) as shown:
         finished, samples, held_out = before.shards, before.rows, len(rows) - shards
         for receipt in receipts:
@@ -207,19 +198,20 @@ def run_rows(
             shown.update(finished, f"{samples} samples")
 
 
-def _actor_of(run: Run) -> type | None:
-    return _UnitScorer if run.is_stored else None
-
-
 def _receipts(
-    run: Run, rows: list[Row], pool: Pool, executor: Executor, actor: type | None
+    run: Run,
+    rows: list[Row],
+    pool: Pool,
+    executor: Executor,
+    make: Callable[[], Callable[[Row], Row]],
+    splits: bool,
 ) -> Iterator[Row]:
     # What is tried again needs the whole shard, and whatever failed before may fail harder now.
-    apart = actor is None and not any(row["retry"] for row in rows)
+    apart = splits and not any(row["retry"] for row in rows)
     resources = run.config.resources.score
 
     def fused(rows: list[Row]) -> Iterator[Row]:
-        return executor.actors(actor or _Scorer, (run,), rows, pool, resources)
+        return executor.actors(Actor, (make,), rows, pool, resources)
 
     if apart and executor.distributed:
         from multimem_ray.scoring.disaggregated import split_receipts, wants_split
@@ -227,30 +219,6 @@ def _receipts(
         if wants_split(resources, executor.nodes()):
             return split_receipts(run, rows, pool, fused)
     return fused(rows)
-
-
-class _Scorer:
-    """The actor: in the driver no more than a name, since torch takes seconds to import."""
-
-    def __init__(self, run: Run) -> None:
-        from multimem_ray.scoring.actor import ShardScorer
-
-        self._scorer = ShardScorer(run)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return self._scorer(row)
-
-
-class _UnitScorer:
-    """The actor of a run on stored embeddings."""
-
-    def __init__(self, run: Run) -> None:
-        from multimem_ray.embeddings.worker import UnitScorer
-
-        self._scorer = UnitScorer(run)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return self._scorer(row)
 
 
 def require_models(run: Run) -> None:

@@ -1,12 +1,14 @@
-"""What to do with a shard that kills its process: find the sample, record it, go on without it.
+"""Poison samples: find the sample that kills its process, record it, go on without it.
 
 A crashing decoder or an out-of-memory leaves no error behind, only a dead process. The first
 attempt at a shard costs nothing extra. Whoever comes after a death writes down what it is about to
 do, chunk by chunk; the one after that steps through the chunk that was last written down, sample
 by sample; a sample that takes a process along twice is recorded as ``killed_worker`` and left out.
 Two deaths, because a process may also be killed by chance, while it holds an innocent sample.
+Scores, embeddings and the held-out set are all made this way after a death.
 
     parts/<run>/<shard>.<source>/attempt.json
+    held_out/parts/<run>/notes/<shard>/attempt.json
 """
 
 from __future__ import annotations
@@ -15,18 +17,15 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
+from typing import Any
 
-from multimem_ray.run import Run
-from multimem_ray.sample import Failure, Sample
-from multimem_ray.scoring.bank import ScoringBank
-from multimem_ray.scoring.chunks import decoded_chunk, undone
-from multimem_ray.scoring.held_out_stats import HeldOutStatistics
-from multimem_ray.scoring.output import SCORES, Output
-from multimem_ray.scoring.shard import score_chunk
-from multimem_ray.storage import FileInfo
-from multimem_ray.store.parts import Part, PartFolder
+from multimem_ray.sample import Failure
+from multimem_ray.scoring.chunks import Item, Placed
+from multimem_ray.scoring.shard import Output, part_of
+from multimem_ray.store.parts import Part, PartFolder, R
 
 NAME = "attempt.json"
+KILLED = "killed_worker"
 DEATHS_OF_A_SAMPLE = 2
 DEATHS_OF_A_SHARD = 32
 
@@ -52,7 +51,7 @@ class CrashLog:
     killers: dict[int, str] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, folder: PartFolder) -> CrashLog:
+    def load(cls, folder: PartFolder[Any]) -> CrashLog:
         """The notes so far, with what follows from the death that they end with."""
         url = folder.storage.join(folder.url, NAME)
         notes = cls()
@@ -76,19 +75,19 @@ class CrashLog:
         notes.stage = ""
         return notes
 
-    def begin(self, folder: PartFolder, stage: str, first: int, end: int) -> None:
+    def begin(self, folder: PartFolder[Any], stage: str, first: int, end: int) -> None:
         """Note what is about to be done; if nothing follows, it was the end."""
         if (first, end) != (self.first, self.end):
             self.repeated = 0
         self.stage, self.first, self.end = stage, first, end
         self.save(folder)
 
-    def done(self, folder: PartFolder) -> None:
+    def done(self, folder: PartFolder[Any]) -> None:
         """Note that what was begun last did no harm."""
         self.stage = ""
         self.save(folder)
 
-    def save(self, folder: PartFolder) -> None:
+    def save(self, folder: PartFolder[Any]) -> None:
         """Write the notes."""
         data = json.dumps(asdict(self)).encode()
         folder.storage.write_atomic(folder.storage.join(folder.url, NAME), data)
@@ -109,45 +108,42 @@ class CrashLog:
         return self.deaths > DEATHS_OF_A_SHARD
 
 
-def careful_parts(
-    run: Run,
-    bank: ScoringBank,
-    held_out: HeldOutStatistics,
-    shard: FileInfo,
-    folder: PartFolder,
-    product: Output = SCORES,
-) -> list[Part]:
+def isolated_parts(output: Output[R], shard: str, folder: PartFolder[R]) -> list[Part[R]]:
     """All parts of a shard on which a process died, ascending; each is kept as soon as it is there.
 
     Args:
-        held_out: Mean vectors of the held-out set, and with a target its levels.
         folder: Where parts and notes lie.
-        product: What is made of the samples.
     """
     notes = CrashLog.load(folder)
     notes.save(folder)
-    parts = folder.read()
-    items = undone(run, shard.url, [(part.first, part.end) for part in parts])
+    reader, parts = output.reader, folder.read()
+    items = reader.undone(shard, [(part.first, part.end) for part in parts])
     position = _next(0, parts)
     while True:
-        size = notes.size(position, run.config.scoring.batch_size)
         if notes.killers.get(position) == "read":
-            parts.append(_unreadable(run, shard, position, product))
-            return sorted(parts, key=lambda part: part.first)
+            failures = reader.unread(shard, position, _unreadable(position))
+            parts.append(_failed(output, position, failures))
+            break
+        size = notes.size(position, reader.batch_size)
         notes.begin(folder, "read", position, position + size)
         taken = list(_adjacent(items, position, size, parts))
         if not taken:
-            return sorted(parts, key=lambda part: part.first)
+            break
         if notes.hopeless or position in notes.killers:
-            part = _given_up(run, position, taken, notes, product)
+            part = _failed(output, position, _given_up(position, taken, notes))
         else:
-            part = _scored(run, bank, held_out, shard, folder, notes, position, taken, product)
+            notes.begin(folder, "decode", position, position + len(taken))
+            chunk = reader.chunk(shard, position, taken)
+            notes.begin(folder, "score", position, position + len(taken))
+            part = part_of(output, chunk)
         folder.write(part)
         parts.append(part)
         position = _next(part.end, parts)
+    notes.done(folder)
+    return sorted(parts, key=lambda part: part.first)
 
 
-def _next(position: int, parts: list[Part]) -> int:
+def _next(position: int, parts: list[Part[R]]) -> int:
     """The first position from here on that no part covers."""
     for part in sorted(parts, key=lambda part: part.first):
         if part.first <= position < part.end:
@@ -156,34 +152,14 @@ def _next(position: int, parts: list[Part]) -> int:
 
 
 def _adjacent(
-    items: Iterator[tuple[int, Sample | Failure]], first: int, size: int, parts: list[Part]
-) -> Iterator[Sample | Failure]:
+    items: Iterator[Placed], first: int, size: int, parts: list[Part[R]]
+) -> Iterator[Item]:
     """Up to ``size`` items from position ``first`` on, before the next part."""
     later = [part.first for part in parts if part.first > first]
     return (item for _, item in islice(items, min([size, *(at - first for at in later)])))
 
 
-def _scored(
-    run: Run,
-    bank: ScoringBank,
-    held_out: HeldOutStatistics,
-    shard: FileInfo,
-    folder: PartFolder,
-    notes: CrashLog,
-    position: int,
-    taken: list[Sample | Failure],
-    product: Output,
-) -> Part:
-    notes.begin(folder, "decode", position, position + len(taken))
-    keep = product.keeps_held_out
-    chunk = decoded_chunk(run, shard.url, position, taken, keep_held_out=keep)
-    notes.begin(folder, "score", position, position + len(taken))
-    return score_chunk(run, bank, held_out, shard.url, chunk, product)
-
-
-def _given_up(
-    run: Run, position: int, taken: list[Sample | Failure], notes: CrashLog, product: Output
-) -> Part:
+def _given_up(position: int, taken: list[Item], notes: CrashLog) -> list[Failure]:
     """The positions as failures; what the reader already gave up stays as it is."""
     stage = notes.killers.get(position, "score")
     reason = (
@@ -192,23 +168,17 @@ def _given_up(
         else f"given up, since processes were killed {notes.deaths} times by samples of this shard"
     )
     detail = f"{reason}; is it beyond the memory of a worker, or does a library crash on it?"
-    failures = [
+    return [
         item
         if isinstance(item, Failure)
-        else Failure(item.shard, item.key, item.index, stage, "killed_worker", detail)
+        else Failure(item.shard, item.key, item.index, stage, KILLED, detail)
         for item in taken
     ]
-    return _failed(run, position, failures, product)
 
 
-def _unreadable(run: Run, shard: FileInfo, position: int, product: Output) -> Part:
-    detail = (
-        f"reading kills the process after {position} samples; copy the shard again, or repack it"
-    )
-    failure = Failure(shard.url, None, None, "read", "killed_worker", detail)
-    return _failed(run, position, [failure], product)
+def _unreadable(position: int) -> str:
+    return f"reading kills the process after {position} samples; copy the shard again, or repack it"
 
 
-def _failed(run: Run, position: int, failures: list[Failure], product: Output) -> Part:
-    end = position + len(failures)
-    return Part(position, end, product.schema(run).empty_table(), 0, failures)
+def _failed(output: Output[R], position: int, failures: list[Failure]) -> Part[R]:
+    return Part(position, position + len(failures), output.joined([]), 0, failures)

@@ -8,11 +8,12 @@ from multimem_ray.arrow_files import read_parquet
 from multimem_ray.storage import FileInfo
 from multimem_ray.store.commits import CommitLog
 from multimem_ray.store.markers import Commit, parse_marker
-from multimem_ray.store.partitioning import VALUE, value_of
+from multimem_ray.store.partitioning import value_of
 from multimem_ray.store.parts import Part
+from multimem_ray.store.schema import VALUE
 
 
-def parts_of_commit(log: CommitLog, shard: FileInfo, marker: str) -> list[Part]:
+def parts_of_commit(log: CommitLog, shard: FileInfo, marker: str) -> list[Part[pa.Table]]:
     """The parts of a committed shard between its failures.
 
     The index of a sample is its position in the shard. A failure of the shard itself (it was cut,

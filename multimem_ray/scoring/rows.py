@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +22,11 @@ from torch import Tensor
 
 from multimem_ray import metric
 from multimem_ray.metric import Agreement, Calibration
-from multimem_ray.models.loss import pairs_of
 from multimem_ray.run import Run
-from multimem_ray.store.partitioning import VALUE
+from multimem_ray.store.schema import ATTRIBUTION, CLIPMEM, PAIR, UNSEEN, VALUE, score_schema
+
+IdentityRow: TypeAlias = tuple[str, int, str | None, str, str | None]
+"""Key, index, label, group and partition value of a sample."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,12 @@ class Identity:
     groups: list[str]
     partitions: list[str | None] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, rows: Sequence[IdentityRow]) -> Identity:
+        """Of samples one by one."""
+        columns = zip(*rows, strict=True) if rows else ((),) * 5
+        return cls(*(list(column) for column in columns))
+
     def at(self, row: int) -> Identity:
         """One of them."""
         one = slice(row, row + 1)
@@ -46,37 +56,14 @@ class Identity:
         return Identity(*(column[one] for column in columns))  # type: ignore[arg-type]
 
 
-def score_schema(run: Run) -> pa.Schema:
-    """Schema of a run's score rows: that of its files, and what they may be partitioned by."""
-    models = len(run.design.model_ids())
-    pairs = [f"{a}_{b}" for a, b in pairs_of(run.modalities)]
-    number = pa.float64()
-    fields = [
-        ("key", pa.string()),
-        ("shard", pa.string()),
-        ("index", pa.int64()),
-        ("modalities", pa.list_(pa.string())),
-        ("label", pa.string()),
-        ("group", pa.string()),
-        ("split", pa.string()),
-        ("multimem", number),
-        ("multimem_normalized", number),
-        ("multimem_se", number),
-        ("n_in", pa.int32()),
-        ("n_out", pa.int32()),
-        ("cmc_in", number),
-        ("cmc_out", number),
-        *((name, number) for name in ("gap", "gap_se") if run.config.design.target),
-        *((f"pair_{pair}", number) for pair in pairs),
-        *((f"attribution_{name}", number) for name in run.modalities),
-        *((f"clipmem_{pair}", number) for pair in pairs),
-        *((f"unseen_{name}", number) for name in run.modalities),
-        ("unseen_clipmem", number),
-        ("cmc", pa.list_(pa.float32(), models)),
-        ("member", pa.list_(pa.bool_(), models)),
-        *((name, pa.string()) for name in (VALUE,) if run.config.scoring.partition_by),
-    ]
-    return pa.schema(fields)
+def schema_of(run: Run) -> pa.Schema:
+    """Schema of a run's score rows."""
+    return score_schema(
+        run.modalities,
+        len(run.design.model_ids()),
+        target=run.config.design.target is not None,
+        partitioned=run.config.scoring.partition_by is not None,
+    )
 
 
 def score_rows(
@@ -136,18 +123,18 @@ def score_rows(
         "cmc_out": _nullable(seen.mean_g),
         **extra,
     }
-    for j, k in _pair_positions(len(names)):
-        columns[f"pair_{names[j]}_{names[k]}"] = _nullable(pair[:, j, k])
-        columns[f"clipmem_{names[j]}_{names[k]}"] = _nullable(clipmem[:, j, k])
+    for (j, a), (k, b) in combinations(enumerate(names), 2):
+        columns[f"{PAIR}{a}_{b}"] = _nullable(pair[:, j, k])
+        columns[f"{CLIPMEM}{a}_{b}"] = _nullable(clipmem[:, j, k])
     for j, name in enumerate(names):
         here = torch.where(present[:, j], attributed[:, j], torch.nan)
-        columns[f"attribution_{name}"] = _nullable(here)
-        columns[f"unseen_{name}"] = _nullable(torch.where(present[:, j], fit[:, j], torch.nan))
+        columns[f"{ATTRIBUTION}{name}"] = _nullable(here)
+        columns[f"{UNSEEN}{name}"] = _nullable(torch.where(present[:, j], fit[:, j], torch.nan))
     columns["unseen_clipmem"] = _nullable(unseen(_clipmem_sum))
     columns["cmc"] = _lists(cmc.t().to(torch.float32))
     columns["member"] = _lists(members)
     columns[VALUE] = _partition_values(run, who)
-    schema = score_schema(run)
+    schema = schema_of(run)
     return pa.table([pa.array(columns[n], schema.field(n).type) for n in schema.names], schema)
 
 
@@ -178,10 +165,6 @@ def _clipmem_sum(found: Agreement, present: Tensor) -> Tensor:
 def _splits(run: Run, groups: list[str], shard: str) -> list[str | None]:
     found = run.design.splits(groups) if run.trains_on(shard) else None
     return found or [None] * len(groups)
-
-
-def _pair_positions(count: int) -> list[tuple[int, int]]:
-    return [(j, k) for j in range(count) for k in range(j + 1, count)]
 
 
 def _nullable(values: Tensor) -> pa.Array:

@@ -22,20 +22,18 @@ from typing import TypeAlias
 
 import pyarrow as pa
 
-from multimem_ray.run import Run, shard_id
+from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo, Storage
 from multimem_ray.store.files import error_file, score_file
 from multimem_ray.store.markers import (
     Commit,
     details,
     load_commits,
-    marker_name,
     parse_marker,
-    score_stem,
-    source_version,
 )
+from multimem_ray.store.names import marker_name, score_stem, shard_id, source_version
 from multimem_ray.store.partitioning import Partitioning, rows_digest
-from multimem_ray.store.parts import PartFolder
+from multimem_ray.store.parts import TableParts
 
 Encode: TypeAlias = Callable[[pa.Table, str], bytes]
 """Rows and the fingerprint of the run, as Parquet."""
@@ -192,10 +190,10 @@ class CommitLog:
         content = details(self.storage, valid[0])
         return Receipt(**{name: content[name] for name in Receipt.__dataclass_fields__})
 
-    def parts(self, shard: FileInfo) -> PartFolder:
+    def parts(self, shard: FileInfo) -> TableParts:
         """Where what is scored of a shard is kept until the shard is committed."""
         name = f"{shard_id(shard.url)}.{source_version(shard)}"
-        return PartFolder(self.storage, self.storage.join(self.parts_url, name))
+        return TableParts(self.storage, self.storage.join(self.parts_url, name))
 
     @property
     def parts_url(self) -> str:

@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from multimem_ray.store.schema import INDEX, SCORE
+
 FORMAT = "1"
 ROW_GROUP_ROWS = 4096
-SCORE, INDEX = "multimem", "index"
 
 
 def score_file(rows: pa.Table, fingerprint: str) -> bytes:

@@ -10,12 +10,12 @@ commit with their digests.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
 
-from multimem_ray.storage import FileInfo, Storage
+from multimem_ray.storage import Storage
+from multimem_ray.store.names import score_stem
 
 
 @dataclass(frozen=True)
@@ -48,30 +48,6 @@ class Commit:
         return score_stem(self.shard_id, self.run, self.source, self.digest)
 
 
-def score_stem(shard_id: str, run: str, source: str, digest: str) -> str:
-    """Name of a score file without the extension.
-
-    Args:
-        digest: Of the rows; empty where one file holds them all.
-    """
-    return f"{shard_id}.{run}.{source}.{digest}" if digest else shard_id
-
-
-def marker_name(
-    shard_id: str,
-    run: str,
-    source: str,
-    rows: int,
-    held_out: int,
-    errors: int,
-    digest: str = "",
-    files: int = 1,
-) -> str:
-    """The file name of a marker; see :class:`Commit` for the parts."""
-    sums = f"{rows}-{held_out}-{errors}" + (f"-{digest}-{files}" if digest else "")
-    return f"{shard_id}.{run}.{source}.{sums}.json"
-
-
 def parse_marker(url: str) -> Commit | None:
     """A commit from its marker's name; None for a file that is no marker."""
     parts = url.rsplit("/", 1)[-1].rsplit(".", 4)
@@ -91,12 +67,6 @@ def load_commits(storage: Storage, output: str) -> list[Commit]:
     folder = storage.join(output, "commits")
     parsed = (parse_marker(info.url) for info in storage.list(folder, recursive=False))
     return [commit for commit in parsed if commit is not None]
-
-
-def source_version(shard: FileInfo) -> str:
-    """Eight hex digits that change when the shard's size or version (ETag, time) does."""
-    text = f"{shard.size} {shard.version}"
-    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
 def details(storage: Storage, commit: Commit) -> dict[str, Any]:

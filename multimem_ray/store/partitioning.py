@@ -22,19 +22,13 @@ import pyarrow.compute as pc
 
 from multimem_ray.config import ScoringConfig
 from multimem_ray.errors import ConfigError
-from multimem_ray.run import partition_of
 from multimem_ray.storage import Storage
-
-VALUE = "partition_value"
-"""Column of score rows on their way to a file; in the file, the folder's name stands for it."""
+from multimem_ray.store.names import partition_of
+from multimem_ray.store.schema import INDEX, VALUE, is_score_column
 
 NULL = "__HIVE_DEFAULT_PARTITION__"
 OTHER = "__other__"
 _MOST_BYTES = 200  # of an escaped value: file systems allow 255 for a name
-_COLUMNS = re.compile(
-    r"(key|shard|index|modalities|label|group|split|multimem.*|n_in|n_out|cmc.*|gap.*|member"
-    r"|(pair|attribution|clipmem)_.*)$"
-)
 
 
 @dataclass(frozen=True)
@@ -93,7 +87,7 @@ class Partitioning:
 def hive_key(by: str) -> str:
     """The name before ``=`` for a field: its last part, or another one if a column has that."""
     name = re.sub(r"\W+", "_", by.rsplit(".", 1)[-1])
-    return f"partition_{name}" if _COLUMNS.match(name) else name
+    return f"partition_{name}" if is_score_column(name) else name
 
 
 def escaped(value: str | None) -> str:
@@ -116,5 +110,5 @@ def value_of(url: str) -> str | None:
 
 def rows_digest(rows: pa.Table) -> str:
     """Eight hex digits that tell which samples of a shard the rows are."""
-    order = rows["index"].sort().to_numpy()
+    order = rows[INDEX].sort().to_numpy()
     return hashlib.blake2b(order.astype("<i8").tobytes(), digest_size=4).hexdigest()

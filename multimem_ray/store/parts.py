@@ -1,4 +1,4 @@
-"""Parts: what was scored of a shard so far, in files that outlive the one who scored it.
+"""Parts: what was made of a shard so far, in files that outlive the one who made it.
 
     parts/<run>/<shard>.<source>/<first>-<end>.arrow
 
@@ -11,40 +11,55 @@ when the shard is committed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 import pyarrow as pa
 
 from multimem_ray.arrow_files import open_arrow
 from multimem_ray.sample import Failure
 from multimem_ray.storage import Storage
+from multimem_ray.store.names import part_name, part_range
 
 _KEY = b"multimem_ray"
-_SUFFIX = ".arrow"
+
+
+class Rows(Protocol):
+    """What is made of samples: a row for each."""
+
+    def __len__(self) -> int: ...
+
+
+R = TypeVar("R", bound=Rows)
 
 
 @dataclass(frozen=True)
-class Part:
-    """What became of the positions ``first`` to ``end`` (exclusive) of a shard."""
+class Part(Generic[R]):
+    """What became of the positions ``first`` to ``end`` (exclusive) of a shard.
+
+    Args:
+        held_out: How many of them were left to the held-out set.
+    """
 
     first: int
     end: int
-    rows: pa.Table
+    rows: R
     held_out: int
     failures: list[Failure]
 
     def __post_init__(self) -> None:
-        told = self.rows.num_rows + self.held_out + len(self.failures)
+        told = len(self.rows) + self.held_out + len(self.failures)
         if told != self.end - self.first:
             raise RuntimeError(
-                f"positions {self.first} to {self.end} came to {self.rows.num_rows} rows, "
+                f"positions {self.first} to {self.end} came to {len(self.rows)} rows, "
                 f"{self.held_out} held out and {len(self.failures)} failures"
             )
 
 
-def joined(parts: Sequence[Part], schema: pa.Schema) -> Part:
+def joined(parts: Sequence[Part[R]], join: Callable[[Sequence[R]], R]) -> Part[R]:
     """Adjacent parts as one.
 
     Raises:
@@ -56,13 +71,13 @@ def joined(parts: Sequence[Part], schema: pa.Schema) -> Part:
     return Part(
         parts[0].first if parts else 0,
         parts[-1].end if parts else 0,
-        pa.concat_tables([schema.empty_table(), *(part.rows for part in parts)]).combine_chunks(),
+        join([part.rows for part in parts]),
         sum(part.held_out for part in parts),
         [failure for part in parts for failure in part.failures],
     )
 
 
-class PartFolder:
+class PartFolder(ABC, Generic[R]):
     """The parts of one shard.
 
     Args:
@@ -70,34 +85,43 @@ class PartFolder:
         url: The folder.
     """
 
+    suffix: ClassVar[str]
+
     def __init__(self, storage: Storage, url: str) -> None:
         self.storage, self.url = storage, url
 
-    def write(self, part: Part) -> str:
+    @abstractmethod
+    def encoded(self, part: Part[R]) -> bytes:
+        """The content of a part's file."""
+
+    @abstractmethod
+    def decoded(self, data: bytes, first: int, end: int) -> Part[R]:
+        """The part in a file."""
+
+    def write(self, part: Part[R]) -> str:
         """Keep a part; returns the name of its file."""
-        about = {"held_out": part.held_out, "failures": [asdict(f) for f in part.failures]}
-        table = part.rows.replace_schema_metadata({_KEY: json.dumps(about).encode()})
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-        name = _name(part.first, part.end)
-        self.storage.write_atomic(self.storage.join(self.url, name), sink.getvalue().to_pybytes())
+        name = part_name(part.first, part.end, self.suffix)
+        self.storage.write_atomic(self.storage.join(self.url, name), self.encoded(part))
         return name
 
-    def read(self, names: Iterable[str] | None = None) -> list[Part]:
+    def read(self, names: Iterable[str] | None = None) -> list[Part[R]]:
         """Parts that do not overlap, ascending; of an overlap the first, longest is taken.
 
         Args:
             names: File names, where they are known; otherwise the folder is listed.
         """
-        return [self._read(*span) for span in self.ranges(names)]
+        parts = []
+        for first, end in self.ranges(names):
+            url = self.storage.join(self.url, part_name(first, end, self.suffix))
+            parts.append(self.decoded(self.storage.read_bytes(url), first, end))
+        return parts
 
     def ranges(self, names: Iterable[str] | None = None) -> list[tuple[int, int]]:
         """The positions that :meth:`read` would give."""
         there = self.names() if names is None else names
-        found = {_range(name) for name in there if name.endswith(_SUFFIX)}
+        spans = {span for name in there if (span := part_range(name, self.suffix)) is not None}
         kept: list[tuple[int, int]] = []
-        for first, end in sorted(found, key=lambda span: (span[0], -span[1])):
+        for first, end in sorted(spans, key=lambda span: (span[0], -span[1])):
             if not kept or first >= kept[-1][1]:
                 kept.append((first, end))
         return kept
@@ -110,19 +134,23 @@ class PartFolder:
         """All parts go."""
         self.storage.remove(self.url, recursive=True)
 
-    def _read(self, first: int, end: int) -> Part:
-        url = self.storage.join(self.url, _name(first, end))
-        table = open_arrow(pa.BufferReader(self.storage.read_bytes(url)), url).read_all()
+
+class TableParts(PartFolder[pa.Table]):
+    """Parts of table rows, as Arrow files."""
+
+    suffix: ClassVar[str] = ".arrow"
+
+    def encoded(self, part: Part[pa.Table]) -> bytes:
+        about = {"held_out": part.held_out, "failures": [asdict(f) for f in part.failures]}
+        table = part.rows.replace_schema_metadata({_KEY: json.dumps(about).encode()})
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        return bytes(sink.getvalue().to_pybytes())
+
+    def decoded(self, data: bytes, first: int, end: int) -> Part[pa.Table]:
+        name = self.storage.join(self.url, part_name(first, end, self.suffix))
+        table = open_arrow(pa.BufferReader(data), name).read_all()
         about = json.loads(table.schema.metadata[_KEY])
         failures = [Failure(**failure) for failure in about["failures"]]
-        rows = table.replace_schema_metadata(None)
-        return Part(first, end, rows, about["held_out"], failures)
-
-
-def _name(first: int, end: int) -> str:
-    return f"{first:09d}-{end:09d}{_SUFFIX}"
-
-
-def _range(name: str) -> tuple[int, int]:
-    first, _, end = name.removesuffix(_SUFFIX).partition("-")
-    return int(first), int(end)
+        return Part(first, end, table.replace_schema_metadata(None), about["held_out"], failures)

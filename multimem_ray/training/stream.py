@@ -21,8 +21,9 @@ from multimem_ray.modalities.base import Array
 from multimem_ray.modalities.decoder import Decoder
 from multimem_ray.models.collectives import rank, world_size
 from multimem_ray.prefetch import in_order
-from multimem_ray.run import Run, shard_id
+from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo
+from multimem_ray.store.names import shard_id
 from multimem_ray.training.cache import DecodedCache
 from multimem_ray.training.decode import (
     DecodedSample,

@@ -14,8 +14,8 @@ from torch.amp.grad_scaler import GradScaler
 from multimem_ray.config import TrainingConfig
 from multimem_ray.design.hashing import seed_of
 from multimem_ray.mitigation.policy import Policies, SamplePolicy
-from multimem_ray.models.checkpoint import Midway, ModelFolder, Progress
 from multimem_ray.models.build import build_model
+from multimem_ray.models.checkpoint import Midway, ModelFolder, Progress
 from multimem_ray.models.contrastive import ContrastiveModel, channels_last, compiled
 from multimem_ray.models.randomness import SeededDropout, draws
 from multimem_ray.run import Run

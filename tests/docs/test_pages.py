@@ -10,8 +10,7 @@ import pytest
 from docs.generate import PAGE, keys, page
 from multimem_ray.config import Config
 from multimem_ray.modalities import registry
-from multimem_ray.scoring.rows import score_schema
-from multimem_ray.store.failures import error_schema
+from multimem_ray.store.schema import error_schema, score_schema
 from tests.docs.blocks import PAGES, ROOT
 from tests.small import small_run
 
@@ -31,7 +30,8 @@ def test_the_page_of_the_run_folder_has_every_column(tmp_path: Path) -> None:
     text = (ROOT / "docs/run-folder.md").read_text()
     pairs = re.compile(rf"_({'|'.join(run.modalities)})_({'|'.join(run.modalities)})$")
     single = re.compile(rf"_({'|'.join(run.modalities)})$")
-    names = [*score_schema(run).names, *error_schema().names, "gap", "gap_se"]
+    columns = score_schema(run.modalities, 2).names
+    names = [*columns, *error_schema().names, "gap", "gap_se"]
     told = {single.sub("_<modality>", pairs.sub("_<a>_<b>", name)) for name in names}
     assert {name for name in told if f"`{name}`" not in text} == set()
 

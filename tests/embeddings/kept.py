@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from rich.console import Console
 
 from multimem_ray.config import Config
 from multimem_ray.embeddings.join import spill
+from multimem_ray.embeddings.source import source_of
 from multimem_ray.embeddings.units import load_units
 from multimem_ray.embeddings.worker import UnitScorer
 from multimem_ray.progress import Progress
@@ -23,6 +25,8 @@ from multimem_ray.scoring.held_out_plan import plan_held_out
 from multimem_ray.setup import open_run, resolve
 
 MODALITIES = ("audio", "image", "text")
+N = 200
+"""Samples of most tests."""
 
 
 def vectors(
@@ -73,7 +77,8 @@ def score(config: Config) -> tuple[Run, Shards]:
     for model, places in enumerate(units.joined):
         for place in places:
             spill(run, units, model, place)
-    chosen = plan_held_out(run, shards, Progress(Console(file=io.StringIO())))
+    progress = Progress(Console(file=io.StringIO()))
+    chosen = plan_held_out(run, shards, progress, source=source_of(run))
     scorer = UnitScorer(run, restarted=False)
     for item in chosen:
         scorer(row(item.shard, "held_out", item.keys))
@@ -112,3 +117,28 @@ def literal_cmc(
         mean = total[held_out].mean(axis=0)
         values.append(0.5 * (total**2).sum(axis=1) - 0.5 * total @ mean)
     return np.stack(values)
+
+
+def written(folder: Path, found: list[dict[str, Any]], **columns: Any) -> list[str]:
+    return [
+        write(folder / f"model{number}.parquet", table(keys_of(N), of_model, **columns))
+        for number, of_model in enumerate(found)
+    ]
+
+
+def assert_literal(run: Run, found: list[dict[str, Any]], keys: list[str]) -> None:
+    """Every score column that the definition gives in a line."""
+    held_out = run.held_out_rule.is_held_out(keys, "")
+    expected = literal_cmc(found, held_out)
+    members = run.design.members(keys)
+    rows = rows_of(run.output)
+    assert sorted(rows) == sorted(key for key, out in zip(keys, held_out, strict=True) if not out)
+    for at, key in enumerate(keys):
+        if held_out[at]:
+            continue
+        np.testing.assert_allclose(rows[key]["cmc"], expected[:, at], atol=1e-5)
+        signs = np.where(members[at], 1, -1)
+        assert rows[key]["multimem"] == pytest.approx(signs @ expected[:, at], abs=1e-5)
+        shares = sum(rows[key][f"attribution_{name}"] for name in MODALITIES)
+        assert shares == pytest.approx(rows[key]["multimem"], abs=1e-5)
+        assert rows[key]["member"] == members[at].tolist()

@@ -68,7 +68,7 @@ def test_vectors_are_those_of_the_models_and_null_where_absent(embedded: Config)
     }
     for item in list(read_shard(shards.scored[0].url, run.storage))[:6]:
         assert isinstance(item, Sample)
-        views = make_views(run, [item.key], [run.decoder.decode(item)])
+        views = make_views(run.decoder, run.config.scoring, [item.key], [run.decoder.decode(item)])
         found = bank.embed(views)
         for number, model in enumerate(("000", "001")):
             row = rows[model, item.key]

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from multimem_ray import run
 from multimem_ray.setup import resolve
-from multimem_ray.store.markers import marker_name
+from multimem_ray.store.names import marker_name, partition_of, shard_id
+from multimem_ray.store.schema import error_schema, score_schema
 
 
 @dataclass
@@ -73,7 +73,7 @@ def fake_run(
             label = None if labels is None else str(rng.choice(list(labels)))
             written.append({"key": key, "shard": shard, "index": index, **row, "label": label})
             truth.append({"shard": shard, "key": key, "planted": wrong, "modality": which})
-        _write_shard(output, shard, written, held_out, modalities)
+        _write_shard(output, shard, written, held_out, modalities, models)
         run.rows += written
     pq.write_table(pa.Table.from_pylist(truth, schema=TRUTH), run.truth)
     _write_documents(output, names, models, modalities, kind, level, held_out)
@@ -151,65 +151,27 @@ def _row(
     return row
 
 
-def score_schema(modalities: Sequence[str]) -> pa.Schema:
-    """The columns of a score file."""
-    double = [
-        *("multimem", "multimem_normalized", "multimem_se"),
-        *("cmc_in", "cmc_out"),
-        *(f"pair_{a}_{b}" for a, b in combinations(modalities, 2)),
-        *(f"attribution_{m}" for m in modalities),
-        *(f"clipmem_{a}_{b}" for a, b in combinations(modalities, 2)),
-    ]
-    return pa.schema(
-        [
-            ("key", pa.string()),
-            ("shard", pa.string()),
-            ("index", pa.int64()),
-            ("modalities", pa.list_(pa.string())),
-            ("label", pa.string()),
-            ("group", pa.string()),
-            ("split", pa.string()),
-            ("n_in", pa.int32()),
-            ("n_out", pa.int32()),
-            *((name, pa.float64()) for name in double),
-            ("cmc", pa.list_(pa.float32())),
-            ("member", pa.list_(pa.bool_())),
-        ]
-    )
-
-
-ERRORS = pa.schema(
-    [
-        ("shard", pa.string()),
-        ("key", pa.string()),
-        ("index", pa.int64()),
-        ("stage", pa.string()),
-        ("error", pa.string()),
-        ("detail", pa.string()),
-    ]
-)
-
-
 def _write_shard(
     output: Path,
     shard: str,
     rows: list[dict[str, Any]],
     held_out: int,
     modalities: Sequence[str],
+    models: int,
 ) -> None:
-    shard_id, part = run.shard_id(shard), run.partition_of(shard, 16)
+    name, part = shard_id(shard), partition_of(shard, 16)
     errors = [
-        _error(shard, f"{shard_id}_bad", "decode", "undecodable", "image: <b>not</b> a JPEG"),
-        _error(shard, f"{shard_id}_one", "select", "too_few_modalities", "only text"),
+        _error(shard, f"{name}_bad", "decode", "undecodable", "image: <b>not</b> a JPEG"),
+        _error(shard, f"{name}_one", "select", "too_few_modalities", "only text"),
         _error(shard, None, "read", "no_end_marker", "at byte 4096"),
     ]
     for folder, table in (
-        ("scores", pa.Table.from_pylist(rows, schema=score_schema(modalities))),
-        ("errors", pa.Table.from_pylist(errors, schema=ERRORS)),
+        ("scores", pa.Table.from_pylist(rows, schema=score_schema(modalities, models))),
+        ("errors", pa.Table.from_pylist(errors, schema=error_schema())),
     ):
         place = output / folder / part
         place.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, place / f"{shard_id}.parquet", row_group_size=64)
+        pq.write_table(table, place / f"{name}.parquet", row_group_size=64)
     commits = output / "commits"
     commits.mkdir(exist_ok=True)
     marker = {
@@ -225,8 +187,8 @@ def _write_shard(
         "finished_at": 1_700_000_100.0,
     }
     sums = (len(rows), held_out, len(errors))
-    name = marker_name(shard_id, "feedfacefeedface", "0badcafe", *sums)
-    (commits / name).write_text(json.dumps(marker))
+    marker_file = marker_name(name, "feedfacefeedface", "0badcafe", *sums)
+    (commits / marker_file).write_text(json.dumps(marker))
 
 
 def _error(shard: str, key: str | None, stage: str, error: str, detail: str) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from multimem_ray.results.arrays import floats, lists
 from multimem_ray.results.reader import ScoreTable
 from multimem_ray.results.summary import summarize
-from multimem_ray.run import partition_of, shard_id
 from multimem_ray.storage import Storage
-from tests.results.fake_run import ERRORS, fake_run
+from multimem_ray.store.names import partition_of, shard_id
+from multimem_ray.store.schema import error_schema
+from tests.results.fake_run import fake_run
 
 
 def test_numbers_equal_those_of_the_rows(tmp_path: Path) -> None:
@@ -63,7 +64,9 @@ def test_missing_shards_are_listed_and_not_counted_as_samples(tmp_path: Path) ->
     before = summarize(run.output, Storage())["coverage"]
     url = "/data/set-00099.tar"
     row = {"shard": url, "key": None, "index": None, "stage": "read"}
-    table = pa.Table.from_pylist([row | {"error": "missing_shard", "detail": "x"}], schema=ERRORS)
+    table = pa.Table.from_pylist(
+        [row | {"error": "missing_shard", "detail": "x"}], schema=error_schema()
+    )
     place = Path(run.output, "errors", partition_of(url, 16))
     place.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, place / f"{shard_id(url)}.parquet")

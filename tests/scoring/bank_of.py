@@ -1,13 +1,16 @@
-"""Untrained but different models for a run, without training."""
+"""Untrained but different models for a run, without training, and rows of work for them."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 
 from multimem_ray.models.build import build_model
-from multimem_ray.run import Run
+from multimem_ray.run import Run, Shards
 from multimem_ray.scoring.bank import ScoringBank
 from multimem_ray.scoring.held_out_stats import HeldOutStatistics
+from multimem_ray.scoring.shard import Scores
 
 CPU = torch.device("cpu")
 
@@ -30,3 +33,21 @@ def some_statistics(run: Run) -> HeldOutStatistics:
     generator = torch.Generator().manual_seed(0)
     shape = (len(run.design.model_ids()), len(run.modalities), run.config.model.dim)
     return HeldOutStatistics(torch.randn(*shape, generator=generator, dtype=torch.float64) / 5)
+
+
+def scores_of(run: Run, bank: ScoringBank) -> Scores:
+    """What makes scores, against those means."""
+    return Scores(run, bank, some_statistics(run))
+
+
+def row_of(run: Run, shards: Shards, **changes: Any) -> dict[str, Any]:
+    """A row of work: the first shard."""
+    source = shards.scored[0]
+    return {
+        "kind": "shard", "url": source.url, "size": source.size, "version": source.version,
+        "names": "[]", "stale": "[]", "retry": "",
+    } | changes  # fmt: skip
+
+
+class KilledError(BaseException):
+    """Stands for a dead process: nothing in the scoring may catch it."""

@@ -12,31 +12,20 @@ import torch
 from multimem_ray.run import Run
 from multimem_ray.sample import Sample
 from multimem_ray.scoring import bank as module
-from multimem_ray.scoring.bank import ScoringBank, Views, make_views
+from multimem_ray.scoring.bank import Views, make_views
 from multimem_ray.shards.reader import read_shard
-from tests.scoring.bank_of import CPU, bank_of
+from tests.scoring.bank_of import bank_of
 from tests.small import small_run
 
 
 def views_of(run: Run, url: str, most: int = 9) -> Views:
     samples = [s for s in islice(read_shard(url, run.storage), most) if isinstance(s, Sample)]
-    return make_views(run, [s.key for s in samples], [run.decoder.decode(s) for s in samples])
-
-
-@pytest.mark.parametrize("at_once", [1, 2, 3, 4, 5, 6, 99])
-def test_models_that_take_turns_embed_alike(tmp_path: Path, at_once: int) -> None:
-    sets = "design.models=6", "held_out.fraction=0.000001"
-    run, shards = small_run(tmp_path, *sets)
-    views = views_of(run, shards.scored[0].url)
-    together = bank_of(run).embed(views)
-    turned, _ = small_run(tmp_path, *sets, f"resources.score.models_on_device={at_once}")
-    assert turned.fingerprint == run.fingerprint
-    bank = ScoringBank(turned, CPU)
-    for _ in range(2):
-        torch.testing.assert_close(bank.embed(views), together, atol=1e-6, rtol=0)
-    for i in range(6):
-        for j in range(i):
-            assert not torch.allclose(together[i], together[j])
+    return make_views(
+        run.decoder,
+        run.config.scoring,
+        [s.key for s in samples],
+        [run.decoder.decode(s) for s in samples],
+    )
 
 
 def test_pieces_of_a_batch_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

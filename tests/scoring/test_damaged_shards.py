@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from multimem_ray.sample import Failure, Sample
-from multimem_ray.scoring.shard import score_shard
+from multimem_ray.scoring.shard import Scores, score_shard
 from multimem_ray.shards.reader import read_shard
 from tests.scoring.bank_of import bank_of, some_statistics
 from tests.small import small_run, write_shards
@@ -91,7 +91,7 @@ def _headers(data: bytes) -> list[int]:
 def test_two_hundred_damaged_shards(tmp_path: Path) -> None:
     write_shards(tmp_path / "shards", 12, 1)
     run, shards = small_run(tmp_path, "scoring.views=1", "scoring.batch_size=5")
-    bank, statistics = bank_of(run), some_statistics(run)
+    output = Scores(run, bank_of(run), some_statistics(run))
     good = Path(shards.scored[0].url).read_bytes()
     damages: list[Damage] = [cut, fuzzed_header, flipped, swapped, odd_members]
     kinds = set()
@@ -100,7 +100,7 @@ def test_two_hundred_damaged_shards(tmp_path: Path) -> None:
         path = tmp_path / "shards" / f"damaged-{number:03d}.tar"
         path.write_bytes(damages[number % len(damages)](good, rng))
         source = run.storage.info(str(path))
-        found = score_shard(run, bank, statistics, source)
+        found = score_shard(output, source)
         items = list(read_shard(source.url, run.storage))
         told = {*found.scores["index"].to_pylist(), *found.errors["index"].to_pylist()}
         held_out = 0

@@ -6,36 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from rich.console import Console
 
 from multimem_ray.distributed.on_ray import RayExecutor
 from multimem_ray.progress import Progress
 from multimem_ray.results.reader import ScoreTable
 from multimem_ray.run import Run
-from multimem_ray.scoring.chunks import decoded_chunks
 from multimem_ray.scoring.disaggregated import wants_split
 from multimem_ray.scoring.pipeline import score
-from multimem_ray.scoring.wire import pack, unpack
 from multimem_ray.setup import open_run
 from tests.scoring.bank_of import finish_models
 from tests.small import small_config, small_run, write_shards
-
-
-def test_a_chunk_arrives_as_it_was_sent(tmp_path: Path) -> None:
-    run, shards = small_run(tmp_path, "scoring.batch_size=7")
-    for chunk in decoded_chunks(run, shards.scored[0].url):
-        there = unpack(pack(chunk))
-        assert (there.first, there.end, there.who) == (chunk.first, chunk.end, chunk.who)
-        assert (there.held_out, there.failures) == (chunk.held_out, chunk.failures)
-        assert there.views is not None
-        assert chunk.views is not None
-        for a, b in zip(there.views.batches, chunk.views.batches, strict=True):
-            assert a.names == b.names
-            for name in a.names:
-                assert a.values[name].dtype == b.values[name].dtype
-                assert torch.equal(a.values[name], b.values[name])
-                assert torch.equal(a.rows[name], b.rows[name])
 
 
 def node(cpus: float, gpus: float = 0) -> dict[str, float]:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor
@@ -19,22 +18,26 @@ from multimem_ray.metric import MeanAccumulator
 from multimem_ray.modalities.decoder import Decoder
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
-from multimem_ray.scoring import held_out, held_out_plan, poison
+from multimem_ray.scoring import held_out, poison
 from multimem_ray.scoring.bank import ScoringBank
-from multimem_ray.scoring.held_out import HeldOutMeans
-from multimem_ray.scoring.held_out_plan import Chosen, is_summarized, load_plan, plan_held_out
+from multimem_ray.scoring.held_out import HeldOutOfShards, HeldOutSamples
+from multimem_ray.scoring.held_out_plan import (
+    CLAIMS,
+    Chosen,
+    is_summarized,
+    load_plan,
+    parts_folder,
+    plan_held_out,
+)
 from multimem_ray.scoring.poison import CrashLog
 from multimem_ray.status import run_status
 from multimem_ray.storage import Storage
-from tests.scoring.bank_of import bank_of
+from multimem_ray.store.names import shard_id
+from tests.scoring.bank_of import KilledError, bank_of
 from tests.scoring.expected import means as expected_of
 from tests.small import small_run
 
 RUN_JSON = {"shards": 2, "missing": [], "label": None}
-
-
-class KilledError(BaseException):
-    """Stands for a dead process."""
 
 
 def planned(folder: Path, *sets: str) -> tuple[Run, Shards]:
@@ -43,34 +46,13 @@ def planned(folder: Path, *sets: str) -> tuple[Run, Shards]:
     return run, shards
 
 
-def test_the_plan_is_stored_and_followed(tmp_path: Path) -> None:
-    run, shards = planned(tmp_path)
-    plan = load_plan(run)
-    assert plan == plan_held_out(run, shards, Progress())
-    for item in plan:
-        assert run.held_out_rule.is_held_out(item.keys, item.shard).all()
-    table = pq.read_table(run.path("held_out", "keys.parquet"))
-    assert table.num_rows == sum(len(item.keys) for item in plan)
-    other, _ = small_run(tmp_path, "held_out.fraction=0.25")
-    assert load_plan(other) == []
-
-
-def test_tasks_and_the_driver_find_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_session: object
-) -> None:
-    run, shards = planned(tmp_path)
-    alone = load_plan(run)
-    monkeypatch.setattr(held_out_plan, "ALONE_S", -1.0)
-    assert held_out_plan._choose(run, shards, Progress()) == alone
-
-
 def test_parts_sum_up_to_the_means_of_all(tmp_path: Path) -> None:
     run, _ = planned(tmp_path)
     bank = bank_of(run)
     for item in load_plan(run):
         assert not is_summarized(run)
-        HeldOutMeans(run, bank).embed(item)
-    found = HeldOutMeans(run, bank).statistics().means
+        HeldOutOfShards(run, bank).embed(item)
+    found = HeldOutOfShards(run, bank).statistics().means
     counts = [len(item.keys) for item in load_plan(run)]
     each = [expected_of(run, bank, item.shard) for item in load_plan(run)]
     # Text is there in every sample, so its mean is the mean of means weighted by counts.
@@ -100,7 +82,7 @@ def until_done(work: Callable[[], object], most: int = 60) -> int:
 
 def embed_all(run: Run, bank: ScoringBank) -> None:
     """As actors do that were restarted after a death."""
-    held = HeldOutMeans(run, bank, careful=True)
+    held = HeldOutOfShards(run, bank, careful=True)
     for item in load_plan(run):
         held.embed(item)
 
@@ -113,23 +95,23 @@ def test_a_sample_that_kills_is_named_and_left_out(
 ) -> None:
     run, _ = planned(tmp_path, f"scoring.batch_size={batch_size}")
     bank, plan = bank_of(run), load_plan(run)
-    decode, embed = HeldOutMeans._decoded, HeldOutMeans._batch
+    identity, embed = held_out._ChosenReader.identity, HeldOutSamples.rows
     poison = plan[0].keys[1]
 
-    def deadly_decode(self: Any, samples: Any) -> Any:
-        if any(sample.key == poison for sample in samples):
+    def deadly_decode(self: Any, sample: Any) -> Any:
+        if sample.key == poison:
             raise KilledError
-        return decode(self, samples)
+        return identity(self, sample)
 
-    def deadly_embed(self: Any, decoded: Any) -> Any:
-        if any(key == poison for key, _ in decoded):
+    def deadly_embed(self: Any, batch: Any) -> Any:
+        if poison in batch.who.keys:
             raise KilledError
-        return embed(self, decoded)
+        return embed(self, batch)
 
     if stage == "decode":
-        monkeypatch.setattr(HeldOutMeans, "_decoded", deadly_decode)
+        monkeypatch.setattr(held_out._ChosenReader, "identity", deadly_decode)
     else:
-        monkeypatch.setattr(HeldOutMeans, "_batch", deadly_embed)
+        monkeypatch.setattr(HeldOutSamples, "rows", deadly_embed)
     died = until_done(lambda: embed_all(run, bank))
     assert died == deaths, "one with the batch, if it holds more; two with the sample itself"
     facts, chosen = facts_of(run), sum(len(item.keys) for item in plan)
@@ -151,17 +133,17 @@ def test_a_sample_that_kills_is_named_and_left_out(
         shown.lines()
     )
     expected = means_without(run, bank, {poison})
-    torch.testing.assert_close(HeldOutMeans(run, bank).statistics().means, expected)
+    torch.testing.assert_close(HeldOutOfShards(run, bank).statistics().means, expected)
     assert not (tmp_path / "out" / "held_out" / "parts").exists()
 
 
 def means_without(run: Run, bank: ScoringBank, left_out: set[str]) -> Tensor:
     """The means of a run whose plan lacks these samples."""
-    held = HeldOutMeans(run, bank)
+    held = HeldOutOfShards(run, bank)
     sums = [MeanAccumulator(run.modalities, bank.dim) for _ in run.design.model_ids()]
     for item in load_plan(run):
         kept = Chosen(item.shard, tuple(key for key in item.keys if key not in left_out))
-        part = held.part(kept, careful=False)
+        part = held.part(kept, careful=False).rows
         for accumulator, mean in zip(sums, part.mean, strict=True):
             accumulator.add(mean[None], part.present)
     return torch.stack([accumulator.means() for accumulator in sums])
@@ -174,19 +156,19 @@ def test_the_only_held_out_sample_of_a_shard_may_kill(
     bank, (first, second) = bank_of(run), load_plan(run)
     alone = Chosen(first.shard, first.keys[:1])
     monkeypatch.setattr(held_out, "load_plan", lambda run: [alone, second])
-    embed = HeldOutMeans._batch
+    embed = HeldOutSamples.rows
 
-    def deadly(self: Any, decoded: Any) -> Any:
-        if decoded[0][0] == alone.keys[0]:
+    def deadly(self: Any, batch: Any) -> Any:
+        if batch.who.keys[0] == alone.keys[0]:
             raise KilledError
-        return embed(self, decoded)
+        return embed(self, batch)
 
     def work() -> None:
-        held = HeldOutMeans(run, bank, careful=True)
+        held = HeldOutOfShards(run, bank, careful=True)
         held.embed(alone)
         held.embed(second)
 
-    monkeypatch.setattr(HeldOutMeans, "_batch", deadly)
+    monkeypatch.setattr(HeldOutSamples, "rows", deadly)
     assert until_done(work) == 2
     facts = facts_of(run)
     assert [one["key"] for one in facts["killed"]] == list(alone.keys)
@@ -195,17 +177,17 @@ def test_the_only_held_out_sample_of_a_shard_may_kill(
 
 def test_deaths_by_chance_leave_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, _ = planned(tmp_path, "scoring.batch_size=2")
-    bank, calls, embed = bank_of(run), itertools.count(), HeldOutMeans._batch
+    bank, calls, embed = bank_of(run), itertools.count(), HeldOutSamples.rows
     expected = means_without(run, bank, set())
 
-    def unlucky(self: Any, decoded: Any) -> Any:
+    def unlucky(self: Any, batch: Any) -> Any:
         if next(calls) % 3 == 1:
             raise KilledError
-        return embed(self, decoded)
+        return embed(self, batch)
 
-    monkeypatch.setattr(HeldOutMeans, "_batch", unlucky)
+    monkeypatch.setattr(HeldOutSamples, "rows", unlucky)
     assert until_done(lambda: embed_all(run, bank)) > 0
-    torch.testing.assert_close(HeldOutMeans(run, bank).statistics().means, expected)
+    torch.testing.assert_close(HeldOutOfShards(run, bank).statistics().means, expected)
     assert facts_of(run)["killed"] == []
 
 
@@ -213,16 +195,16 @@ def test_a_shard_of_h_that_kills_without_end_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, _ = planned(tmp_path, "scoring.batch_size=2")
-    bank, plan, embed = bank_of(run), load_plan(run), HeldOutMeans._batch
+    bank, plan, embed = bank_of(run), load_plan(run), HeldOutSamples.rows
     deadly = set(plan[1].keys)
     monkeypatch.setattr(poison, "DEATHS_OF_A_SHARD", 4)
 
-    def deadly_embed(self: Any, decoded: Any) -> Any:
-        if deadly & {key for key, _ in decoded}:
+    def deadly_embed(self: Any, batch: Any) -> Any:
+        if deadly & set(batch.who.keys):
             raise KilledError
-        return embed(self, decoded)
+        return embed(self, batch)
 
-    monkeypatch.setattr(HeldOutMeans, "_batch", deadly_embed)
+    monkeypatch.setattr(HeldOutSamples, "rows", deadly_embed)
     assert until_done(lambda: embed_all(run, bank)) <= 6
     facts = facts_of(run)
     assert {one["key"] for one in facts["killed"]} == deadly
@@ -234,7 +216,7 @@ def test_samples_that_cannot_be_used_are_counted(
 ) -> None:
     run, _ = planned(tmp_path, "scoring.batch_size=4")
     bank, plan = bank_of(run), load_plan(run)
-    decode, embed = Decoder.decode, HeldOutMeans._batch
+    decode, embed = Decoder.decode, HeldOutSamples.rows
     broken, refused = plan[0].keys[0], plan[1].keys[1]
 
     def failing(self: Any, sample: Any) -> Any:
@@ -242,18 +224,18 @@ def test_samples_that_cannot_be_used_are_counted(
             raise SampleError("today", "undecodable", "decode")
         return decode(self, sample)
 
-    def picky(self: Any, decoded: Any) -> Any:
-        if any(key == refused for key, _ in decoded):
+    def picky(self: Any, batch: Any) -> Any:
+        if refused in batch.who.keys:
             raise ValueError("not this one")
-        return embed(self, decoded)
+        return embed(self, batch)
 
     monkeypatch.setattr(Decoder, "decode", failing)
-    monkeypatch.setattr(HeldOutMeans, "_batch", picky)
+    monkeypatch.setattr(HeldOutSamples, "rows", picky)
     for item in plan:
-        HeldOutMeans(run, bank).embed(item)
+        HeldOutOfShards(run, bank).embed(item)
     facts, chosen = facts_of(run), sum(len(item.keys) for item in plan)
     assert (facts["samples"], facts["undecodable"], facts["killed"]) == (chosen - 2, 2, [])
-    found = HeldOutMeans(run, bank).statistics().means
+    found = HeldOutOfShards(run, bank).statistics().means
     monkeypatch.undo()
     torch.testing.assert_close(found, means_without(run, bank, {broken, refused}))
 
@@ -263,57 +245,87 @@ def test_what_no_sample_of_a_batch_can_pass_is_raised(
 ) -> None:
     run, _ = planned(tmp_path)
 
-    def broken(self: Any, decoded: Any) -> Any:
+    def broken(self: Any, batch: Any) -> Any:
         raise ValueError("always")
 
-    monkeypatch.setattr(HeldOutMeans, "_batch", broken)
+    monkeypatch.setattr(HeldOutSamples, "rows", broken)
     with pytest.raises(ValueError, match="always"):
-        HeldOutMeans(run, bank_of(run)).embed(load_plan(run)[0])
+        HeldOutOfShards(run, bank_of(run)).embed(load_plan(run)[0])
 
 
-def test_who_waits_helps_only_where_nobody_gives_a_sign(
+def claim(run: Run, item: Chosen, actor: str = "another") -> None:
+    """What an actor leaves that has begun with a shard."""
+    folder = Path(parts_folder(run), CLAIMS, actor)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / shard_id(item.shard)).touch()
+
+
+def test_what_nobody_has_begun_is_done_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A single actor that is given a shard to score before the held-out samples does not sleep."""
+    run, _ = planned(tmp_path)
+    bank = bank_of(run)
+
+    def asleep(seconds: float) -> None:
+        raise AssertionError("it waits for nobody")
+
+    monkeypatch.setattr(time, "sleep", asleep)
+    # Its own claim, from before it was started again, is none of another one.
+    claim(run, load_plan(run)[0], "the-same")
+    held = HeldOutOfShards(run, bank, actor="the-same")
+    assert held.statistics().means.shape == (2, 3, 16)
+    for item in load_plan(run):
+        held.embed(item)
+    assert not (tmp_path / "out" / "held_out" / "parts").exists()
+
+
+def test_claims_of_an_earlier_driver_do_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, shards = planned(tmp_path)
+    for item in load_plan(run):
+        claim(run, item)
+    plan_held_out(run, shards, Progress())
+    monkeypatch.setattr(time, "sleep", None)
+    HeldOutOfShards(run, bank_of(run)).statistics()
+
+
+def test_what_others_have_begun_is_done_where_nobody_gives_a_sign(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, _ = planned(tmp_path)
-    bank = bank_of(run)
-    waiting = HeldOutMeans(run, bank, patience_s=0.3)
-    folder, times = waiting._notes(load_plan(run)[0]), [time.monotonic()]
+    bank, plan = bank_of(run), load_plan(run)
+    for item in plan:
+        claim(run, item)
+    waiting = HeldOutOfShards(run, bank, patience_s=0.3)
+    folder, times, sleep = waiting.notes(plan[0]), [time.monotonic()], time.sleep
 
-    def working(self: Any, seconds: float) -> None:
+    def working(seconds: float) -> None:
         if len(times) < 8:
             CrashLog(deaths=len(times)).save(folder)
             times.append(time.monotonic())
         sleep(0.1)
 
-    sleep = time.sleep
-    monkeypatch.setattr(held_out.time, "sleep", lambda seconds: working(None, seconds))
+    monkeypatch.setattr(time, "sleep", working)
     began: list[float] = []
-    part = HeldOutMeans.part
+    part = HeldOutOfShards.part
 
-    def noted(self: Any, chosen: Chosen, careful: bool) -> Any:
+    def noted(self: Any, chosen: Chosen, *, careful: bool) -> Any:
         began.append(time.monotonic())
-        assert careful is (chosen == load_plan(run)[0]), "where there are notes"
-        return part(self, chosen, careful)
+        assert careful is (chosen == plan[0]), "where there are notes"
+        return part(self, chosen, careful=careful)
 
-    monkeypatch.setattr(HeldOutMeans, "part", noted)
+    monkeypatch.setattr(HeldOutOfShards, "part", noted)
     waiting.statistics()
     assert len(times) == 8
     assert min(began) > times[-1]
 
 
-def test_whoever_waits_too_long_does_it(tmp_path: Path) -> None:
-    run, _ = planned(tmp_path)
-    bank = bank_of(run)
-    HeldOutMeans(run, bank).embed(load_plan(run)[0])
-    alone = HeldOutMeans(run, bank, patience_s=0.0).statistics().means
-    assert alone.shape == (2, 3, 16)
-    assert plan_held_out(run, _, Progress()) == []
-
-
 def test_a_modality_that_is_missing_in_h_is_named(tmp_path: Path) -> None:
     run, _ = planned(tmp_path, "held_out.max_samples=2", "design.seed=3")
     bank = bank_of(run)
-    held = HeldOutMeans(run, bank, patience_s=0.0)
+    held = HeldOutOfShards(run, bank)
     bank.embed = lambda views: torch.full((2, 2, len(views.present), 3, 16), torch.nan)  # type: ignore[method-assign]
     with pytest.raises(HeldOutError, match="finite"):
         held.statistics()

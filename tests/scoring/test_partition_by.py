@@ -7,22 +7,18 @@ from typing import Any
 
 import pytest
 
-from multimem_ray.errors import ConfigError, ResumeError
+from multimem_ray.errors import ConfigError, ResumeError, SampleError
 from multimem_ray.results.reader import ScoreTable
 from multimem_ray.results.top import top
 from multimem_ray.run import Run, Shards
-from multimem_ray.sample import Failure
 from multimem_ray.scoring import chunks
 from multimem_ray.scoring.actor import ShardScorer
-from multimem_ray.scoring.chunks import decoded_chunks
-from multimem_ray.scoring.wire import pack, unpack
 from multimem_ray.setup import inspect, open_run
 from multimem_ray.status import run_status
 from multimem_ray.storage import Storage
 from multimem_ray.store.commits import commit_log
-from tests.scoring.bank_of import finish_models, some_statistics
+from tests.scoring.bank_of import finish_models, row_of, some_statistics
 from tests.small import small_config, write_shards
-from tests.store.test_parts import row_of
 
 
 def opened(folder: Path, *sets: str) -> tuple[Run, Shards]:
@@ -42,7 +38,7 @@ def scored(run: Run) -> dict[str, dict[str, Any]]:
 @pytest.fixture
 def without_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "multimem_ray.scoring.held_out.HeldOutMeans.statistics",
+        "multimem_ray.scoring.held_out.HeldOut.statistics",
         lambda self: some_statistics(self._run),
     )
 
@@ -77,15 +73,19 @@ def test_it_changes_no_score(tmp_path: Path, by: str, folders: set[str]) -> None
 @pytest.mark.usefixtures("without_held_out")
 def test_a_retry_and_the_status_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, shards = opened(tmp_path, "scoring.partition_by=json.source", "held_out.fraction=0.01")
-    scorer, add, bad = ShardScorer(run, restarted=False), chunks.ChunkBuilder.add, {4, 5, 11}
+    scorer, identity, bad = (
+        ShardScorer(run, restarted=False),
+        chunks.ChunkReader.identity,
+        {4, 5, 11},
+    )
 
-    def failing(self: Any, item: Any) -> None:
-        if item.index in bad:
-            item = Failure(item.shard, item.key, item.index, "decode", "undecodable", "today")
-        add(self, item)
+    def failing(self: Any, sample: Any) -> Any:
+        if sample.index in bad:
+            raise SampleError("today", "undecodable", "decode")
+        return identity(self, sample)
 
     with monkeypatch.context() as patch:
-        patch.setattr(chunks.ChunkBuilder, "add", failing)
+        patch.setattr(chunks.ChunkReader, "identity", failing)
         first = scorer(row_of(run, shards))
     before = scored(run)
     (failed,) = commit_log(run).split(shards.scored)[0]
@@ -93,9 +93,12 @@ def test_a_retry_and_the_status_of_it(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not Path(run.output, "scores", "source=tape-2").exists()
 
     seen: list[int] = []
-    monkeypatch.setattr(
-        chunks.ChunkBuilder, "add", lambda self, item: (seen.append(item.index), add(self, item))
-    )
+
+    def noted(self: Any, sample: Any) -> Any:
+        seen.append(sample.index)
+        return identity(self, sample)
+
+    monkeypatch.setattr(chunks.ChunkReader, "identity", noted)
     again = scorer(row_of(run, shards, stale=f'["{failed.url}"]', retry=failed.url))
     assert set(seen) == bad
     assert (again["rows"], again["errors"]) == (first["rows"] + 3, 0)
@@ -144,14 +147,6 @@ def test_a_file_left_under_another_number_of_partitions_is_not_read(tmp_path: Pa
             left.parent.mkdir(exist_ok=True)
             left.write_bytes(path.read_bytes())
     assert [Path(file.url) for file in ScoreTable(run.output, Storage()).score_files] == [path]
-
-
-def test_values_travel_with_a_chunk(tmp_path: Path) -> None:
-    run, shards = opened(tmp_path, "scoring.partition_by=json.source")
-    (chunk, *_) = decoded_chunks(run, shards.scored[0].url)
-    expected = [f"tape-{index // 2}" for index in chunk.who.indices]
-    assert unpack(pack(chunk)).who.partitions == expected
-    assert chunk.who.at(3).partitions == expected[3:4]
 
 
 def test_refusals(tmp_path: Path) -> None:

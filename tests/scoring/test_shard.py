@@ -11,19 +11,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from torch import Tensor
 
-from multimem_ray import metric
 from multimem_ray.models.build import build_model
 from multimem_ray.run import Run
-from multimem_ray.sample import Sample
-from multimem_ray.scoring.bank import ScoringBank, make_views
+from multimem_ray.scoring import chunks
+from multimem_ray.scoring import shard as shard_module
+from multimem_ray.scoring.bank import ScoringBank
 from multimem_ray.scoring.held_out_stats import HeldOutStatistics
-from multimem_ray.scoring.rows import score_schema
-from multimem_ray.scoring.shard import ScoredShard, score_shard
+from multimem_ray.scoring.rows import schema_of
+from multimem_ray.scoring.shard import ScoredShard, Scores, assembled, score_shard, shard_parts
 from multimem_ray.setup import inspect, resolve
-from multimem_ray.shards.reader import read_shard
 from multimem_ray.shards.writer import ShardWriter
 from multimem_ray.storage import FileInfo
+from multimem_ray.store.commits import commit_log
+from tests.scoring.bank_of import bank_of, scores_of
 from tests.small import members, small_run, write_shards
 
 NUMBERS = [
@@ -45,7 +47,7 @@ def with_models(run: Run) -> tuple[ScoringBank, torch.Tensor]:
 
 def scored(run: Run, shard: FileInfo) -> ScoredShard:
     bank, means = with_models(run)
-    return score_shard(run, bank, HeldOutStatistics(means), shard)
+    return score_shard(Scores(run, bank, HeldOutStatistics(means)), shard)
 
 
 def numbers(table: pa.Table, column: str) -> np.ndarray[Any, Any]:
@@ -57,7 +59,7 @@ def test_every_sample_is_scored_or_held_out(tmp_path: Path) -> None:
     for shard in shards.scored:
         found = scored(run, shard)
         assert found.receipt.rows + found.receipt.held_out == 20
-        assert found.scores.schema.equals(score_schema(run))
+        assert found.scores.schema.equals(schema_of(run))
         keys = found.scores["key"].to_pylist()
         assert keys == sorted(keys)
         assert not run.held_out_rule.is_held_out(keys, shard.url).any()
@@ -71,60 +73,6 @@ def test_scores_do_not_depend_on_the_batch_size(tmp_path: Path, batch_size: int)
     assert a["key"] == b["key"]
     for column in NUMBERS:
         np.testing.assert_allclose(numbers(a, column), numbers(b, column), atol=1e-5)
-
-
-def test_scores_are_those_of_the_metric_sample_by_sample(tmp_path: Path) -> None:
-    run, shards = small_run(tmp_path, "design.models=4")
-    bank, means = with_models(run)
-    table = score_shard(run, bank, HeldOutStatistics(means), shards.scored[0]).scores
-    samples = {
-        s.key: s for s in read_shard(shards.scored[0].url, run.storage) if isinstance(s, Sample)
-    }
-    for row in table.to_pylist()[:6]:
-        views = make_views(run, [row["key"]], [run.decoder.decode(samples[row["key"]])])
-        with torch.inference_mode():
-            embedded = bank.embed(views)
-        cmc = [
-            float(metric.cmc(metric.agreement(e, views.present, m), views.present))
-            for e, m in zip(embedded, means, strict=True)
-        ]
-        np.testing.assert_allclose(row["cmc"], cmc, atol=1e-5)
-        member = run.design.members([row["key"]])[0]
-        assert row["member"] == member.tolist()
-        inside, outside = np.array(cmc)[member], np.array(cmc)[~member]
-        assert row["multimem"] == pytest.approx(inside.mean() - outside.mean(), abs=1e-5)
-        se = np.sqrt(inside.var(ddof=1) / 2 + outside.var(ddof=1) / 2)
-        assert row["multimem_se"] == pytest.approx(se, abs=1e-5)
-        shares = [row[f"attribution_{m}"] for m in row["modalities"]]
-        assert sum(shares) == pytest.approx(row["multimem"], abs=1e-5)
-
-
-def test_what_is_undefined_is_null(tmp_path: Path) -> None:
-    run, shards = small_run(tmp_path)
-    rows = scored(run, shards.scored[0]).scores.to_pylist()
-    without = [row for row in rows if "image" not in row["modalities"]]
-    assert without
-    for row in without:
-        assert row["pair_audio_image"] is row["attribution_image"] is None
-        assert row["clipmem_image_text"] is None
-        assert row["pair_audio_text"] is not None
-        assert row["multimem_normalized"] == pytest.approx(row["multimem"])
-    assert all(row["multimem_se"] is None for row in rows), "one model on a side has no spread"
-    assert not any(v != v for row in rows for v in row.values() if isinstance(v, float))
-
-
-def test_label_group_and_split_are_carried(tmp_path: Path) -> None:
-    sets = ("design.group=json.source", "data.label=json.label", "design.kind=candidate")
-    run, shards = small_run(tmp_path, *sets, "design.candidate_fraction=0.3")
-    rows = scored(run, shards.scored[0]).scores.to_pylist()
-    assert {row["label"] for row in rows} == {"red", "green", "blue"}
-    assert all(row["group"].startswith("tape-") for row in rows)
-    assert {row["split"] for row in rows} <= {"S_S", "S_C", "S_I"}
-    for row in rows:
-        if row["split"] == "S_S":
-            assert row["cmc_out"] is None
-            assert row["multimem"] is not None
-            assert (row["n_in"], row["n_out"]) == (2, 0)
 
 
 def spoil(folder: Path) -> None:
@@ -162,9 +110,10 @@ def test_several_decoders_make_the_same_rows(tmp_path: Path) -> None:
         run, shards = small_run(tmp_path / folder, "scoring.batch_size=5")
         bank, means = with_models(run)
         (shard,) = shards.scored
-        held_out = HeldOutStatistics(means)
-        one = score_shard(run, bank, held_out, shard)
-        four = score_shard(run, bank, held_out, shard, decoders=4)
+        output = Scores(run, bank, HeldOutStatistics(means))
+        one = score_shard(output, shard)
+        parts = shard_parts(output, shard.url, decoders=4)
+        four = assembled(output.schema, shard, parts, 0.0)
         assert four.scores.equals(one.scores)
         assert four.errors.equals(one.errors)
         assert four.receipt.samples == one.receipt.samples
@@ -228,28 +177,6 @@ def test_a_field_of_the_json_can_be_the_text(tmp_path: Path) -> None:
     assert json.loads(json.dumps(failed))
 
 
-@pytest.mark.parametrize("kind", ["complementary_halves", "leave_subset_out", "candidate"])
-def test_outside_the_pool_there_is_only_the_out_of_sample_consistency(
-    tmp_path: Path, kind: str
-) -> None:
-    sets = (f"design.kind={kind}", "design.models=4", "design.pool=0.4", "held_out.fraction=0.01")
-    run, shards = small_run(tmp_path, *sets)
-    rows = scored(run, shards.scored[0]).scores.to_pylist()
-    inside = run.design.in_pool([row["key"] for row in rows])
-    assert inside.any()
-    assert not inside.all()
-    for row, within in zip(rows, inside, strict=True):
-        if within:
-            assert row["n_in"] > 0
-            assert row["multimem"] is not None
-            continue
-        assert (row["n_in"], row["n_out"]) == (0, 4)
-        assert row["cmc_out"] == pytest.approx(np.mean(row["cmc"]), abs=1e-5)
-        undefined = ("cmc_in", "multimem", "multimem_se", "multimem_normalized", "split")
-        assert all(row[name] is None for name in undefined)
-        assert row["attribution_text"] is row["clipmem_audio_text"] is None
-
-
 def test_models_train_on_the_shards_of_the_pool_only(tmp_path: Path) -> None:
     write_shards(tmp_path / "shards", 40, 8)
     run, shards = small_run(tmp_path, "design.pool_shards=3", "held_out.fraction=0.01")
@@ -276,3 +203,84 @@ def test_models_train_on_the_shards_of_the_pool_only(tmp_path: Path) -> None:
     assert [again.trains_on(s.url) for s in shards.scored] == [
         run.trains_on(s.url) for s in shards.scored
     ]
+
+
+NUMERIC = [
+    "multimem", "multimem_normalized", "cmc_in", "cmc_out", "cmc", "multimem_se",
+    *(f"{kind}_{pair}" for kind in ("pair", "clipmem")
+      for pair in ("audio_image", "audio_text", "image_text")),
+    *(f"{kind}_{name}" for kind in ("attribution", "unseen")
+      for name in ("audio", "image", "text")),
+    "unseen_clipmem",
+]  # fmt: skip
+
+
+def same(a: ScoredShard, b: ScoredShard) -> bool:
+    return bool(
+        a.scores.drop_columns(NUMERIC).equals(b.scores.drop_columns(NUMERIC))
+        and a.errors.equals(b.errors)
+        and a.receipt.samples == b.receipt.samples
+        and all(
+            x == pytest.approx(y, abs=1e-5)
+            for x, y in zip(a.scores["cmc_in"].to_pylist(), b.scores["cmc_in"].to_pylist())  # noqa: B905
+        )
+    )
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (chunks, shard_module):
+        monkeypatch.setattr(module, "PART_POSITIONS", 6)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_shard_goes_on_from_its_parts(tmp_path: Path) -> None:
+    run, shards = small_run(tmp_path, "scoring.batch_size=4")
+    bank = bank_of(run)
+    folder = commit_log(run).parts(shards.scored[0])
+    source = shards.scored[0]
+    parts = shard_parts(scores_of(run, bank), source.url, folder)
+    first = assembled(schema_of(run), source, parts, 0.0)
+    assert folder.names() == [f"{a:09d}-{b:09d}.arrow" for a, b in ((0, 6), (6, 12), (12, 18))]
+    listed = commit_log(run).known_parts()
+    assert listed == {folder.url: folder.names()}
+
+    class NoBank:
+        def agreements(self, views: Any, means: Tensor) -> Any:
+            assert len(views.present) <= 2, "known samples are not embedded again"
+            return bank.agreements(views, means)
+
+    output = scores_of(run, NoBank())  # type: ignore[arg-type]
+    parts = shard_parts(output, source.url, folder, folder.read())
+    again = assembled(schema_of(run), source, parts, 0.0)
+    assert same(first, again)
+    assert same(first, score_shard(scores_of(run, bank), shards.scored[0]))
+    folder.remove()
+    assert folder.names() == []
+
+
+def test_a_sample_the_models_cannot_take_is_a_failure(tmp_path: Path) -> None:
+    run, shards = small_run(tmp_path, "held_out.fraction=0.000001")
+    bank = bank_of(run)
+    good = score_shard(scores_of(run, bank), shards.scored[0])
+
+    class Picky:
+        def agreements(self, views: Any, means: Tensor) -> Any:
+            if not views.present[:, 1].all():
+                raise ValueError("no picture")
+            return bank.agreements(views, means)
+
+    found = score_shard(scores_of(run, Picky()), shards.scored[0])  # type: ignore[arg-type]
+    failed = {row["key"] for row in found.errors.to_pylist()}
+    assert failed == {
+        row["key"] for row in good.scores.to_pylist() if "image" not in row["modalities"]
+    }
+    assert {row["error"] for row in found.errors.to_pylist()} == {"model_error"}
+    assert found.receipt.samples == 20
+
+    class Broken:
+        def agreements(self, views: Any, means: Tensor) -> Any:
+            raise ValueError("always")
+
+    with pytest.raises(ValueError, match="always"):
+        score_shard(scores_of(run, Broken()), shards.scored[0])  # type: ignore[arg-type]

@@ -19,9 +19,9 @@ from multimem_ray.progress import Progress
 from multimem_ray.results.terminal import print_summary
 from multimem_ray.run import Run, Shards
 from multimem_ray.scoring.bank import ScoringBank, make_views
-from multimem_ray.scoring.held_out import HeldOutMeans
+from multimem_ray.scoring.held_out import HeldOutOfShards
 from multimem_ray.scoring.held_out_plan import load_plan, plan_held_out
-from multimem_ray.scoring.shard import score_shard
+from multimem_ray.scoring.shard import Scores, score_shard
 from multimem_ray.setup import open_run
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.store.commits import commit_log
@@ -53,13 +53,14 @@ def audited(tmp_path: Path) -> tuple[Run, Shards]:
     return run, shards
 
 
-def scores(run: Run, shards: Shards) -> tuple[pa.Table, HeldOutMeans]:
+def scores(run: Run, shards: Shards) -> tuple[pa.Table, HeldOutOfShards]:
     plan_held_out(run, shards, Progress())
     bank = ScoringBank(run, CPU)
-    held = HeldOutMeans(run, bank)
+    held = HeldOutOfShards(run, bank)
     for item in load_plan(run):
         held.embed(item)
-    found = [score_shard(run, bank, held.statistics(), shard).scores for shard in shards.scored]
+    output = Scores(run, bank, held.statistics())
+    found = [score_shard(output, shard).scores for shard in shards.scored]
     return pa.concat_tables(found), held
 
 
@@ -78,7 +79,7 @@ def test_a_target_is_scored_less_its_gap(audited: tuple[Run, Shards]) -> None:
     samples = [s for shard in shards.scored for s in read_shard(shard.url, run.storage)]
     chosen = [s for s in samples if getattr(s, "key", None) in plan]
     decoded = [run.decoder.decode(s) for s in chosen]  # type: ignore[arg-type]
-    views = make_views(run, [s.key for s in chosen], decoded)  # type: ignore[misc]
+    views = make_views(run.decoder, run.config.scoring, [s.key for s in chosen], decoded)  # type: ignore[misc]
     level = []
     for embedded in bank.embed(views):
         accumulator = metric.MeanAccumulator(run.modalities, 24)
@@ -140,9 +141,9 @@ def test_summary_and_report_say_what_was_subtracted(audited: tuple[Run, Shards])
     run, shards = audited
     open_run(run.config)
     _, held = scores(run, shards)
-    log, bank = commit_log(run), ScoringBank(run, CPU)
+    log, output = commit_log(run), Scores(run, ScoringBank(run, CPU), held.statistics())
     for shard in shards.scored:
-        found = score_shard(run, bank, held.statistics(), shard)
+        found = score_shard(output, shard)
         log.commit(shard, found.receipt, found.scores, found.errors)
     summary = report(run.config, Progress())
     facts = json.loads(run.storage.read_bytes(run.path("held_out", "held_out.json")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,13 +87,6 @@ def test_without_rows_there_is_no_file_and_an_old_one_goes(tmp_path: Path) -> No
     log(tmp_path).commit(SHARD, Receipt(SHARD.url, 0, 0, 0, 0.1), empty, ERRORS.slice(0, 0))
     assert not list(tmp_path.rglob("*.parquet"))
     assert [c.rows for c in log(tmp_path).split([SHARD])[0]] in ([0], [1])
-
-
-def test_other_files_in_the_folder_are_no_markers(tmp_path: Path) -> None:
-    commit(log(tmp_path))
-    (tmp_path / "commits" / "notes.txt").write_text("x")
-    (tmp_path / "commits" / "a.b.c.1-2.json").write_text(json.dumps({}))
-    assert len(load_commits(Storage(), str(tmp_path))) == 1
 
 
 def test_shards_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:

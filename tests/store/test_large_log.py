@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from multimem_ray.run import shard_id
 from multimem_ray.setup import open_run
-from multimem_ray.store.markers import marker_name, source_version
+from multimem_ray.store.names import marker_name, shard_id, source_version
 from tests.small import small_config, write_shards
 
 SHARDS = 100_000

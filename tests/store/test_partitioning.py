@@ -25,12 +25,12 @@ from multimem_ray.store.markers import details, load_commits
 from multimem_ray.store.partitioning import (
     NULL,
     OTHER,
-    VALUE,
     Partitioning,
     escaped,
     hive_key,
     value_of,
 )
+from multimem_ray.store.schema import VALUE
 
 RUN = "f" * 16
 SHARD = FileInfo("/data/a.b.tar", 100, "v1")

@@ -79,7 +79,9 @@ def test_scoring_in_bf16_is_near_and_has_a_fingerprint_of_its_own(tmp_path: Path
     bank = Bank(run, ["000", "001"], CPU, threads=1)
     bank.finish()
     half, _ = half_run(tmp_path, "fp32", "scoring.precision=bf16")
-    views = make_views(run, [s.key for s in decoded], [s.arrays for s in decoded])
+    views = make_views(
+        run.decoder, run.config.scoring, [s.key for s in decoded], [s.arrays for s in decoded]
+    )
     full, rough = (ScoringBank(r, CPU).embed(views) for r in (run, half))
     assert rough.dtype == torch.float32
     assert 1e-6 < (full - rough).abs().max() < 0.05

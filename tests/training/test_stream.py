@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from multimem_ray.run import Run, shard_id
+from multimem_ray.run import Run
+from multimem_ray.store.names import shard_id
 from multimem_ray.training import stream as streams
 from multimem_ray.training.cache import DecodedCache
 from multimem_ray.training.stream import TrainingStream, shard_order, shuffled

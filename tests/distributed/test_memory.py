@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import pytest
 
-from multimem_ray.scoring.memory import give_back
+from multimem_ray.distributed.memory import trim_heap
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
@@ -19,6 +19,6 @@ def test_free_memory_is_given_back() -> None:
     last = pieces[-1]
     del pieces
     held = me.memory_full_info().uss
-    give_back()
+    trim_heap()
     assert held - me.memory_full_info().uss > 50e6
     assert last.sum() == 8_000

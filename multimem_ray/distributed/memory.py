@@ -16,8 +16,8 @@ def _trim() -> Any:
         return None
 
 
-def give_back() -> None:
-    """Give free memory of the heap back.
+def trim_heap() -> None:
+    """Give free memory of the heap back to the machine.
 
     A shard's arrays come and go in several threads, each with an arena of its own, and what is
     free in one arena is of no use to another: without this, an actor grew by half over some

@@ -1,0 +1,51 @@
+"""Chunks: every position of a shard once, here or on another node."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from multimem_ray.scoring import chunks
+from multimem_ray.scoring.chunks import Chunk, ChunkReader
+from tests.small import small_run
+
+
+def test_chunks_cover_a_shard_and_leave_out_what_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "PART_POSITIONS", 6)
+    run, shards = small_run(tmp_path, "scoring.batch_size=4")
+    url = shards.scored[0].url
+    every = list(ChunkReader(run).chunks(url))
+    assert [c.first for c in every] == [0, *(c.end for c in every[:-1])]
+    assert every[-1].end == 20
+    assert {6, 12, 18} <= {c.end for c in every}
+    rest = list(ChunkReader(run).chunks(url, [(0, 5), (9, 11), (19, 20)]))
+    covered = {at for c in rest for at in range(c.first, c.end)}
+    assert covered == {5, 6, 7, 8, *range(11, 19)}
+
+
+def test_a_chunk_arrives_as_it_was_sent(tmp_path: Path) -> None:
+    run, shards = small_run(tmp_path, "scoring.batch_size=7")
+    for chunk in ChunkReader(run).chunks(shards.scored[0].url):
+        there = Chunk.from_row(chunk.to_row())
+        assert (there.first, there.end, there.who) == (chunk.first, chunk.end, chunk.who)
+        assert (there.held_out, there.failures) == (chunk.held_out, chunk.failures)
+        assert there.views is not None
+        assert chunk.views is not None
+        for a, b in zip(there.views.batches, chunk.views.batches, strict=True):
+            assert a.names == b.names
+            for name in a.names:
+                assert a.values[name].dtype == b.values[name].dtype
+                assert torch.equal(a.values[name], b.values[name])
+                assert torch.equal(a.rows[name], b.rows[name])
+
+
+def test_values_travel_with_a_chunk(tmp_path: Path) -> None:
+    run, shards = small_run(tmp_path, "scoring.partition_by=json.source")
+    (chunk, *_) = ChunkReader(run).chunks(shards.scored[0].url)
+    expected = [f"tape-{index // 2}" for index in chunk.who.indices]
+    assert Chunk.from_row(chunk.to_row()).who.partitions == expected
+    assert chunk.who.at(3).partitions == expected[3:4]

@@ -1,0 +1,37 @@
+"""Which samples are the held-out set: the same, whoever looks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from multimem_ray.distributed.on_ray import RayExecutor
+from multimem_ray.progress import Progress
+from multimem_ray.scoring import held_out_plan
+from multimem_ray.scoring.held_out_plan import load_plan, plan_held_out
+from multimem_ray.scoring.source import ShardSource
+from tests.scoring.test_held_out import planned
+from tests.small import small_run
+
+
+def test_the_plan_is_stored_and_followed(tmp_path: Path) -> None:
+    run, shards = planned(tmp_path)
+    plan = load_plan(run)
+    assert plan == plan_held_out(run, shards, Progress())
+    for item in plan:
+        assert run.held_out_rule.is_held_out(item.keys, item.shard).all()
+    table = pq.read_table(run.path("held_out", "keys.parquet"))
+    assert table.num_rows == sum(len(item.keys) for item in plan)
+    other, _ = small_run(tmp_path, "held_out.fraction=0.25")
+    assert load_plan(other) == []
+
+
+def test_tasks_and_the_driver_find_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_session: object
+) -> None:
+    run, shards = planned(tmp_path)
+    alone = load_plan(run)
+    monkeypatch.setattr(held_out_plan, "ALONE_S", -1.0)
+    assert held_out_plan._choose(run, shards, Progress(), RayExecutor(), ShardSource(run)) == alone
