@@ -1,4 +1,4 @@
-"""The sides of the benchmark: four ways to put the same samples through the same models.
+"""The sides of the benchmark of scoring: ways to put the same samples through the same models.
 
     bare       plain processes with a queue of shards: what the machine can do; no Ray, no commits
     ours       multimem_ray: one actor has all models, a shard is committed by one marker
@@ -6,12 +6,11 @@
     chained    Ray Data: decode tasks, then one pool of actors for each model, one behind the other
 
 All read, decode and embed with the same functions, on the same cores. A side tells when each shard
-(``chained``: each batch) was finished, so that the rate can leave out its start and its end.
+(``chained``: each batch) was finished, so that a second rate can leave out its start and its end.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import get_context
@@ -25,7 +24,7 @@ from multimem_ray.store.commits import commit_log
 from multimem_ray.store.markers import details
 
 FEW = 4
-"""Shards for each worker that are too few to leave start and end out of the rate."""
+"""Shards for each worker that are too few for a steady rate."""
 
 Finished = tuple[float, int]
 """A time, and the number of samples that were finished then."""
@@ -194,40 +193,27 @@ SIDES: dict[str, Callable[[Run, Shards, int], list[Finished]]] = {
 }
 
 
-def run_side(side: str, config: str, output: str, workers: int) -> dict[str, Any]:
-    """One run of a side: samples/s while all workers had work, and start-up.
+def run_side(side: str, config: str, output: str, workers: int) -> dict[str, float]:
+    """One run of a side, from an opened run to the end of all of its work.
 
-    Counted is from when each worker may have finished a shard until the first of them may have run
-    out of work: with few shards, the end of a run is one worker waiting for the other.
+    The steady rate is that of the time in which all workers had work: from when each of them may
+    have finished a shard until the first may have run out; it is missing for few shards.
+
+    Returns:
+        ``samples``, ``from``, ``until`` (times), ``first_s`` (until the first shard), ``steady``
+        (samples/s).
     """
     run, shards = inspect(load(config, [f"output={output}"]))
     started = time.time()
     finished = sorted(SIDES[side](run, shards, workers))
-    many = len(finished) > FEW * workers
-    first = finished[workers - 1][0] if many else started
-    last = finished[-workers][0] if many else finished[-1][0]
-    counted = sum(count for when, count in finished if first < when <= last)
-    seconds = last - first
-    return {
-        "side": side,
-        "samples_per_s": counted / seconds,
+    figures = {
         "samples": sum(count for _, count in finished),
-        "counted": counted,
-        "with_start": not many,
-        "from": first,
-        "until": last,
+        "from": started,
+        "until": time.time(),
         "first_s": finished[0][0] - started,
-        "wall_s": time.time() - started,
     }
-
-
-def main(arguments: list[str]) -> None:
-    """``side config output workers``: run one side and write its figures as JSON."""
-    side, config, output, workers, result = arguments
-    Path(result).write_text(json.dumps(run_side(side, config, output, int(workers))))
-
-
-if __name__ == "__main__":
-    import sys
-
-    main(sys.argv[1:])
+    if len(finished) > FEW * workers:
+        first, last = finished[workers - 1][0], finished[-workers][0]
+        counted = sum(count for when, count in finished if first < when <= last)
+        figures["steady"] = counted / (last - first)
+    return figures

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
-from jobs import benchmark_training as benchmark
+from jobs.benchmarks import training as benchmark
+from jobs.benchmarks.figures import Figures
+from jobs.benchmarks.thresholds import load_thresholds
 from multimem_ray.setup import inspect
 from multimem_ray.training.bank import Bank
 from tests.small import small_config, write_shards
@@ -39,16 +42,23 @@ def test_a_model_alone_is_the_model_of_the_bank(tmp_path: Path) -> None:
 
 
 def test_what_the_cache_saved_is_set_beside_what_decoding_costs() -> None:
-    def result(part: str, cpu: float, train: float = 0.0) -> benchmark.Result:
-        return benchmark.Result(part, 1.0, train, cpu, 1.0)
-
-    found = {
-        r.part: r for r in (result("banks", 50), result("uncached", 68), result("decode", 9, 2))
-    }
-    line = benchmark.cache_line(found, 10)
-    assert "saved 18.0 CPU s in 9 epochs, in which decoding costs 18.0: 1.00" in line
+    figures = Figures()
+    for side, cpu, training in (("banks", 50, 9), ("uncached", 68, 9), ("decode", 9, 2)):
+        figures.add(side, {benchmark.CPU: cpu, benchmark.TRAINING: training})
+    # 18 s saved in 9 epochs, in each of which decoding costs 2.
+    assert benchmark.cache_ratio(figures, 10) == 1.0
 
 
 def test_decoding_alone_takes_time(tmp_path: Path) -> None:
     config = small_config(write_shards(tmp_path / "shards"), tmp_path / "out")
     assert 0 < benchmark.decode(config) < 60
+
+
+@pytest.mark.slow
+def test_the_sides_beside_each_other(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "shards")
+    options = benchmark.Options((str(shards / "*.tar"),), models=2, epochs=2)
+    figures = benchmark.measure(options, tmp_path)
+    assert figures.rows.keys() == set(options.sides)
+    for row, columns in load_thresholds()["training"].items():
+        assert columns.keys() <= figures.rows[row].keys()

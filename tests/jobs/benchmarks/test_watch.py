@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from jobs import watch as module
-from jobs.watch import Watched, watch
+from jobs.benchmarks.watch import Watched, call_watched, watch
 
 BUSY = """
 import subprocess, sys, time
@@ -19,14 +18,18 @@ child.wait()
 """
 
 
-def test_time_and_memory_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOK_EVERY_S", 0.05)
-    monkeypatch.setattr(module, "LOOKS_PER_MEMORY", 2)
-    found = watch([sys.executable, "-c", BUSY])
-    assert found.wall_s > 2
-    assert found.cpu[-1][1] >= 0.4
-    assert found.peak > 80_000_000
-    assert max(found.peaks.values()) > 80_000_000
+def test_time_and_memory_of_all_processes() -> None:
+    watched = watch([sys.executable, "-c", BUSY], look_every_s=0.05, looks_per_memory=2)
+    assert watched.wall_s > 2
+    assert watched.cpu[-1][1] >= 0.4
+    assert watched.peak > 80_000_000
+    assert max(watched.peaks.values()) > 80_000_000
+
+
+def test_a_call_returns_its_result() -> None:
+    watched = call_watched("os.path:join", "a", "b", look_every_s=0.05)
+    assert watched.result == "a/b"
+    assert watched.wall_s > 0
 
 
 def test_a_command_that_fails_is_an_error() -> None:

@@ -1,0 +1,155 @@
+"""Scoring stored embeddings beside reading them.
+
+bare     pyarrow reads all columns of all files, one thread, and does nothing with them
+ours     one worker opens the set, makes the held-out means, scores and commits every sample
+
+Both run in this process on the same files, in turns, one thread each, by the clock and by the CPU
+time of the process, which other work on the machine does not change.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from jobs.benchmarks import runner
+from jobs.benchmarks.figures import Figures, alternate
+from jobs.benchmarks.runner import option
+from multimem_ray.setup import resolve
+
+NAMES = ("audio", "image", "text", "video")
+_CHUNK = 8192
+
+
+@dataclass(frozen=True)
+class Options:
+    """A made-up set of normal vectors."""
+
+    samples: int = option(20_000, "samples of the set", quick=400)
+    dim: int = option(512, "numbers of a vector", quick=16)
+    models: int = option(4, "models, a file each", quick=2)
+    modalities: int = option(3, "two to four", quick=3)
+    repeats: int = option(5, "turns of each side", quick=1)
+
+
+@dataclass(frozen=True)
+class Size:
+    """The size of a made-up set."""
+
+    samples: int
+    dim: int
+    models: int
+    modalities: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of vectors."""
+        return 4 * self.samples * self.dim * self.models * self.modalities
+
+
+def measure(options: Options, folder: Path) -> Figures:
+    """Rates of both sides, and ours by that of reading alone."""
+    size = Size(options.samples, options.dim, options.models, options.modalities)
+    files = make_files(folder / "files", size)
+    sides = {
+        "bare": partial(_turn, partial(bare, files), size),
+        "ours": partial(_turn, partial(score_all, files, str(folder / "out")), size),
+    }
+    sides["bare"]()  # the first one reads from the disk
+    figures = alternate(sides, options.repeats)
+    for column, name in (("MB/s", "rate by bare"), ("MB/s of CPU time", "by CPU time")):
+        figures.ratio(column, "ours", "bare", name)
+    return figures
+
+
+def _turn(work: Callable[[], object], size: Size) -> dict[str, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return {
+        "MB/s": size.bytes / wall / 1e6,
+        "MB/s of CPU time": size.bytes / cpu / 1e6,
+        "CPU µs a sample": 1e6 * cpu / size.samples,
+    }
+
+
+def make_files(folder: Path, size: Size, *, aligned: bool = True) -> list[str]:
+    """One Parquet file per model; if not aligned, every other model has the rows backwards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"model{model}.parquet" for model in range(size.models)]
+    for model, path in enumerate(files):
+        schema = _rows(np.arange(1), model, size).schema
+        with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
+            for first in range(0, size.samples, _CHUNK):
+                places = np.arange(first, min(first + _CHUNK, size.samples))
+                if not aligned and model % 2 == 1:
+                    places = size.samples - 1 - places
+                writer.write_table(_rows(places, model, size), row_group_size=_CHUNK)
+    return [str(path) for path in files]
+
+
+def _rows(places: Any, model: int, size: Size) -> pa.Table:
+    rng = np.random.default_rng([model, int(places[0])])
+    columns: dict[str, Any] = {"key": [f"sample-{place:09d}" for place in places]}
+    for name in NAMES[: size.modalities]:
+        values = rng.standard_normal(len(places) * size.dim, dtype=np.float32)
+        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(values), size.dim)
+    return pa.table(columns)
+
+
+def bare(files: Sequence[str]) -> None:
+    """Read everything and keep nothing."""
+    for path in files:
+        with pq.ParquetFile(path) as file:
+            for _ in file.iter_batches(_CHUNK, use_threads=False):
+                pass
+
+
+def score_all(files: Sequence[str], output: str) -> None:
+    """All the work of a run on stored embeddings, by one worker with one thread."""
+    import torch
+
+    from multimem_ray.embeddings.join import spill
+    from multimem_ray.embeddings.units import load_units
+    from multimem_ray.embeddings.worker import UnitScorer
+    from multimem_ray.progress import Progress
+    from multimem_ray.scoring.held_out_plan import plan_held_out
+    from multimem_ray.setup import open_run
+
+    torch.set_num_threads(1)
+    pa.set_cpu_count(1)
+    shutil.rmtree(output, ignore_errors=True)
+    raw = {
+        "data": {"embeddings": {"models": list(files)}},
+        "design": {"kind": "complementary_halves"},
+    }
+    run, shards = open_run(resolve(raw | {"output": output}))
+    units = load_units(run)
+    for model, places in enumerate(units.joined):
+        for place in places:
+            spill(run, units, model, place)
+    scorer = UnitScorer(run, restarted=False)
+    for item in plan_held_out(run, shards, Progress(Console(quiet=True))):
+        scorer(_work("held_out", item.shard, 0, "", item.keys))
+    for shard in shards.scored:
+        scorer(_work("shard", shard.url, shard.size, shard.version))
+
+
+def _work(kind: str, url: str, size: int, version: str, keys: tuple[str, ...] = ()) -> Any:
+    row = {"kind": kind, "url": url, "size": size, "version": version, "retry": "", "stale": "[]"}
+    return {**row, "names": json.dumps(list(keys))}
+
+
+if __name__ == "__main__":
+    runner.main("embeddings")
