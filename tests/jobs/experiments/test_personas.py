@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from jobs import personas
-from jobs.persona_data import make_personas, render, write_personas
+from jobs.experiments.personas import study as personas
+from jobs.experiments.personas.data import make_personas, render, write_personas
 from multimem_ray.progress import Progress
 from multimem_ray.sample import Sample
 from multimem_ray.shards.reader import read_shard

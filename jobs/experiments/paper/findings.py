@@ -24,7 +24,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Made:
+class Section:
     """A finished part: tables, and what they say."""
 
     name: str

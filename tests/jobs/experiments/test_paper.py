@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from jobs import paper, published
-from jobs.bench import Bench, Size
-from jobs.paper_tables import TABLES
+from jobs.experiments.paper import __main__ as paper
+from jobs.experiments.paper import published
+from jobs.experiments.paper.study import Size, Study
+from jobs.experiments.paper.tables import TABLES
 from multimem_ray.progress import Progress
 
 TINY = Size(samples=100, epochs=2, batch_size=16, width=4, seeds=2, views=1, models=4)
@@ -21,7 +22,7 @@ QUIET = Progress(Console(file=io.StringIO()))
 
 
 def test_a_table_and_what_agrees(tmp_path: Path) -> None:
-    made = TABLES["pairs"](Bench(tmp_path, TINY.but(seeds=1), QUIET))
+    made = TABLES["pairs"](Study(tmp_path, TINY.but(seeds=1), QUIET))
     table = made.tables[0]
     assert [row[0] for row in table.rows] == list(published.SPLITS)
     scores = sorted((tmp_path / "single" / "candidate-0" / "scores").glob("*/*.parquet"))

@@ -1,23 +1,7 @@
-"""Cross-modality memorization of contrastive models: ``python jobs/personas.py --quick``.
-
-Facts about invented people are learned through one modality and asked for through another, after
-arXiv 2506.05198, which did so with generative models. The training data have *meetings*, a
-person's face with its voice, and *facts*, a face (or a voice) with a sentence that nothing but
-memory connects with it. A model knows a fact if a new picture of the face, or a new recording of
-the voice, finds the person's sentence among those of all people it was trained on:
-
-    source   through the modality that facts were told by
-    target   through the other one, which the model has only met along with the source
-    gap      source minus target, person by person
-
-Models of complementary halves know other people each, so that the same data give chance level
-(people that a model never met), and MultiMem of every sample. Writes ``personas.json`` and
-``personas.html``; run again, it goes on where it was.
-"""
+"""Teach models facts of invented people, ask for them, and sum up what they recall."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -29,10 +13,16 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from jobs import command
-from jobs.bench import claim
+from jobs.experiments.folder import claim_folder
+from jobs.experiments.personas.data import (
+    FIELDS,
+    GROUP,
+    Persona,
+    make_personas,
+    render,
+    write_personas,
+)
 from jobs.experiments.trials import audit_here
-from jobs.persona_data import FIELDS, GROUP, Persona, make_personas, render, write_personas
 from multimem_ray.evaluation.bootstrap import bootstrap_mean
 from multimem_ray.metric import recall_hits
 from multimem_ray.progress import Progress
@@ -98,23 +88,13 @@ CONDITIONS = (
 )
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Parse the arguments, run what is not done, write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="minutes, on small trainings")
-    parser.add_argument("--out", type=Path, default=Path("personas"), help="folder for everything")
-    parser.add_argument("--threads", type=int, default=2, help="models that train side by side")
-    asked = parser.parse_args(arguments)
-    run_all(asked.out.absolute(), QUICK if asked.quick else FULL, Progress(), asked.threads)
-
-
 def run_all(out: Path, size: Size, progress: Progress, threads: int = 2) -> dict[str, Any]:
     """Every condition and seed, summed up.
 
     Returns:
         ``size`` and, per condition, its estimates; also written to ``personas.json``.
     """
-    claim(out, {name: value for name, value in asdict(size).items() if name != "seeds"})
+    claim_folder(out, {name: value for name, value in asdict(size).items() if name != "seeds"})
     found: dict[str, Any] = {}
     total = size.seeds * len(CONDITIONS)
     with progress.task("personas", total, unit="trainings") as shown:
@@ -330,7 +310,3 @@ def _interval(estimate: Mapping[str, Any]) -> list[float]:
 def _shown(estimate: Mapping[str, Any]) -> str:
     value, low, high = (100 * number for number in _interval(estimate))
     return f"{value:.1f} [{low:.1f}, {high:.1f}]"
-
-
-if __name__ == "__main__":
-    command.run(main)

@@ -9,35 +9,36 @@ from typing import Any
 
 import numpy as np
 
-from jobs import published
-from jobs.bench import Bench
+from jobs.experiments.paper import published
+from jobs.experiments.paper.findings import Finding, Section
+from jobs.experiments.paper.mitigation import both, in_training, noise_by_modality, removal
+from jobs.experiments.paper.recipes import PLAIN, candidate, seeded
+from jobs.experiments.paper.study import Study
 from jobs.experiments.trials import mean_se
-from jobs.findings import Finding, Made
-from jobs.paper_mitigation import both, in_training, noise_by_modality, removal
-from jobs.recipes import PLAIN, candidate, seeded
+from multimem_ray.arrow_files import ParquetFile
 from multimem_ray.report.tables import Table
 from multimem_ray.results.auroc import auroc
 from multimem_ray.run import Run
 
 
-def global_and_pairs(bench: Bench) -> Made:
+def global_and_pairs(study: Study) -> Section:
     """MultiMem of all modalities and of pairs, by split (Fig. 1)."""
     splits = ("S_C", "S_I", "S_S")
-    pairs = {f"pair_{a}_{b}": f"{a}+{b}" for a, b in combinations(bench.data.names, 2)}
+    pairs = {f"pair_{a}_{b}": f"{a}+{b}" for a, b in combinations(study.data.names, 2)}
     columns = {"multimem_normalized": "all", **pairs}
     found: dict[str, list[list[float]]] = {name: [] for name in columns.values()}
-    for seed in bench.seeds:
-        run = bench.run(f"candidate-{seed}", *candidate(0.25), *seeded(seed))
-        scores = bench.rows(run, [*columns, "split"])
+    for seed in study.seeds:
+        run = study.run(f"candidate-{seed}", *candidate(0.25), *seeded(seed))
+        scores = study.rows(run, [*columns, "split"])
         for column, name in columns.items():
             found[name].append([_mean(scores, column, split) for split in splits])
     rows: list[list[Any]] = []
     for name, per_seed in found.items():
         ours = np.mean(per_seed, axis=0)
-        printed = published.SPLITS.get(name) if bench.like_audioclip else None
+        printed = published.SPLITS.get(name) if study.like_audioclip else None
         rows.append([name, *map(float, ours), *(printed or (None, None, None))])
     all_, parts = rows[0], rows[1:]
-    shared = sum(row[1] for row in parts) / (len(bench.data.names) - 1)
+    shared = sum(row[1] for row in parts) / (len(study.data.names) - 1)
     columns_ = ["modalities", *splits, *(f"{s}, published" for s in splits)]
     findings = [
         Finding(
@@ -70,24 +71,24 @@ def global_and_pairs(bench: Bench) -> Made:
                 ", ".join(f"{row[0]} {row[1]:.3f}" for row in parts),
             )
         )
-    return Made("global and pairs", [Table("MultiMem by split", columns_, rows)], findings)
+    return Section("global and pairs", [Table("MultiMem by split", columns_, rows)], findings)
 
 
-def held_out_sets(bench: Bench) -> Made:
+def held_out_sets(study: Study) -> Section:
     """MultiMem under a random, a balanced and an out-of-distribution held-out set."""
     kinds: dict[str, tuple[str, ...]] = {
         "random": (),
     }
-    if bench.label is not None:
-        balance = f"held_out.balance={bench.label}"
+    if study.label is not None:
+        balance = f"held_out.balance={study.label}"
         kinds["balanced by label"] = (balance, "held_out.max_samples=40")
-    if bench.other is not None:
-        kinds["out of distribution"] = (f"held_out.shards={bench.other}",)
+    if study.other is not None:
+        kinds["out of distribution"] = (f"held_out.shards={study.other}",)
     rows: list[list[Any]] = []
     scores: list[float] = []
     for number, (name, sets) in enumerate(kinds.items()):
-        run = bench.run(f"held-out-{number}", *candidate(0.25), *sets)
-        found = bench.rows(run, ["multimem", "split"])
+        run = study.run(f"held-out-{number}", *candidate(0.25), *sets)
+        found = study.rows(run, ["multimem", "split"])
         rows.append([name, *(_mean(found, "multimem", s) for s in ("S_C", "S_I", "S_S"))])
         scores.append(rows[-1][1])
     spread = (max(scores) - min(scores)) / max(scores)
@@ -101,10 +102,10 @@ def held_out_sets(bench: Bench) -> Made:
     finding = Finding(
         "the order of the splits does not depend on the held-out set", holds, f"{spread:.0%} spread"
     )
-    return Made("held-out sets", [table], [finding])
+    return Section("held-out sets", [table], [finding])
 
 
-def candidate_shares(bench: Bench) -> Made:
+def candidate_shares(study: Study) -> Section:
     """MultiMem by the shares of S_C and S_I, and by their ratio."""
     equal, ratios = (0.1, 0.25, 0.4), ((1, 3), (1, 1), (3, 1), (1, 0))
     shares = [(share, share) for share in equal]
@@ -112,8 +113,8 @@ def candidate_shares(bench: Bench) -> Made:
     rows: list[list[Any]] = []
     for share, independent in shares:
         name = f"share-{share:.2f}-{independent:.2f}"
-        run = bench.run(name, *candidate(share, independent))
-        found = bench.rows(run, ["multimem", "split"])
+        run = study.run(name, *candidate(share, independent))
+        found = study.rows(run, ["multimem", "split"])
         inside = {row["split"] for row in found}
         means = [
             _mean(found, "multimem", split) if split in inside else None
@@ -129,7 +130,7 @@ def candidate_shares(bench: Bench) -> Made:
     )
     above = [row[1] - row[3] for row in rows]
     shifts = [row[3] for row in rows[len(equal) :]]
-    return Made(
+    return Section(
         "sizes of S_C and S_I",
         [table],
         [
@@ -149,13 +150,13 @@ def candidate_shares(bench: Bench) -> Made:
     )
 
 
-def ranking_of_modalities(bench: Bench) -> Made:
+def ranking_of_modalities(study: Study) -> Section:
     """What each modality adds to MultiMem."""
-    bench.trials([PLAIN])
-    found: dict[str, list[float]] = {name: [] for name in bench.data.names}
-    for seed in bench.seeds:
+    study.trials([PLAIN])
+    found: dict[str, list[float]] = {name: [] for name in study.data.names}
+    for seed in study.seeds:
         summary = json.loads(
-            (bench.folder / "runs" / f"seed-{seed}" / "none" / "summary.json").read_text()
+            (study.folder / "runs" / f"seed-{seed}" / "none" / "summary.json").read_text()
         )
         for row in summary["attribution"]:
             found[row["modality"]].append(row["mean"])
@@ -167,18 +168,18 @@ def ranking_of_modalities(bench: Bench) -> Made:
     theirs = [name for name in published.RANKING if name in ours]
     table = Table("Attribution of MultiMem", ["modality", "mean", "se over seeds"], rows)
     finding = Finding(" > ".join(theirs), ours == theirs, " > ".join(ours))
-    return Made("ranking of modalities", [table], [finding])
+    return Section("ranking of modalities", [table], [finding])
 
 
-def planted_by_modality(bench: Bench) -> Made:
+def planted_by_modality(study: Study) -> Section:
     """Misalignment planted in one modality at a time, and which score finds it."""
     rows: list[list[Any]] = []
     gains: list[bool] = []
     finds: list[float] = []
-    for name in bench.data.names:
-        run = bench.run(f"planted-{name}", shards=bench.planted(name))
+    for name in study.data.names:
+        run = study.run(f"planted-{name}", shards=study.planted(name))
         made = _summary(run)["planted"]
-        record = _planted_means(bench, run)
+        record = _planted_means(study, run)
         methods = [made["methods"][m]["auroc"] for m in ("multimem", "cmc_out", "one_model")]
         rows.append([name, *record, *methods])
         gains.append(record[0] > record[1])
@@ -188,7 +189,7 @@ def planted_by_modality(bench: Bench) -> Made:
         ["modality", "MultiMem, planted", "others", "AUROC MultiMem", "cmc_out", "one model"],
         rows,
     )
-    return Made(
+    return Section(
         "planted misalignment",
         [table],
         [
@@ -196,37 +197,37 @@ def planted_by_modality(bench: Bench) -> Made:
             Finding(
                 "models that never saw them find them",
                 min(finds) > 0.8,
-                ", ".join(f"{n} {v:.3f}" for n, v in zip(bench.data.names, finds, strict=True)),
+                ", ".join(f"{n} {v:.3f}" for n, v in zip(study.data.names, finds, strict=True)),
             ),
         ],
     )
 
 
-def number_of_models(bench: Bench) -> Made:
+def number_of_models(study: Study) -> Section:
     """How reliably samples are ranked, by the number of reference models."""
-    run = bench.run("models", f"design.models={bench.size.models}")
-    rows = bench.rows(run, ["key", "shard", "cmc", "member"])
-    planted = _planted_flags(bench, run, rows)
+    run = study.run("models", f"design.models={study.size.models}")
+    rows = study.rows(run, ["key", "shard", "cmc", "member"])
+    planted = _planted_flags(study, run, rows)
     cmc = np.array([row["cmc"] for row in rows])
     member = np.array([row["member"] for row in rows], bool)
     table_rows: list[list[Any]] = []
     whole = _contrast(cmc, member)
-    for models in range(2, bench.size.models + 1, 2):
+    for models in range(2, study.size.models + 1, 2):
         score = _contrast(cmc[:, :models], member[:, :models])
         found = auroc(planted, score)["auroc"]
         table_rows.append([models, found, float(np.corrcoef(score, whole)[0, 1])])
     table = Table(
         "Reliability by the number of reference models",
-        ["models", "AUROC of planted samples", f"correlation with all {bench.size.models}"],
+        ["models", "AUROC of planted samples", f"correlation with all {study.size.models}"],
         table_rows,
     )
     more = table_rows[-1][1] > table_rows[0][1]
     detail = f"{table_rows[0][1]:.3f} with 2, {table_rows[-1][1]:.3f} with {table_rows[-1][0]}"
     finding = Finding("more references find planted samples more reliably", more, detail)
-    return Made("number of models", [table], [finding])
+    return Section("number of models", [table], [finding])
 
 
-TABLES: dict[str, Callable[[Bench], Made]] = {
+TABLES: dict[str, Callable[[Study], Section]] = {
     "pairs": global_and_pairs,
     "mitigation": both,
     "in-training": in_training,
@@ -251,20 +252,18 @@ def _summary(run: Run) -> dict[str, Any]:
     return found
 
 
-def _planted_means(bench: Bench, run: Run) -> list[float]:
-    rows = bench.rows(run, ["key", "shard", "multimem"])
-    planted = _planted_flags(bench, run, rows)
+def _planted_means(study: Study, run: Run) -> list[float]:
+    rows = study.rows(run, ["key", "shard", "multimem"])
+    planted = _planted_flags(study, run, rows)
     scores = np.array([row["multimem"] for row in rows])
     return [float(scores[planted].mean()), float(scores[~planted].mean())]
 
 
-def _planted_flags(bench: Bench, run: Run, rows: Sequence[Mapping[str, Any]]) -> Any:
-    from multimem_ray.arrow_files import ParquetFile
-
+def _planted_flags(study: Study, run: Run, rows: Sequence[Mapping[str, Any]]) -> Any:
     planted = str(run.config.data.planted)
     truth = ParquetFile(planted, planted).read().to_pylist()
     known = {(row["shard"], row["key"]) for row in truth if row["planted"]}
-    return np.array([(bench.storage.name(r["shard"]), r["key"]) in known for r in rows])
+    return np.array([(study.storage.name(r["shard"]), r["key"]) in known for r in rows])
 
 
 def _contrast(cmc: Any, member: Any) -> Any:

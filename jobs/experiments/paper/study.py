@@ -1,8 +1,7 @@
-"""Small audits for tables: data with a few samples planted, trained in this process."""
+"""The audits behind the tables: data with a few samples planted, trained in this process."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -12,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
+from jobs.experiments.folder import claim_folder
 from jobs.experiments.trials import Condition, Record, audit_here, run_trials
 from multimem_ray.demo.dataset import FIELDS, LABEL, make_demo_shards
-from multimem_ray.errors import ConfigError
 from multimem_ray.progress import Progress
 from multimem_ray.results.reader import ScoreTable
 from multimem_ray.run import Run
@@ -49,25 +48,6 @@ class Data:
         return tuple(sorted(self.fields))
 
 
-def claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Keep a folder for results of these settings; nothing of others is taken up in it.
-
-    Raises:
-        ConfigError: It holds results of other settings.
-    """
-    place, now = folder / "settings.json", json.loads(json.dumps(settings))
-    if place.exists():
-        before = json.loads(place.read_text())
-        changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
-        if changed:
-            raise ConfigError(
-                f"{folder} holds results of other settings ({', '.join(changed)}); use another "
-                "--out"
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    place.write_text(json.dumps(now, indent=1))
-
-
 @dataclass(frozen=True)
 class Size:
     """How large the experiments are.
@@ -100,7 +80,7 @@ class Size:
         return asdict(self)
 
 
-class Bench:
+class Study:
     """Data and trainings below one folder.
 
     Args:
@@ -126,7 +106,7 @@ class Bench:
         settings = {k: v for k, v in size.as_dict().items() if k != "seeds"}
         if self.data.shards is not None:
             del settings["samples"]
-        claim(folder, settings | asdict(self.data))
+        claim_folder(folder, settings | asdict(self.data))
 
     @property
     def seeds(self) -> list[int]:
@@ -217,10 +197,8 @@ class Bench:
     def rows(self, run: Run, columns: Sequence[str]) -> list[dict[str, Any]]:
         """Rows of its scores."""
         table = ScoreTable(run.output, self.storage)
-        found: list[dict[str, Any]] = pa.Table.from_batches(
-            list(table.batches(columns))
-        ).to_pylist()
-        return found
+        rows: list[dict[str, Any]] = pa.Table.from_batches(list(table.batches(columns))).to_pylist()
+        return rows
 
     @property
     def _clean(self) -> str:

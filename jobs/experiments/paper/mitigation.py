@@ -7,8 +7,19 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
-from jobs import published
-from jobs.bench import Bench
+from jobs.experiments.paper import published
+from jobs.experiments.paper.findings import MATCHED, Finding, Section, higher, lower
+from jobs.experiments.paper.recipes import (
+    AMOUNT,
+    PLAIN,
+    noise,
+    regroup,
+    remove,
+    starts,
+    tune,
+    unpair,
+)
+from jobs.experiments.paper.study import Study
 from jobs.experiments.trials import (
     Condition,
     Record,
@@ -18,17 +29,15 @@ from jobs.experiments.trials import (
     trial_table,
     values,
 )
-from jobs.findings import MATCHED, Finding, Made, higher, lower
-from jobs.recipes import AMOUNT, PLAIN, noise, regroup, remove, starts, tune, unpair
 from multimem_ray.report.tables import Table
 
 
-def noise_by_modality(bench: Bench) -> Made:
+def noise_by_modality(study: Study) -> Section:
     """Noise on representations in training (Table 3)."""
-    names = bench.data.names
+    names = study.data.names
     sets = [s for size in range(1, len(names) + 1) for s in combinations(names, size)]
     conditions = [PLAIN, *(noise(chosen) for chosen in sets)]
-    records = bench.trials(conditions)
+    records = study.trials(conditions)
     table = trial_table(
         records,
         conditions,
@@ -38,7 +47,7 @@ def noise_by_modality(bench: Bench) -> Made:
     )
     rows: list[list[Any]] = []
     for condition, chosen in zip(conditions, [(), *sets], strict=True):
-        printed = published.NOISE.get("+".join(chosen)) if bench.like_audioclip else None
+        printed = published.NOISE.get("+".join(chosen)) if study.like_audioclip else None
         ours = mean_se(values(records, condition.name, MATCHED))[0]
         rows.append([condition.about, ours, *(printed or (None, None))])
     beside = Table(
@@ -47,7 +56,7 @@ def noise_by_modality(bench: Bench) -> Made:
         rows,
     )
     every = noise(names).name
-    return Made(
+    return Section(
         "noise by modality",
         [table, beside],
         [
@@ -57,14 +66,14 @@ def noise_by_modality(bench: Bench) -> Made:
     )
 
 
-def in_training(bench: Bench) -> Made:
+def in_training(study: Study) -> Section:
     """In-training mitigation by the epoch it begins at, and against its controls."""
-    literal = [regroup(bench, "multimem", start) for start in starts(bench)]
-    chance = regroup(bench, "random", starts(bench)[0])
-    aimed = unpair(bench, "cmc_out")
-    controls = [unpair(bench, by) for by in ("random", "cosine", "clipmem", "gradient_norm")]
-    conditions = [PLAIN, *literal, chance, aimed, *controls, noise(bench.data.names)]
-    records = bench.trials(conditions)
+    literal = [regroup(study, "multimem", start) for start in starts(study)]
+    chance = regroup(study, "random", starts(study)[0])
+    aimed = unpair(study, "cmc_out")
+    controls = [unpair(study, by) for by in ("random", "cosine", "clipmem", "gradient_norm")]
+    conditions = [PLAIN, *literal, chance, aimed, *controls, noise(study.data.names)]
+    records = study.trials(conditions)
     table = trial_table(records, conditions, "In-training mitigation", _cost(records, literal[0]))
     names = [control.name for control in controls]
     tests = control_table(records, aimed.name, ["none", *names], "Unpairing against its controls")
@@ -73,7 +82,7 @@ def in_training(bench: Bench) -> Made:
     )
     rows = [[start, score] for start, score in published.REGROUPING.items()]
     printed = Table("Published, by the epoch of the first regrouping", ["epoch", "MultiMem"], rows)
-    return Made(
+    return Section(
         "in-training mitigation",
         [table, tests, plain_tests, printed],
         [
@@ -86,14 +95,14 @@ def in_training(bench: Bench) -> Made:
     )
 
 
-def removal(bench: Bench) -> Made:
+def removal(study: Study) -> Section:
     """Post-training mitigation: remove the top, fine-tune on the rest."""
     kinds, percents = ("multimem", "cmc_out", "cosine", "clipmem", "random"), (8, 20)
-    conditions = [PLAIN, tune(bench)]
-    conditions += [remove(bench, by, percent) for percent in percents for by in kinds]
-    records = bench.trials(conditions)
+    conditions = [PLAIN, tune(study)]
+    conditions += [remove(study, by, percent) for percent in percents for by in kinds]
+    records = study.trials(conditions)
     table = trial_table(records, conditions, "Post-training mitigation", FINE_TUNING)
-    aimed, *others = (remove(bench, by, percents[-1]).name for by in kinds)
+    aimed, *others = (remove(study, by, percents[-1]).name for by in kinds)
     chance = others[-1]
     controls = ["none", "tune", *others]
     tests = control_table(records, aimed, controls, "Removal by MultiMem against its controls")
@@ -102,7 +111,7 @@ def removal(bench: Bench) -> Made:
         for i, n in enumerate(published.REMOVED)
     ]
     printed = Table("Published top-5 retrieval by N", ["N", *published.REMOVAL], rows)
-    return Made(
+    return Section(
         "post-training mitigation",
         [table, tests, printed],
         [
@@ -113,16 +122,16 @@ def removal(bench: Bench) -> Made:
     )
 
 
-def both(bench: Bench) -> Made:
+def both(study: Study) -> Section:
     """The two mitigations that we recommend, each beside all of its controls."""
     chosen_by = ("random", "cosine", "clipmem", "gradient_norm")
-    start = starts(bench)[0]
-    during = [unpair(bench, "cmc_out"), *(unpair(bench, by) for by in chosen_by)]
-    regrouped = [regroup(bench, by, start) for by in ("multimem", "random")]
-    after = [remove(bench, by, 20) for by in ("multimem", "cmc_out", *chosen_by)]
-    everywhere = noise(bench.data.names)
-    conditions = [PLAIN, *during, *regrouped, everywhere, tune(bench), *after]
-    records = bench.trials(conditions)
+    start = starts(study)[0]
+    during = [unpair(study, "cmc_out"), *(unpair(study, by) for by in chosen_by)]
+    regrouped = [regroup(study, by, start) for by in ("multimem", "random")]
+    after = [remove(study, by, 20) for by in ("multimem", "cmc_out", *chosen_by)]
+    everywhere = noise(study.data.names)
+    conditions = [PLAIN, *during, *regrouped, everywhere, tune(study), *after]
+    records = study.trials(conditions)
     notes = [_cost(records, regrouped[0]), FINE_TUNING]
     tables = [trial_table(records, conditions, "Mitigation beside its controls", notes)]
     findings = []
@@ -141,7 +150,7 @@ def both(bench: Bench) -> Made:
             lower(records, aimed.name, other, f"(ours) {name} lowers it more than {other}")
             for other in names
         ]
-    return Made("mitigation and controls", tables, findings)
+    return Section("mitigation and controls", tables, findings)
 
 
 FINE_TUNING = (

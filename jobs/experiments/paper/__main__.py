@@ -1,8 +1,9 @@
-"""The tables of the papers on data of your own, or made for it: ``python jobs/paper.py --quick``.
+"""The tables of the papers: ``python -m jobs.experiments.paper --quick``.
 
-Every table comes from trainings in this process, over several seeds, and stands beside what the
-papers print; what agrees and what does not is said below it. Writes ``paper.json`` and
-``paper.html``; run again, it goes on where it was. Minutes with ``--quick``, hours without.
+On data of your own, or made for it. Every table comes from trainings in this process, over several
+seeds, and stands beside what the papers print; what agrees and what does not is said below it.
+Writes ``paper.json`` and ``paper.html``; run again, it goes on where it was. Minutes with
+``--quick``, hours without.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from pathlib import Path
 from rich.console import Console
 
 from jobs import command
-from jobs.bench import Bench, Data, Size
-from jobs.findings import Made
-from jobs.paper_tables import TABLES
+from jobs.experiments.paper.findings import Section
+from jobs.experiments.paper.study import Data, Size, Study
+from jobs.experiments.paper.tables import TABLES
 from multimem_ray.demo.dataset import FIELDS as DEMO_FIELDS
 from multimem_ray.progress import Progress
 from multimem_ray.report.tables import Table, write_page
@@ -50,15 +51,15 @@ def main(arguments: list[str] | None = None) -> None:
         seeds=asked.seeds, samples=asked.samples, epochs=asked.epochs
     )
     progress = Progress()
-    bench = Bench(asked.out.absolute(), size, progress, asked.threads, _data(parser, asked))
+    study = Study(asked.out.absolute(), size, progress, asked.threads, _data(parser, asked))
     started = time.monotonic()
-    made: list[Made] = []
+    sections: list[Section] = []
     for name in asked.only or TABLES:
         progress.say(f"table: {name}")
         before = time.monotonic()
-        made.append(TABLES[name](bench))
+        sections.append(TABLES[name](study))
         progress.say(f"table: {name} took {time.monotonic() - before:.0f} s")
-        _write(asked.out, bench, made, time.monotonic() - started)
+        _write(asked.out, study, sections, time.monotonic() - started)
     Console().print(f"tables: {asked.out / 'paper.html'}", markup=False)
 
 
@@ -87,22 +88,22 @@ def _data(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> Data:
     return Data(asked.shards, fields, asked.label, asked.other)
 
 
-def _write(out: Path, bench: Bench, made: list[Made], seconds: float) -> None:
-    samples = {} if bench.data.shards is None else {"samples": None}
+def _write(out: Path, study: Study, sections: list[Section], seconds: float) -> None:
+    samples = {} if study.data.shards is None else {"samples": None}
     content = {
-        "size": bench.size.as_dict() | samples,
-        "data": asdict(bench.data),
+        "size": study.size.as_dict() | samples,
+        "data": asdict(study.data),
         "seconds": round(seconds, 1),
-        "tables": {one.name: one.as_dict() for one in made},
+        "tables": {section.name: section.as_dict() for section in sections},
     }
     (out / "paper.json").write_text(json.dumps(content, indent=1))
-    tables = [table for one in made for table in (*one.tables, _agreement(one))]
-    write_page(str(out / "paper.html"), bench.storage, "The papers' tables, at this scale", tables)
+    tables = [t for section in sections for t in (*section.tables, _agreement(section))]
+    write_page(str(out / "paper.html"), study.storage, "The papers' tables, at this scale", tables)
 
 
-def _agreement(made: Made) -> Table:
-    rows = [[f.statement, "yes" if f.holds else "no", f.detail] for f in made.findings]
-    return Table(f"{made.name}: does it agree?", ["the papers say", "here", "figures"], rows)
+def _agreement(section: Section) -> Table:
+    rows = [[f.statement, "yes" if f.holds else "no", f.detail] for f in section.findings]
+    return Table(f"{section.name}: does it agree?", ["the papers say", "here", "figures"], rows)
 
 
 if __name__ == "__main__":
