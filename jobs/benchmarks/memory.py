@@ -66,7 +66,7 @@ def measure(options: Options, folder: Path) -> Figures:
 
 def stored_peak(folder: Path, samples: int, aligned: bool) -> int:
     """Most memory (USS, bytes) of a process that scores a set from opening it to its end."""
-    size = embeddings.Size(samples, dim=16, models=2, modalities=2)
+    size = embeddings.Options(samples, dim=16, models=2, modalities=2)
     files = embeddings.make_files(folder, size, aligned=aligned)
     score = "jobs.benchmarks.embeddings:score_all"
     looks = {"look_every_s": 0.02, "looks_per_memory": 1}

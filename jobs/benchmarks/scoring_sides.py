@@ -11,14 +11,26 @@ All read, decode and embed with the same functions, on the same cores. A side te
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
+import ray.data
+import torch
+from ray.data import ActorPoolStrategy
+from rich.console import Console
+
+from multimem_ray.distributed.on_ray import RayExecutor
 from multimem_ray.distributed.session import data_context, ray_session
+from multimem_ray.metric import cmc
+from multimem_ray.prefetch import ahead
+from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
+from multimem_ray.scoring.bank import ScoringBank, pick_device
+from multimem_ray.scoring.chunks import decoded_chunks
+from multimem_ray.scoring.pipeline import score
 from multimem_ray.setup import inspect, load
 from multimem_ray.store.commits import commit_log
 from multimem_ray.store.markers import details
@@ -60,10 +72,6 @@ class _Scorer:
     """Decodes shards and takes the consistency of their samples under some of the models."""
 
     def __init__(self, run: Run, models: Sequence[int] | None = None) -> None:
-        import torch
-
-        from multimem_ray.scoring.bank import ScoringBank, pick_device
-
         score = run.config.resources.score
         device = pick_device(score.gpus)
         if device.type == "cpu":
@@ -74,10 +82,6 @@ class _Scorer:
 
     def score(self, url: str) -> tuple[Any, int]:
         """CMC of all samples under each model, and their number."""
-        from multimem_ray.metric import cmc
-        from multimem_ray.prefetch import ahead
-        from multimem_ray.scoring.chunks import decoded_chunks
-
         scores, count = [], 0
         for chunk in ahead(decoded_chunks(self.run, url), 2):
             count += chunk.end - chunk.first
@@ -89,23 +93,14 @@ class _Scorer:
 
 def ours(run: Run, shards: Shards, workers: int) -> list[Finished]:
     """The product: score, commit, account for."""
-    from rich.console import Console
-
-    from multimem_ray.distributed.on_ray import RayExecutor
-    from multimem_ray.progress import Progress
-    from multimem_ray.scoring.pipeline import score
-
-    with ray_session(run.config.resources.ray_address), Path("/dev/null").open("w") as nowhere:
-        score(run, shards, Progress(Console(file=nowhere)), RayExecutor())
+    with ray_session(run.config.resources.ray_address):
+        score(run, shards, Progress(Console(quiet=True)), RayExecutor())
     commits = commit_log(run).load()
     return [(float(details(run.storage, c)["finished_at"]), c.samples) for c in commits]
 
 
 def naive(run: Run, shards: Shards, workers: int) -> list[Finished]:
     """One pass for each model; a sample counts when all models have seen it."""
-    import ray.data
-    from ray.data import ActorPoolStrategy
-
     models = len(run.design.model_ids())
     rows = [{"model": m, "url": s.url} for m in range(models) for s in shards.scored]
     with ray_session(run.config.resources.ray_address), data_context():
@@ -133,9 +128,6 @@ class _OneModel:
 
 def chained(run: Run, shards: Shards, workers: int) -> list[Finished]:
     """Decode tasks and one pool of actors for each model, as a pipeline of Ray Data."""
-    import ray.data
-    from ray.data import ActorPoolStrategy
-
     models = len(run.design.model_ids())
     rows = [{"url": shard.url} for shard in shards.scored]
     with ray_session(run.config.resources.ray_address), data_context():
@@ -161,10 +153,6 @@ class _Decode:
         self._run = run
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        import pickle
-
-        from multimem_ray.scoring.chunks import decoded_chunks
-
         for chunk in decoded_chunks(self._run, row["url"]):
             yield {"samples": chunk.end - chunk.first, "views": pickle.dumps(chunk.views)}
 
@@ -176,10 +164,6 @@ class _Stage:
         self._scorer, self._name = _Scorer(run, [model]), f"cmc_{model}"
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        import pickle
-
-        from multimem_ray.metric import cmc
-
         views = pickle.loads(row["views"])  # noqa: S301 - made by the stage before, in this run
         (agreement,) = self._scorer.bank.agreements(views, self._scorer.means)
         return {**row, self._name: cmc(agreement, views.present).numpy()}

@@ -29,10 +29,16 @@ from jobs.benchmarks import data, runner
 from jobs.benchmarks.figures import Figures, alternate
 from jobs.benchmarks.runner import option
 from jobs.benchmarks.watch import call_watched
+from multimem_ray.audit import train
 from multimem_ray.config import Config
+from multimem_ray.distributed.session import ray_session
+from multimem_ray.prefetch import ahead
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
 from multimem_ray.setup import inspect, resolve
+from multimem_ray.training.bank import Bank
+from multimem_ray.training.order import shuffled
+from multimem_ray.training.source import training_samples
 
 SIDES = ("banks", "plain", "separate", "uncached", "decode")
 CORES = 2
@@ -105,20 +111,11 @@ def run_side(side: str, shards: Sequence[str], output: str, models: int, epochs:
             "resources": {"train": {"cpus": CORES}, "cache_dir": f"{output}-cache"},
         }
     )
-    run_it = {
-        "banks": banks,
-        "plain": plain,
-        "separate": separate,
-        "uncached": uncached,
-        "decode": decode,
-    }
-    return run_it[side](config)
+    return _RUNS[side](config)
 
 
 def banks(config: Config) -> float:
     """All models in one bank; seconds of its epochs."""
-    from multimem_ray.audit import train
-
     train(config, Progress())
     run, _ = inspect(config)
     # The models of a bank share its epochs.
@@ -133,8 +130,6 @@ def uncached(config: Config) -> float:
 
 def decode(config: Config) -> float:
     """CPU seconds of decoding all training samples once."""
-    from multimem_ray.training.source import training_samples
-
     run, shards = inspect(config)
     torch.set_num_threads(1)
     started = time.process_time()
@@ -153,10 +148,9 @@ def plain(config: Config) -> float:
 
 def separate(config: Config) -> float:
     """A TorchTrainer for each model, one after the other; seconds of all epochs."""
+    # Ray Train reads its settings when it is loaded, after a session of the product wrote them.
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
-
-    from multimem_ray.distributed.session import ray_session
 
     run, shards = inspect(config)
     with ray_session(config.resources.ray_address):
@@ -181,11 +175,6 @@ def one_model(run: Run, shards: Shards, model_id: str) -> None:
 
 def train_here(run: Run, shards: Shards, model_ids: Sequence[str], threads: int) -> float:
     """The epochs of some models in this process; decodes once, keeps the samples in memory."""
-    from multimem_ray.prefetch import ahead
-    from multimem_ray.training.bank import Bank
-    from multimem_ray.training.order import shuffled
-    from multimem_ray.training.source import training_samples
-
     training = run.config.training
     bank = Bank(run, model_ids, torch.device("cpu"), threads)
     started = time.monotonic()
@@ -203,6 +192,8 @@ def train_here(run: Run, shards: Shards, model_ids: Sequence[str], threads: int)
         bank.train_epoch(number, ahead(epoch(number), 256))
     return time.monotonic() - started
 
+
+_RUNS = dict(zip(SIDES, (banks, plain, separate, uncached, decode), strict=True))
 
 if __name__ == "__main__":
     runner.main("training")

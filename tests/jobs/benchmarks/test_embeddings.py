@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.benchmarks import embeddings
-from jobs.benchmarks.embeddings import Options, Size, make_files
+from jobs.benchmarks.embeddings import Options, make_files
 from jobs.benchmarks.thresholds import load_thresholds
 
 
@@ -24,7 +24,7 @@ def test_both_sides_take_turns_on_the_same_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("aligned", [True, False])
 def test_files_have_the_same_samples_in_one_order_or_two(tmp_path: Path, aligned: bool) -> None:
-    size = Size(samples=50, dim=4, models=2, modalities=2)
+    size = Options(samples=50, dim=4, models=2, modalities=2)
     first, second = (
         pq.read_table(file)["key"].to_pylist()
         for file in make_files(tmp_path, size, aligned=aligned)

@@ -15,7 +15,9 @@ from multimem_ray.training.bank import Bank
 from tests.small import small_config, write_shards
 
 
-def test_a_model_alone_is_the_model_of_the_bank(tmp_path: Path) -> None:
+def test_a_model_alone_is_the_model_of_the_bank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = small_config(write_shards(tmp_path / "shards"), tmp_path / "out", "design.models=4")
     run, shards = inspect(config)
     made: list[dict[str, torch.Tensor]] = []
@@ -27,15 +29,9 @@ def test_a_model_alone_is_the_model_of_the_bank(tmp_path: Path) -> None:
                 made.append({n: v.clone() for n, v in self.models[0].model.state_dict().items()})
             return lines
 
-    from multimem_ray.training import bank
-
-    original = bank.Bank
-    bank.Bank = Kept  # type: ignore[misc]
-    try:
-        assert benchmark.train_here(run, shards, run.design.model_ids(), 2) > 0
-        assert benchmark.train_here(run, shards, ["000"], 1) > 0
-    finally:
-        bank.Bank = original  # type: ignore[misc]
+    monkeypatch.setattr(benchmark, "Bank", Kept)
+    assert benchmark.train_here(run, shards, run.design.model_ids(), 2) > 0
+    assert benchmark.train_here(run, shards, ["000"], 1) > 0
     together, alone = made
     for name, value in together.items():
         torch.testing.assert_close(alone[name], value, atol=1e-6, rtol=0)
