@@ -1,7 +1,7 @@
 """Scoring stored embeddings beside reading them.
 
 bare     pyarrow reads all columns of all files, one thread, and does nothing with them
-ours     one worker opens the set, makes the held-out means, scores and commits every sample
+ours     the product in this process opens the set, makes the held-out means, scores, commits
 
 Both run in this process on the same files, in turns, one thread each, by the clock and by the CPU
 time of the process, which other work on the machine does not change.
@@ -9,7 +9,6 @@ time of the process, which other work on the machine does not change.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -27,11 +26,9 @@ from rich.console import Console
 from jobs.benchmarks import runner
 from jobs.benchmarks.figures import Figures, alternate
 from jobs.benchmarks.runner import option
-from multimem_ray.embeddings.join import spill
-from multimem_ray.embeddings.units import load_units
-from multimem_ray.embeddings.worker import UnitScorer
+from multimem_ray.distributed.executor import LocalExecutor
 from multimem_ray.progress import Progress
-from multimem_ray.scoring.held_out_plan import plan_held_out
+from multimem_ray.scoring.pipeline import score
 from multimem_ray.setup import open_run, resolve
 
 NAMES = ("audio", "image", "text", "video")
@@ -108,7 +105,7 @@ def bare(files: Sequence[str]) -> None:
 
 
 def score_all(files: Sequence[str], output: str) -> None:
-    """All the work of a run on stored embeddings, by one worker with one thread."""
+    """All the work of a run on stored embeddings, in this process with one thread."""
     torch.set_num_threads(1)
     pa.set_cpu_count(1)
     shutil.rmtree(output, ignore_errors=True)
@@ -117,20 +114,7 @@ def score_all(files: Sequence[str], output: str) -> None:
         "design": {"kind": "complementary_halves"},
     }
     run, shards = open_run(resolve(raw | {"output": output}))
-    units = load_units(run)
-    for model, places in enumerate(units.joined):
-        for place in places:
-            spill(run, units, model, place)
-    scorer = UnitScorer(run, restarted=False)
-    for item in plan_held_out(run, shards, Progress(Console(quiet=True))):
-        scorer(_work("held_out", item.shard, 0, "", item.keys))
-    for shard in shards.scored:
-        scorer(_work("shard", shard.url, shard.size, shard.version))
-
-
-def _work(kind: str, url: str, size: int, version: str, keys: tuple[str, ...] = ()) -> Any:
-    row = {"kind": kind, "url": url, "size": size, "version": version, "retry": "", "stale": "[]"}
-    return {**row, "names": json.dumps(list(keys))}
+    score(run, shards, Progress(Console(quiet=True)), LocalExecutor())
 
 
 if __name__ == "__main__":
