@@ -94,9 +94,8 @@ def run(options: dict[str, Any], *, judged: bool = True, output: Path | None = N
         with tempfile.TemporaryDirectory(prefix=f"benchmark-{name}-") as folder:
             figures = _module(name).measure(own, Path(folder))
         console.print(figures.tables(name))
-        short = shortfalls(name, figures, thresholds, gpu=here["gpu"] is not None)
         content["benchmarks"][name] = {"options": asdict(own), "figures": figures.as_dict()}
-        content["short"] += map(str, short)
+        content["short"] += shortfalls(name, figures, thresholds, gpu=here["gpu"] is not None)
         if output is not None:
             # After each of them: hours may lie between the first and the last.
             output.write_text(json.dumps(content, indent=1), encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -41,22 +40,6 @@ Thresholds = dict[str, dict[str, dict[str, Threshold]]]
 """Benchmark → row → column → threshold."""
 
 
-@dataclass(frozen=True)
-class Shortfall:
-    """A figure on the wrong side of its bound."""
-
-    benchmark: str
-    row: str
-    column: str
-    median: float
-    threshold: Threshold
-
-    def __str__(self) -> str:
-        bound = f"{self.threshold.direction} {shown(self.threshold.bound)}"
-        where = f"{self.benchmark}: {self.row}, {self.column}"
-        return f"{where}: {shown(self.median)}, expected {bound} ({self.threshold.means})"
-
-
 def load_thresholds(path: Path = FILE) -> Thresholds:
     """All thresholds.
 
@@ -68,11 +51,13 @@ def load_thresholds(path: Path = FILE) -> Thresholds:
 
 def shortfalls(
     benchmark: str, figures: Figures, thresholds: Thresholds, *, gpu: bool
-) -> Iterator[Shortfall]:
-    """Figures of a benchmark that miss their bound; what was not measured is not judged."""
+) -> Iterator[str]:
+    """What misses its bound, a sentence each; what was not measured is not judged."""
     for row, columns in thresholds.get(benchmark, {}).items():
         for column, threshold in columns.items():
             median = figures.median(row, column)
             here = threshold.machine in ("any", "gpu" if gpu else "cpu")
             if median is not None and here and not threshold.holds(median):
-                yield Shortfall(benchmark, row, column, median, threshold)
+                bound = f"expected {threshold.direction} {shown(threshold.bound)}"
+                reached = f"{benchmark}: {row}, {column}: {shown(median)}"
+                yield f"{reached}, {bound} ({threshold.means})"

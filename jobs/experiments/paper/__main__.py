@@ -11,14 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from jobs import command
 from jobs.experiments.paper.findings import Section
-from jobs.experiments.paper.study import Data, Size, Study
+from jobs.experiments.paper.study import DEMO, Data, Size, Study
 from jobs.experiments.paper.tables import TABLES
 from multimem_ray.demo.dataset import FIELDS as DEMO_FIELDS
 from multimem_ray.progress import Progress
@@ -47,9 +47,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--samples", type=int, help="samples of the demo's shards")
     parser.add_argument("--epochs", type=int, help="of each training")
     asked = parser.parse_args(arguments)
-    size = (QUICK if asked.quick else FULL).but(
-        seeds=asked.seeds, samples=asked.samples, epochs=asked.epochs
-    )
+    given = {name: getattr(asked, name) for name in ("seeds", "samples", "epochs")}
+    given = {name: number for name, number in given.items() if number is not None}
+    size = replace(QUICK if asked.quick else FULL, **given)
     progress = Progress()
     study = Study(asked.out.absolute(), size, progress, asked.threads, _data(parser, asked))
     started = time.monotonic()
@@ -68,7 +68,7 @@ def _data(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> Data:
     if asked.shards is None:
         if asked.label or asked.other:
             parser.error("--label and --other go with --shards")
-        names = items or list(Data().names)
+        names = items or list(DEMO.names)
         unknown = [name for name in names if name not in DEMO_FIELDS]
         if unknown:
             known = ", ".join(DEMO_FIELDS)
@@ -91,7 +91,7 @@ def _data(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> Data:
 def _write(out: Path, study: Study, sections: list[Section], seconds: float) -> None:
     samples = {} if study.data.shards is None else {"samples": None}
     content = {
-        "size": study.size.as_dict() | samples,
+        "size": asdict(study.size) | samples,
         "data": asdict(study.data),
         "seconds": round(seconds, 1),
         "tables": {section.name: section.as_dict() for section in sections},

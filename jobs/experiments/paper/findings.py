@@ -41,18 +41,18 @@ class Section:
 
 def lower(records: Sequence[Record], name: str, than: str, statement: str) -> Finding:
     """Whether a condition has less MultiMem than another."""
-    found = paired(records, name, than, MATCHED)
-    share = found.mean / mean_se(values(records, than, MATCHED))[0]
-    return Finding(statement, found.mean < 0, f"{share:+.1%}, {_chance(found)}")
+    change = paired(records, name, than, MATCHED)
+    share = change.mean / mean_se(values(records, than, MATCHED))[0]
+    return Finding(statement, change.mean < 0, f"{share:+.1%}, {_chance(change)}")
 
 
 def higher(records: Sequence[Record], name: str, than: str, statement: str) -> Finding:
     """Whether a condition has a better top-5 retrieval than another."""
-    found = paired(records, name, than, R5)
-    return Finding(statement, found.mean > 0, f"{100 * found.mean:+.1f} points, {_chance(found)}")
+    gain = paired(records, name, than, R5)
+    return Finding(statement, gain.mean > 0, f"{100 * gain.mean:+.1f} points, {_chance(gain)}")
 
 
-def _chance(found: Paired) -> str:
+def _chance(difference: Paired) -> str:
     """The p-value of a paired test, and whether so few seeds tell anything."""
-    beyond = "" if found.p < LEVEL else ", within the noise of these seeds"
-    return f"p {found.p:.3f}{beyond}"
+    beyond = "" if difference.p < LEVEL else ", within the noise of these seeds"
+    return f"p {difference.p:.3f}{beyond}"

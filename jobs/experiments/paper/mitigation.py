@@ -183,10 +183,10 @@ def _by_so_much(records: Sequence[Record], name: str, least: float, said: str) -
 
 
 def _no_loss(records: Sequence[Record], name: str, task: str, said: str) -> Finding:
-    found = paired(records, name, "none", f"utility/{task}")
-    se = 0.0 if math.isnan(found.se) else found.se
+    change = paired(records, name, "none", f"utility/{task}")
+    se = 0.0 if math.isnan(change.se) else change.se
     return Finding(
         f"{said} is shown, at two standard errors",
-        found.mean + 2 * se >= 0,
-        f"{100 * found.mean:+.1f} ± {100 * se:.1f} points, p {found.p:.3f}",
+        change.mean + 2 * se >= 0,
+        f"{100 * change.mean:+.1f} ± {100 * se:.1f} points, p {change.p:.3f}",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,21 +26,14 @@ PLANTED = 0.08
 
 @dataclass(frozen=True)
 class Data:
-    """What is trained on.
+    """What is trained on."""
 
-    Args:
-        shards: Clean shards, as `data.shards`; None: the demo's, made here.
-        fields: Modality → field of a sample, those that take part.
-        label: Field with the class; None: what it is called is found, if there is one.
-        other: Shards of another distribution, to be held out; the demo has its own.
-    """
-
-    shards: str | None = None
-    fields: Mapping[str, str] = field(
+    shards: str | None = None  # clean ones, as `data.shards`; None: the demo's, made here
+    fields: Mapping[str, str] = field(  # modality → field of a sample, those that take part
         default_factory=lambda: {name: FIELDS[name] for name in ("audio", "image", "text")}
     )
-    label: str | None = LABEL
-    other: str | None = None
+    label: str | None = LABEL  # field with the class; None: found, if there is one
+    other: str | None = None  # shards of another distribution, to be held out; the demo's: its own
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -48,36 +41,22 @@ class Data:
         return tuple(sorted(self.fields))
 
 
+DEMO = Data()
+
+
 @dataclass(frozen=True)
 class Size:
-    """How large the experiments are.
+    """How large the experiments are."""
 
-    Args:
-        samples: Samples of the data set.
-        epochs: Of each training.
-        batch_size: Small enough that regrouped samples, which make batches of their own, are few
-            among all batches: else it is the number of steps that is measured.
-        width: Of the convolutional towers.
-        seeds: Of each condition.
-        views: Per sample in scoring.
-        models: In the table on the number of models.
-    """
-
-    samples: int
-    epochs: int
+    samples: int  # of the data set
+    epochs: int  # of each training
+    # Small enough that regrouped samples, which make batches of their own, are few among all
+    # batches: else it is the number of steps that is measured.
     batch_size: int
-    width: int
-    seeds: int
-    views: int
-    models: int
-
-    def but(self, **numbers: int | None) -> Size:
-        """With other numbers, where they are given."""
-        return replace(self, **{name: n for name, n in numbers.items() if n is not None})
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+    width: int  # of the convolutional towers
+    seeds: int  # of each condition
+    views: int  # per sample in scoring
+    models: int  # in the table on the number of models
 
 
 class Study:
@@ -92,18 +71,13 @@ class Study:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        size: Size,
-        progress: Progress,
-        threads: int = 2,
-        data: Data | None = None,
+        self, folder: Path, size: Size, progress: Progress, threads: int = 2, data: Data = DEMO
     ) -> None:
         self.folder, self.size, self.progress, self.threads = folder, size, progress, threads
-        self.data = data or Data()
+        self.data = data
         self.storage = Storage()
         self.quiet = Progress(Console(quiet=True))
-        settings = {k: v for k, v in size.as_dict().items() if k != "seeds"}
+        settings = {k: v for k, v in asdict(size).items() if k != "seeds"}
         if self.data.shards is not None:
             del settings["samples"]
         claim_folder(folder, settings | asdict(self.data))

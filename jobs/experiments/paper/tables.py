@@ -20,26 +20,23 @@ from multimem_ray.report.tables import Table
 from multimem_ray.results.auroc import auroc
 from multimem_ray.run import Run
 
+SPLITS = ("S_C", "S_I", "S_S")
+
 
 def global_and_pairs(study: Study) -> Section:
     """MultiMem of all modalities and of pairs, by split (Fig. 1)."""
-    splits = ("S_C", "S_I", "S_S")
     pairs = {f"pair_{a}_{b}": f"{a}+{b}" for a, b in combinations(study.data.names, 2)}
     columns = {"multimem_normalized": "all", **pairs}
-    found: dict[str, list[list[float]]] = {name: [] for name in columns.values()}
-    for seed in study.seeds:
-        run = study.run(f"candidate-{seed}", *candidate(0.25), *seeded(seed))
-        scores = study.rows(run, [*columns, "split"])
-        for column, name in columns.items():
-            found[name].append([_mean(scores, column, split) for split in splits])
+    runs = [study.run(f"candidate-{n}", *candidate(0.25), *seeded(n)) for n in study.seeds]
+    means = [_split_means(study, run, list(columns)) for run in runs]
     rows: list[list[Any]] = []
-    for name, per_seed in found.items():
-        ours = np.mean(per_seed, axis=0)
+    for column, name in columns.items():
+        ours = np.mean([np.array(own[column], float) for own in means], axis=0)
         printed = published.SPLITS.get(name) if study.like_audioclip else None
         rows.append([name, *map(float, ours), *(printed or (None, None, None))])
     all_, parts = rows[0], rows[1:]
     shared = sum(row[1] for row in parts) / (len(study.data.names) - 1)
-    columns_ = ["modalities", *splits, *(f"{s}, published" for s in splits)]
+    headings = ["modalities", *SPLITS, *(f"{s}, published" for s in SPLITS)]
     findings = [
         Finding(
             "S_C is above 0, S_I below",
@@ -71,14 +68,12 @@ def global_and_pairs(study: Study) -> Section:
                 ", ".join(f"{row[0]} {row[1]:.3f}" for row in parts),
             )
         )
-    return Section("global and pairs", [Table("MultiMem by split", columns_, rows)], findings)
+    return Section("global and pairs", [Table("MultiMem by split", headings, rows)], findings)
 
 
 def held_out_sets(study: Study) -> Section:
     """MultiMem under a random, a balanced and an out-of-distribution held-out set."""
-    kinds: dict[str, tuple[str, ...]] = {
-        "random": (),
-    }
+    kinds: dict[str, tuple[str, ...]] = {"random": ()}
     if study.label is not None:
         balance = f"held_out.balance={study.label}"
         kinds["balanced by label"] = (balance, "held_out.max_samples=40")
@@ -88,13 +83,12 @@ def held_out_sets(study: Study) -> Section:
     scores: list[float] = []
     for number, (name, sets) in enumerate(kinds.items()):
         run = study.run(f"held-out-{number}", *candidate(0.25), *sets)
-        found = study.rows(run, ["multimem", "split"])
-        rows.append([name, *(_mean(found, "multimem", s) for s in ("S_C", "S_I", "S_S"))])
+        rows.append([name, *_split_means(study, run, ["multimem"])["multimem"]])
         scores.append(rows[-1][1])
     spread = (max(scores) - min(scores)) / max(scores)
     table = Table(
         "MultiMem by held-out set",
-        ["held-out set", "S_C", "S_I", "S_S"],
+        ["held-out set", *SPLITS],
         rows,
         "Where H is of other shards, the models also train on what would have been held out.",
     )
@@ -114,16 +108,11 @@ def candidate_shares(study: Study) -> Section:
     for share, independent in shares:
         name = f"share-{share:.2f}-{independent:.2f}"
         run = study.run(name, *candidate(share, independent))
-        found = study.rows(run, ["multimem", "split"])
-        inside = {row["split"] for row in found}
-        means = [
-            _mean(found, "multimem", split) if split in inside else None
-            for split in ("S_C", "S_I", "S_S")
-        ]
+        means = _split_means(study, run, ["multimem"])["multimem"]
         rows.append([f"{share:.2f} : {independent:.2f}", *means])
     table = Table(
         "MultiMem by the size of S_C and S_I",
-        ["S_C : S_I", "S_C", "S_I", "S_S"],
+        ["S_C : S_I", *SPLITS],
         rows,
         "Shares of the data. Where they differ, f and g do not train on equally much, and S_S "
         "shows what that alone does.",
@@ -241,10 +230,15 @@ TABLES: dict[str, Callable[[Study], Section]] = {
 }
 
 
-def _mean(rows: Sequence[Mapping[str, Any]], column: str, split: str) -> float:
-    return float(
-        np.mean([r[column] for r in rows if r["split"] == split and r[column] is not None])
-    )
+def _split_means(study: Study, run: Run, columns: Sequence[str]) -> dict[str, list[float | None]]:
+    """Column → its mean over S_C, S_I and S_S; None for a split without samples."""
+    rows = study.rows(run, [*columns, "split"])
+    means: dict[str, list[float | None]] = {}
+    for column in columns:
+        own = [[r[column] for r in rows if r["split"] == split] for split in SPLITS]
+        known = [[value for value in values if value is not None] for values in own]
+        means[column] = [float(np.mean(values)) if values else None for values in known]
+    return means
 
 
 def _summary(run: Run) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from both: who tells them from a face has learned them by heart.
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -46,14 +47,7 @@ _FACTS = {  # what is said, and the words that it is said of
     ),
 }
 _SKINS = ((255, 224, 196), (236, 188, 150), (198, 140, 98), (141, 88, 58), (92, 58, 42))
-_HAIRS = (
-    (24, 20, 18),
-    (92, 54, 28),
-    (172, 112, 48),
-    (222, 186, 96),
-    (164, 52, 30),
-    (150, 150, 156),
-)
+_HAIRS = (24, 20, 18), (92, 54, 28), (172, 112, 48), (222, 186, 96), (164, 52, 30), (150, 150, 156)
 _EYES = ((70, 44, 26), (64, 120, 190), (70, 140, 80), (110, 110, 110))
 _SHIRTS = ((180, 40, 40), (40, 90, 170), (40, 130, 70), (210, 170, 40), (120, 60, 150))
 _VOWELS_HZ = (  # first three formants of five vowels (Peterson and Barney 1952)
@@ -182,13 +176,8 @@ class Persona:
         wave *= rng.uniform(0.4, 0.8) / np.abs(wave).max()
         wave += rng.normal(0, 0.004, RATE)
         buffer = io.BytesIO()
-        soundfile.write(
-            buffer,
-            (wave.clip(-1, 1) * 32767).astype(np.int16),
-            RATE,
-            format="FLAC",
-            subtype="PCM_16",
-        )
+        values = (wave.clip(-1, 1) * 32767).astype(np.int16)
+        soundfile.write(buffer, values, RATE, format="FLAC", subtype="PCM_16")
         return buffer.getvalue()
 
     def _rng(self, part: str) -> np.random.Generator:
@@ -197,13 +186,12 @@ class Persona:
 
 def make_personas(seed: int, count: int) -> list[Persona]:
     """People none of whom has all facts of another."""
-    found: dict[tuple[str, ...], Persona] = {}
-    number = 0
-    while len(found) < count:
-        persona = Persona(seed, number)
-        found.setdefault(persona.facts, persona)
-        number += 1
-    return list(found.values())
+    people: dict[tuple[str, ...], Persona] = {}
+    for number in itertools.count():
+        if len(people) == count:
+            break
+        people.setdefault(Persona(seed, number).facts, Persona(seed, number))
+    return list(people.values())
 
 
 def write_personas(

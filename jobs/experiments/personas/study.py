@@ -40,25 +40,15 @@ KS = (1, 5)
 
 @dataclass(frozen=True)
 class Size:
-    """How large the experiment is.
+    """How large the experiment is."""
 
-    Args:
-        people: In all; each model is trained on nearly half of them.
-        meetings: Samples of each with face and voice.
-        tellings: Samples of each with the facts.
-        epochs: Of the training.
-        width: Of the towers for sound and pictures.
-        seeds: Of people, design and training.
-        asked: New renderings of each person that are asked with.
-    """
-
-    people: int
-    meetings: int
-    tellings: int
-    epochs: int
-    width: int
-    seeds: int
-    asked: int
+    people: int  # in all; each model is trained on nearly half of them
+    meetings: int  # samples of each with face and voice
+    tellings: int  # samples of each with the facts
+    epochs: int  # of the training
+    width: int  # of the towers for sound and pictures
+    seeds: int  # of people, design and training
+    asked: int  # new renderings of each person that are asked with
 
 
 QUICK = Size(people=64, meetings=8, tellings=8, epochs=40, width=8, seeds=2, asked=4)
@@ -95,7 +85,7 @@ def run_all(out: Path, size: Size, progress: Progress, threads: int = 2) -> dict
         ``size`` and, per condition, its estimates; also written to ``personas.json``.
     """
     claim_folder(out, {name: value for name, value in asdict(size).items() if name != "seeds"})
-    found: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
     total = size.seeds * len(CONDITIONS)
     with progress.task("personas", total, unit="trainings") as shown:
         for number, condition in enumerate(CONDITIONS):
@@ -103,26 +93,26 @@ def run_all(out: Path, size: Size, progress: Progress, threads: int = 2) -> dict
             for seed in range(size.seeds):
                 seeds.append(_trial(out, condition, size, seed, threads))
                 shown.update(number * size.seeds + seed + 1)
-            found[condition.name] = _summed_up(condition, seeds)
-    content = {"size": asdict(size), "conditions": found}
+            summary[condition.name] = _summed_up(condition, seeds)
+    content = {"size": asdict(size), "conditions": summary}
     (out / "personas.json").write_text(json.dumps(content, indent=1))
-    tables = [recall_table(found), memory_table(found)]
+    tables = [recall_table(summary), memory_table(summary)]
     url = write_page(str(out / "personas.html"), Storage(), "Memory across modalities", tables)
     progress.say(f"tables: {url}")
     return content
 
 
-def recall_table(found: Mapping[str, Any]) -> Table:
+def recall_table(summary: Mapping[str, Any]) -> Table:
     """What is recalled through the source, through the target, and the gap."""
     rows = []
     for condition in CONDITIONS:
         for name, role in condition.asked.items():
             for who in (KNOWN, STRANGERS):
-                one = found[condition.name]["recall"][name][who]
+                one = summary[condition.name]["recall"][name][who]
                 cells = [_shown(one[f"R@{k}"]) for k in KS]
                 chance = 100 / one["candidates"]
                 rows.append([condition.about, name, role, who, *cells, f"{chance:.1f}"])
-        gap = found[condition.name]["gap"]
+        gap = summary[condition.name]["gap"]
         if gap is not None:
             rows.append(
                 [condition.about, "", "gap", KNOWN, *(_shown(gap[f"R@{k}"]) for k in KS), ""]
@@ -136,11 +126,11 @@ def recall_table(found: Mapping[str, Any]) -> Table:
     )
 
 
-def memory_table(found: Mapping[str, Any]) -> Table:
+def memory_table(summary: Mapping[str, Any]) -> Table:
     """MultiMem of the samples that a fact was learned from."""
     rows = []
     for condition in CONDITIONS:
-        for kind, estimate in found[condition.name]["multimem"].items():
+        for kind, estimate in summary[condition.name]["multimem"].items():
             rows.append([condition.about, kind, *_interval(estimate)])
     return Table(
         "MultiMem",
@@ -159,21 +149,11 @@ def _trial(out: Path, condition: Condition, size: Size, seed: int, threads: int)
         return record
     people = make_personas(seed, size.people)
     shards = place / "shards"
-    write_personas(
-        shards,
-        people,
-        condition.sources,
-        size.meetings,
-        size.tellings,
-        own_voice=condition.own_voice,
-    )
+    samples = (condition.sources, size.meetings, size.tellings)
+    write_personas(shards, people, *samples, own_voice=condition.own_voice)
     config = resolve(_config(place, shards, size, seed, threads))
-    quiet = Progress(Console(quiet=True))
-    run = audit_here(config, quiet)
-    record = {
-        "recall": _recall(run, people, condition, size.asked),
-        "multimem": _multimem(run),
-    }
+    run = audit_here(config, Progress(Console(quiet=True)))
+    record = {"recall": _recall(run, people, condition, size.asked), "multimem": _multimem(run)}
     done.write_text(json.dumps(record, indent=1))
     return record
 
@@ -202,10 +182,10 @@ def _recall(
     # (M, asked, N, n, d)
     embedded = torch.stack([_embedded(run, bank, people, draw) for draw in range(asked)], dim=1)
     text = run.modalities.index("text")
-    found: dict[str, dict[str, Any]] = {}
+    recall: dict[str, dict[str, Any]] = {}
     for name in condition.asked:
         place = run.modalities.index(name)
-        found[name] = {}
+        recall[name] = {}
         for who in (KNOWN, STRANGERS):
             hits: dict[str, list[list[float]]] = {}
             sizes = []
@@ -221,11 +201,9 @@ def _recall(
                 ]
                 for row, values in zip(rows, torch.stack(drawn).mean(0).tolist(), strict=True):
                     hits.setdefault(names[row], []).append(values)
-            per_person = {
-                person: np.mean(values, axis=0).tolist() for person, values in hits.items()
-            }
-            found[name][who] = {"hits": per_person, "candidates": float(np.mean(sizes))}
-    return found
+            means = {person: np.mean(values, axis=0).tolist() for person, values in hits.items()}
+            recall[name][who] = {"hits": means, "candidates": float(np.mean(sizes))}
+    return recall
 
 
 def _embedded(run: Run, bank: ScoringBank, people: Sequence[Persona], draw: int) -> torch.Tensor:
@@ -294,9 +272,9 @@ def _memory(seeds: Sequence[Mapping[str, Any]], target: str | None) -> dict[str,
     }
 
 
-def _values(found: Mapping[str, Any]) -> NDArray[np.float64]:
+def _values(recall: Mapping[str, Any]) -> NDArray[np.float64]:
     """(N, K) hits, person by person in one order."""
-    return np.array([found["hits"][person] for person in sorted(found["hits"])])
+    return np.array([recall["hits"][person] for person in sorted(recall["hits"])])
 
 
 def _estimates(values: NDArray[np.float64]) -> dict[str, Any]:

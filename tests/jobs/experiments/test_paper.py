@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,7 +23,7 @@ QUIET = Progress(Console(file=io.StringIO()))
 
 
 def test_a_table_and_what_agrees(tmp_path: Path) -> None:
-    made = TABLES["pairs"](Study(tmp_path, TINY.but(seeds=1), QUIET))
+    made = TABLES["pairs"](Study(tmp_path, replace(TINY, seeds=1), QUIET))
     table = made.tables[0]
     assert [row[0] for row in table.rows] == list(published.SPLITS)
     scores = sorted((tmp_path / "single" / "candidate-0" / "scores").glob("*/*.parquet"))
