@@ -37,8 +37,8 @@ format: $(STAMP) ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## Measure the parts and the whole of scoring against other ways; BENCH="SHARDS …"
-	$(BIN)/python jobs/benchmark.py $(BENCH)
+bench: $(STAMP) ## Measure this machine and say what falls short; BENCH="scoring --quick …"
+	$(BIN)/python -m jobs.benchmarks $(BENCH)
 
 docs: $(STAMP) ## Build the documentation into site/; a broken link or reference fails it
 	$(BIN)/python docs/generate.py

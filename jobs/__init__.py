@@ -1,1 +1,1 @@
-"""Thin entry points for ``ray job submit``."""
+"""What is run beside the command line: jobs for a cluster, benchmarks, experiments."""

@@ -1,10 +1,9 @@
-"""Audit as a Ray job: ``ray job submit --working-dir . -- python jobs/audit.py CONFIG [--set …]``.
+"""Train, score and report: what is not done yet.
 
-The same as ``multimem audit``, in the cluster that runs the job; progress goes to the job's log
-as plain lines.
+``multimem audit`` as a Ray job; progress goes to the job's log as plain lines:
+
+    ray job submit --working-dir . -- python jobs/audit.py CONFIG [--set …]
 """
-
-from __future__ import annotations
 
 import sys
 

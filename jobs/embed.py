@@ -1,9 +1,9 @@
-"""Embed as a Ray job: ``ray job submit --working-dir . -- python jobs/embed.py CONFIG [--set …]``.
+"""Write the embeddings of every sample under every trained model.
 
-The same as ``multimem embed``: the shards that are not embedded yet, by models that are trained.
+``multimem embed`` as a Ray job; progress goes to the job's log as plain lines:
+
+    ray job submit --working-dir . -- python jobs/embed.py CONFIG [--set …]
 """
-
-from __future__ import annotations
 
 import sys
 

@@ -1,10 +1,9 @@
-"""Mitigation as a job: ``ray job submit --working-dir . -- python jobs/mitigate.py CONFIG``.
+"""Train by a recipe that memorizes less, and compare with an earlier audit.
 
-The same as ``multimem mitigate``: train by a recipe that memorizes less, score with references of
-the same recipe, and compare with the audit that ``mitigation.references`` names.
+``multimem mitigate`` as a Ray job; progress goes to the job's log as plain lines:
+
+    ray job submit --working-dir . -- python jobs/mitigate.py CONFIG [--set …]
 """
-
-from __future__ import annotations
 
 import sys
 

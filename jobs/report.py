@@ -1,9 +1,9 @@
-"""Report as a job: ``ray job submit --working-dir . -- python jobs/report.py CONFIG [--set …]``.
+"""Write summary and report from what is scored so far.
 
-The same as ``multimem report``: summary.json and report.html from what is scored so far.
+``multimem report`` as a Ray job; progress goes to the job's log as plain lines:
+
+    ray job submit --working-dir . -- python jobs/report.py CONFIG [--set …]
 """
-
-from __future__ import annotations
 
 import sys
 

@@ -1,9 +1,9 @@
-"""Score as a Ray job: ``ray job submit --working-dir . -- python jobs/score.py CONFIG [--set …]``.
+"""Score the shards that are not scored yet, by models that are trained.
 
-The same as ``multimem score``: the shards that are not scored yet, by models that are trained.
+``multimem score`` as a Ray job; progress goes to the job's log as plain lines:
+
+    ray job submit --working-dir . -- python jobs/score.py CONFIG [--set …]
 """
-
-from __future__ import annotations
 
 import sys
 

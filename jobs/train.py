@@ -1,9 +1,9 @@
-"""Train as a Ray job: ``ray job submit --working-dir . -- python jobs/train.py CONFIG [--set …]``.
+"""Train the reference models that are not trained yet.
 
-The same as ``multimem train``: the reference models that are not trained yet.
+``multimem train`` as a Ray job; progress goes to the job's log as plain lines:
+
+    ray job submit --working-dir . -- python jobs/train.py CONFIG [--set …]
 """
-
-from __future__ import annotations
 
 import sys
 

@@ -294,13 +294,14 @@ class _Stages:
         if all(run.is_trained(model_id) for model_id in run.design.model_ids()):
             progress.say("reference models: all trained before")
             return 0.0
+        from multimem_ray.embeddings.source import source_of
         from multimem_ray.mitigation.reference_scores import prepare_references
         from multimem_ray.scoring.held_out_plan import plan_held_out
         from multimem_ray.training.trainer import train as train_models
 
         self.begin()
         # A held-out set that cannot serve must be told before hours of training, not after.
-        plan_held_out(run, self.shards, progress, self.executor)
+        plan_held_out(run, self.shards, progress, source_of(run), self.executor)
         prepare_references(run, progress)
         started = time.monotonic()
         trained = train_models(run, self.shards.scored, progress, self.executor)

@@ -1,1 +1,1 @@
-"""Studies: many small audits, and what of their differences is more than chance."""
+"""Studies over many small audits, each a command: ``python -m jobs.experiments.<name>``."""

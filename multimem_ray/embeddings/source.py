@@ -15,7 +15,8 @@ from multimem_ray.embeddings.join import spill_all
 from multimem_ray.embeddings.units import load_units
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run
-from multimem_ray.scoring.source import ShardSource, Source
+from multimem_ray.scoring.shard_source import ShardSource
+from multimem_ray.scoring.source import Source
 
 
 def source_of(run: Run) -> Source:

@@ -24,7 +24,7 @@ from multimem_ray.distributed.executor import LOCAL, Executor, Row
 from multimem_ray.errors import HeldOutError
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
-from multimem_ray.scoring.source import ShardSource, Source
+from multimem_ray.scoring.source import Source
 from multimem_ray.storage import FileInfo
 
 ALONE_S = 3.0
@@ -69,13 +69,13 @@ def plan_held_out(
     run: Run,
     shards: Shards,
     progress: Progress,
+    source: Source,
     executor: Executor = LOCAL,
-    source: Source | None = None,
 ) -> list[Chosen]:
     """What is still to be embedded of H; the plan is stored first.
 
     Args:
-        source: Where the samples come from; default: shards.
+        source: Where the samples come from.
 
     Raises:
         HeldOutError: No sample is held out.
@@ -87,7 +87,7 @@ def plan_held_out(
     known = load_plan(run)
     if known:
         return known
-    chosen = _choose(run, shards, progress, executor, source or ShardSource(run))
+    chosen = _choose(run, shards, progress, executor, source)
     rows = [(item.shard, key) for item in chosen for key in item.keys]
     table = pa.table(
         {"shard": [row[0] for row in rows], "key": [row[1] for row in rows]},

@@ -23,7 +23,8 @@ from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
 from multimem_ray.sample import Failure
 from multimem_ray.scoring.held_out_plan import Chosen, plan_held_out
-from multimem_ray.scoring.source import Actor, ShardSource, Source
+from multimem_ray.scoring.shard_source import ShardSource
+from multimem_ray.scoring.source import Actor, Source
 from multimem_ray.storage import FileInfo
 from multimem_ray.store.commits import CommitLog, commit_log
 from multimem_ray.store.markers import Commit
@@ -111,7 +112,7 @@ def score(
         require_models(run)
         source.prepare(progress, executor)
         pool = executor.pool(run.config.resources.score, fresh, progress)
-        chosen = plan_held_out(run, shards, progress, executor, source)
+        chosen = plan_held_out(run, shards, progress, source, executor)
         if failed:
             progress.say(f"trying {sum(c.errors for c in failed)} failures again")
         if todo:

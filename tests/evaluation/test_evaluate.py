@@ -19,6 +19,7 @@ from multimem_ray.results.terminal import evaluation_table
 from multimem_ray.run import Run
 from multimem_ray.scoring.bank import ScoringBank
 from multimem_ray.scoring.held_out_plan import plan_held_out
+from multimem_ray.scoring.shard_source import ShardSource
 from tests.small import small_run
 
 QUIET = Progress(Console(file=io.StringIO()))
@@ -29,7 +30,7 @@ def prepared(folder: Path) -> Run:
     for number, model_id in enumerate(run.design.model_ids()):
         model = build_model(run.config.model, run.decoder.modalities, seed=number)
         run.model_folder(model_id).finish(model, {}, {})
-    plan_held_out(run, shards, QUIET)
+    plan_held_out(run, shards, QUIET, ShardSource(run))
     return run
 
 

@@ -27,7 +27,7 @@ def means(run: Run, bank: ScoringBank, url: str) -> Tensor:
     for sample in held_out:
         with contextlib.suppress(SampleError):
             decoded[sample.key] = run.decoder.decode(sample)
-    views = make_views(run, list(decoded), list(decoded.values()))
+    views = make_views(run.decoder, run.config.scoring, list(decoded), list(decoded.values()))
     found = []
     for embedded in bank.embed(views):
         accumulator = MeanAccumulator(run.modalities, embedded.shape[-1])

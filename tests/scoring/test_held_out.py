@@ -30,6 +30,7 @@ from multimem_ray.scoring.held_out_plan import (
     plan_held_out,
 )
 from multimem_ray.scoring.poison import CrashLog
+from multimem_ray.scoring.shard_source import ShardSource
 from multimem_ray.status import run_status
 from multimem_ray.storage import Storage
 from multimem_ray.store.names import shard_id
@@ -42,7 +43,7 @@ RUN_JSON = {"shards": 2, "missing": [], "label": None}
 
 def planned(folder: Path, *sets: str) -> tuple[Run, Shards]:
     run, shards = small_run(folder, "held_out.fraction=0.3", *sets)
-    assert plan_held_out(run, shards, Progress())
+    assert plan_held_out(run, shards, Progress(), ShardSource(run))
     return run, shards
 
 
@@ -286,7 +287,7 @@ def test_claims_of_an_earlier_driver_do_not_count(
     run, shards = planned(tmp_path)
     for item in load_plan(run):
         claim(run, item)
-    plan_held_out(run, shards, Progress())
+    plan_held_out(run, shards, Progress(), ShardSource(run))
     monkeypatch.setattr(time, "sleep", None)
     HeldOutOfShards(run, bank_of(run)).statistics()
 

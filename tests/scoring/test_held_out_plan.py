@@ -11,7 +11,7 @@ from multimem_ray.distributed.on_ray import RayExecutor
 from multimem_ray.progress import Progress
 from multimem_ray.scoring import held_out_plan
 from multimem_ray.scoring.held_out_plan import load_plan, plan_held_out
-from multimem_ray.scoring.source import ShardSource
+from multimem_ray.scoring.shard_source import ShardSource
 from tests.scoring.test_held_out import planned
 from tests.small import small_run
 
@@ -19,7 +19,7 @@ from tests.small import small_run
 def test_the_plan_is_stored_and_followed(tmp_path: Path) -> None:
     run, shards = planned(tmp_path)
     plan = load_plan(run)
-    assert plan == plan_held_out(run, shards, Progress())
+    assert plan == plan_held_out(run, shards, Progress(), ShardSource(run))
     for item in plan:
         assert run.held_out_rule.is_held_out(item.keys, item.shard).all()
     table = pq.read_table(run.path("held_out", "keys.parquet"))

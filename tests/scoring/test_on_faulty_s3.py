@@ -12,6 +12,7 @@ from multimem_ray.progress import Progress
 from multimem_ray.scoring.actor import ShardScorer
 from multimem_ray.scoring.held_out_plan import plan_held_out
 from multimem_ray.scoring.pipeline import _held_out_rows, shard_rows
+from multimem_ray.scoring.shard_source import ShardSource
 from multimem_ray.setup import apply_overrides, open_run, resolve
 from multimem_ray.storage import Storage
 from multimem_ray.store.commits import commit_log
@@ -53,7 +54,7 @@ def run_all(raw: dict[str, object], sets: list[str]) -> tuple[list[str], list[li
     run, shards = open_run(resolve(apply_overrides(raw, sets)))
     finish_models(run)
     log = commit_log(run)
-    rows = _held_out_rows(plan_held_out(run, shards, Progress()))
+    rows = _held_out_rows(plan_held_out(run, shards, Progress(), ShardSource(run)))
     scorer = ShardScorer(run, restarted=False)
     for row in [*rows, *shard_rows(log, log.split(shards.scored)[1])]:
         scorer(row)

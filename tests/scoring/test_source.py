@@ -8,7 +8,8 @@ from typing import Any
 
 from multimem_ray.embeddings.source import StoredSource, source_of
 from multimem_ray.sample import Sample
-from multimem_ray.scoring.source import Actor, ShardSource
+from multimem_ray.scoring.shard_source import ShardSource
+from multimem_ray.scoring.source import Actor
 from multimem_ray.shards.reader import read_shard
 from tests.embeddings.kept import config_of, keys_of, score, table, vectors, write
 from tests.small import small_run

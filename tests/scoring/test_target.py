@@ -22,6 +22,7 @@ from multimem_ray.scoring.bank import ScoringBank, make_views
 from multimem_ray.scoring.held_out import HeldOutOfShards
 from multimem_ray.scoring.held_out_plan import load_plan, plan_held_out
 from multimem_ray.scoring.shard import Scores, score_shard
+from multimem_ray.scoring.shard_source import ShardSource
 from multimem_ray.setup import open_run
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.store.commits import commit_log
@@ -54,7 +55,7 @@ def audited(tmp_path: Path) -> tuple[Run, Shards]:
 
 
 def scores(run: Run, shards: Shards) -> tuple[pa.Table, HeldOutOfShards]:
-    plan_held_out(run, shards, Progress())
+    plan_held_out(run, shards, Progress(), ShardSource(run))
     bank = ScoringBank(run, CPU)
     held = HeldOutOfShards(run, bank)
     for item in load_plan(run):

@@ -1,0 +1,1 @@
+"""Memory across modalities: facts about invented people."""
