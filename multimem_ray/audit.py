@@ -78,7 +78,7 @@ def train(
         HeldOutError: The held-out set cannot serve.
         TrainingError: A bank failed; names its models and the cause. What was finished stays.
     """
-    require_shards(config, "train")
+    require_shards(config.data, "train")
     stages = _Stages(config, progress, executor)
     with stages.session:
         stages.train()
@@ -125,7 +125,7 @@ def embed(
     """
     from multimem_ray.embeddings.embed import embed as embed_shards
 
-    require_shards(config, "embed")
+    require_shards(config.data, "embed")
     stages = _Stages(config, progress, executor)
     with stages.session:
         stages.begin()
@@ -196,7 +196,7 @@ def evaluate(config: Config, progress: Progress | None = None) -> dict[str, Any]
     """
     from multimem_ray.evaluation.evaluate import evaluate as evaluate_run
 
-    require_shards(config, "evaluate")
+    require_shards(config.data, "evaluate")
     progress = progress or Progress()
     run, _ = announce(config, progress)
     return evaluate_run(run, progress)

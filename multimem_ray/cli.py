@@ -13,7 +13,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from multimem_ray import __version__, load_config
+import multimem_ray as mm
 from multimem_ray.config import Config
 from multimem_ray.distributed.executor import ExecutorName
 from multimem_ray.errors import ConfigError, MultiMemError
@@ -59,7 +59,7 @@ def main() -> None:
 
 def _say_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"multimem {__version__}")
+        typer.echo(f"multimem {mm.__version__}")
         raise typer.Exit
 
 
@@ -81,19 +81,15 @@ def audit(
     local: Local = False,
 ) -> None:
     """Train reference models, score every sample, write the report. Again = resume."""
-    from multimem_ray import audit as run_audit
-
-    resolved = load_config(config, set_)
-    summary = run_audit(resolved, executor=_executor(local), retry_errors=retry_errors)
+    resolved = mm.load_config(config, set_)
+    summary = mm.audit(resolved, executor=_executor(local), retry_errors=retry_errors)
     _show_summary(summary, resolved.output)
 
 
 @app.command()
 def train(config: ConfigFile = None, set_: Overrides = None, local: Local = False) -> None:
     """Train the reference models that are not trained yet."""
-    from multimem_ray import train as run_training
-
-    run_training(load_config(config, set_), executor=_executor(local))
+    mm.train(mm.load_config(config, set_), executor=_executor(local))
 
 
 @app.command()
@@ -104,10 +100,8 @@ def score(
     local: Local = False,
 ) -> None:
     """Score the shards that are not scored yet."""
-    from multimem_ray import score as run_scoring
-
-    resolved = load_config(config, set_)
-    summary = run_scoring(resolved, executor=_executor(local), retry_errors=retry_errors)
+    resolved = mm.load_config(config, set_)
+    summary = mm.score(resolved, executor=_executor(local), retry_errors=retry_errors)
     _show_summary(summary, resolved.output)
 
 
@@ -119,41 +113,35 @@ def embed(
     local: Local = False,
 ) -> None:
     """Write the embeddings of every sample under every trained model, to be scored without them."""
-    from multimem_ray import embed as run_embedding
-
-    resolved = load_config(config, set_)
-    folder = run_embedding(resolved, executor=_executor(local), retry_errors=retry_errors)
+    resolved = mm.load_config(config, set_)
+    folder = mm.embed(resolved, executor=_executor(local), retry_errors=retry_errors)
     typer.echo(f"embeddings: {folder}")
 
 
 @app.command()
 def report(config: ConfigFile = None, set_: Overrides = None) -> None:
     """Write summary.json and report.html from what is scored so far."""
-    from multimem_ray import report as write_report
-
-    resolved = load_config(config, set_)
-    _show_summary(write_report(resolved), resolved.output)
+    resolved = mm.load_config(config, set_)
+    _show_summary(mm.report(resolved), resolved.output)
 
 
 @app.command()
 def evaluate(config: ConfigFile = None, set_: Overrides = None) -> None:
     """Retrieval, linear probes and zero-shot classification of every model, on held-out samples."""
-    from multimem_ray import evaluate as run_evaluation
     from multimem_ray.results.terminal import evaluation_table
 
-    resolved = load_config(config, set_)
-    _out().print(evaluation_table(run_evaluation(resolved)))
+    resolved = mm.load_config(config, set_)
+    _out().print(evaluation_table(mm.evaluate(resolved)))
     typer.echo(f"all figures with intervals: {resolved.output.rstrip('/')}/evaluation.json")
 
 
 @app.command()
 def mitigate(config: ConfigFile = None, set_: Overrides = None, local: Local = False) -> None:
     """Train models that memorize less, and compare them with those of an audit. Again = resume."""
-    from multimem_ray import mitigate as run_mitigation
     from multimem_ray.evaluation.mitigation import memory_table, utility_table
     from multimem_ray.report.tables import for_terminal
 
-    result = run_mitigation(load_config(config, set_), executor=_executor(local))
+    result = mm.mitigate(mm.load_config(config, set_), executor=_executor(local))
     for table in (memory_table(result["memory"]), utility_table(result["utility"])):
         _out().print(for_terminal(table))
         for note in table.notes:
@@ -176,9 +164,7 @@ def plan(
 
     Nothing is started, and nothing is written without --save.
     """
-    from multimem_ray import plan as make_plan
-
-    made = make_plan(load_config(config, set_), probing=probe, save=save)
+    made = mm.plan(mm.load_config(config, set_), probing=probe, save=save)
     if as_json:
         typer.echo(json.dumps(made.as_json(), indent=1))
         return
@@ -409,7 +395,7 @@ def demo(
 @config_app.command("show")
 def config_show(config: ConfigFile = None, set_: Overrides = None) -> None:
     """Print the resolved configuration: every key with its value."""
-    resolved = load_config(config, set_)
+    resolved = mm.load_config(config, set_)
     typer.echo(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False).rstrip())
     typer.echo(f"# fingerprint: {resolved.fingerprint()}")
 

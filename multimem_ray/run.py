@@ -160,7 +160,7 @@ class Run:
         """
         if self.pool_below >= 1.0:
             return True
-        return bool(pool_places(self.config, [shard])[0] <= self.pool_below)
+        return bool(pool_places(self.config.design.seed, [shard])[0] <= self.pool_below)
 
     def sides(self, groups: Sequence[str], shard: str) -> tuple[BoolMatrix, BoolMatrix, BoolMatrix]:
         """(members, f, g), each (N, M): who trained on samples of one shard, and what is compared.
@@ -239,8 +239,9 @@ def require_format(content: Mapping[str, Any], url: str) -> None:
         )
 
 
-def pool_places(config: Config, urls: Sequence[str]) -> NDArray[np.float64]:
-    return uniform(config.design.seed, "pool_shards", urls)
+def pool_places(seed: int, urls: Sequence[str]) -> NDArray[np.float64]:
+    """(N,) the hash of each shard that decides whether models may train on it."""
+    return uniform(seed, "pool_shards", urls)
 
 
 def _as_text(value: Any) -> str:

@@ -55,15 +55,15 @@ def inspect_stored(config: Config, absolute: Callable[[str], str]) -> tuple[Run,
         )
     wanted = Columns(given.key, config.data.fields)
     pieces = [find_pieces(item, wanted, storage, absolute) for item in sets]
-    names = _modalities(config, pieces)
+    names = _modalities(config.data.fields, pieces)
     shapes = [_shape(of_model, names, given.views) for of_model in pieces]
     there = [set(of_model[0].columns) for of_model in pieces]
-    label = _label(config, there)
+    label = _label(config.data.label, there)
     _require(config.design.group, there, "design.group")
-    _require_partition(config, label)
+    _require_partition(config.scoring.partition_by, label)
     flag = _flag(given, there)
     fields = {name: config.data.fields.get(name, name) for name in names}
-    identity = _identity(given.key, label, config.design.group, flag, config)
+    identity = _identity(given.key, label, config.design.group, flag, config.held_out.balance)
     columns = [{**identity, **fields} for _ in sets]
     units = make_units(
         pieces,
@@ -85,8 +85,7 @@ def inspect_stored(config: Config, absolute: Callable[[str], str]) -> tuple[Run,
     return run, StoredShards(tuple(unit.info for unit in units.units), (), (), units)
 
 
-def _require_partition(config: Config, label: str | None) -> None:
-    by = config.scoring.partition_by
+def _require_partition(by: str | None, label: str | None) -> None:
     if by is not None and (by.startswith("json.") or (by == "label" and label is None)):
         raise ConfigError(
             f"scoring.partition_by: '{by}' is not among what is known of stored embeddings; use "
@@ -107,12 +106,12 @@ def _sets(
     return sets, float(manifest["pool_below"])
 
 
-def _modalities(config: Config, pieces: Sequence[Sequence[Piece]]) -> list[str]:
+def _modalities(fields: Mapping[str, str], pieces: Sequence[Sequence[Piece]]) -> list[str]:
     for number, of_model in enumerate(pieces):
         if not of_model:
             raise ConfigError(f"data.embeddings.models: the files of model {number} are empty")
-    if config.data.fields:
-        names = sorted(config.data.fields)
+    if fields:
+        names = sorted(fields)
     else:
         every = [set(piece.widths) for of_model in pieces for piece in of_model]
         names = sorted(set.intersection(*every))
@@ -147,10 +146,10 @@ def _shape(pieces: Sequence[Piece], names: Sequence[str], views: int) -> tuple[i
     return width, told
 
 
-def _label(config: Config, there: Sequence[set[str]]) -> str | None:
-    if config.data.label is not None:
-        _require(config.data.label, there, "data.label")
-        return config.data.label
+def _label(label: str | None, there: Sequence[set[str]]) -> str | None:
+    if label is not None:
+        _require(label, there, "data.label")
+        return label
     return next((name for name in _LABELS if any(name in found for found in there)), None)
 
 
@@ -169,9 +168,8 @@ def _flag(given: EmbeddingsConfig, there: Sequence[set[str]]) -> str | None:
 
 
 def _identity(
-    key: str, label: str | None, group: str | None, flag: str | None, config: Config
+    key: str, label: str | None, group: str | None, flag: str | None, balance: str | None
 ) -> dict[str, str]:
-    balance = config.held_out.balance
     if balance is not None and balance != label:
         raise ConfigError(
             f"held_out.balance: '{balance}' is not the label; stored embeddings are balanced by "

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from multimem_ray.config import Config, PlanConfig
+from multimem_ray.config import Config, PlanConfig, ScoreResources
 from multimem_ray.planning.probe import Speed
 from multimem_ray.planning.work import Work
 
@@ -53,9 +53,15 @@ class Estimate:
 
 def estimate(config: Config, work: Work, speed: Speed, cpus: int, gpus: int) -> Estimate:
     """Estimate a run on a cluster of so many cores and GPUs."""
-    train_s, train_core_s, train_gpu_s = _training(config, work, speed, cpus)
+    workers, cache = config.resources.train.workers_per_bank, config.training.cache_gb
+    epochs = config.training.epochs
+    train_s, train_core_s, train_gpu_s = _training(epochs, cache, workers, work, speed, cpus)
     other_s = STARTS_OF_RUN * speed.start
-    score_s, score_core_s, score_gpu_s = _scoring(config, work, speed, cpus, gpus)
+    samples = work.samples - (work.held_out if config.held_out.shards is None else 0)
+    samples += work.held_out_used
+    score_s, score_core_s, score_gpu_s = _scoring(
+        config.resources.score, samples, work, speed, cpus, gpus
+    )
     return Estimate(
         cpus=cpus,
         gpus=gpus,
@@ -71,17 +77,18 @@ def estimate(config: Config, work: Work, speed: Speed, cpus: int, gpus: int) -> 
     )
 
 
-def _training(config: Config, work: Work, speed: Speed, cpus: int) -> tuple[float, float, float]:
+def _training(
+    epochs: int, cache_gb: float, workers: int, work: Work, speed: Speed, cpus: int
+) -> tuple[float, float, float]:
     """Wall seconds, core seconds, GPU seconds."""
-    epochs, layout = config.training.epochs, work.layout
+    layout = work.layout
     per_bank = min(layout.per_bank, work.models)
     share = sum(work.shares) / work.models
-    fits = work.trainable * speed.decoded_bytes <= config.training.cache_gb * 1e9
+    fits = work.trainable * speed.decoded_bytes <= cache_gb * 1e9
     decode = work.trainable * (speed.read + speed.decode) * (1 if fits else epochs)
     views = epochs * work.trainable * speed.train_view
     steps = epochs * work.trainable * share * per_bank * speed.train_step
     cores = max(1.0, cpus / layout.at_once)
-    workers = config.resources.train.workers_per_bank
     if speed.gpu:
         busy = max(views / workers, steps / workers, views / cores)
         core_s, gpu_s = decode + views, steps
@@ -94,19 +101,16 @@ def _training(config: Config, work: Work, speed: Speed, cpus: int) -> tuple[floa
 
 
 def _scoring(
-    config: Config, work: Work, speed: Speed, cpus: int, gpus: int
+    resources: ScoreResources, samples: int, work: Work, speed: Speed, cpus: int, gpus: int
 ) -> tuple[float, float, float]:
     """Wall seconds, core seconds, GPU seconds."""
-    samples = work.samples - (work.held_out if config.held_out.shards is None else 0)
-    samples += work.held_out_used
     embed = samples * work.models * speed.score_embed
     core_s = samples * (speed.read + speed.decode + speed.score_views + speed.score_rows)
-    resources = config.resources.score
     start = STARTS_OF_SCORING * speed.start
-    cores = min(cpus, _actors(config, cpus) * resources.cpus)
+    cores = min(cpus, _actors(resources, cpus) * resources.cpus)
     if not speed.gpu:
         return start + (core_s + embed) / cores, core_s + embed, 0.0
-    at_work = max(1.0, min(float(gpus), _actors(config, cpus) * resources.gpus))
+    at_work = max(1.0, min(float(gpus), _actors(resources, cpus) * resources.gpus))
     # Beside a GPU an actor decodes with its own cores, and with two fleets all cores do; "auto"
     # makes two only where there are nodes without a GPU, which a plan does not know.
     decoders: float = cpus
@@ -115,11 +119,11 @@ def _scoring(
     return start + max(core_s / decoders, embed / at_work), core_s, embed
 
 
-def _actors(config: Config, cpus: int) -> int:
-    wanted = config.resources.score.actors
-    if wanted == "auto":
-        return max(1, cpus // config.resources.score.cpus)
-    return wanted if isinstance(wanted, int) else wanted[1]
+def _actors(resources: ScoreResources, cpus: int) -> int:
+    actors = resources.actors
+    if actors == "auto":
+        return max(1, cpus // resources.cpus)
+    return actors if isinstance(actors, int) else actors[1]
 
 
 def _cost(plan: PlanConfig, seconds: float, cpus: int, gpus: int) -> float | None:

@@ -62,11 +62,11 @@ def make_plan(config: Config, progress: Progress, *, probing: bool, save: bool =
     Raises:
         MultiMemError: What would stop the run as well: see :func:`multimem_ray.setup.discovery`.
     """
-    require_shards(config, "plan")
+    require_shards(config.data, "plan")
     run, shards = inspect(config)
     cpus = config.plan.cpus or os.cpu_count() or 1
     gpus = torch.cuda.device_count() if config.plan.gpus is None else config.plan.gpus
-    work = survey(run, shards, cpus, gpus, _gpu_bytes(config))
+    work = survey(run, shards, cpus, gpus, _gpu_bytes(config.plan.gpu_gb))
     if not probing:
         return Plan(run, work, None, None, _hints(config, work, None))
     progress.say("measuring a few samples")
@@ -79,10 +79,10 @@ def make_plan(config: Config, progress: Progress, *, probing: bool, save: bool =
     return made
 
 
-def _gpu_bytes(config: Config) -> float | None:
+def _gpu_bytes(gpu_gb: float | None) -> float | None:
     """Memory of one GPU of the cluster: as configured, or of the one that is here."""
-    if config.plan.gpu_gb is not None:
-        return config.plan.gpu_gb * 1e9
+    if gpu_gb is not None:
+        return gpu_gb * 1e9
     if not torch.cuda.is_available():
         return None
     return float(torch.cuda.get_device_properties(0).total_memory)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
-from multimem_ray.config import Config, digest
+from multimem_ray.config import Config, DataConfig, DesignConfig, digest
 from multimem_ray.errors import ConfigError, SampleError
 from multimem_ray.modalities import registry
 from multimem_ray.modalities.fields import Fields, find_fields
@@ -33,7 +34,7 @@ def inspect(config: Config) -> tuple[Run, Shards]:
         from multimem_ray.embeddings.open import inspect_stored
 
         return inspect_stored(config, lambda url: absolute_url(url, storage))
-    shards = _find(config, storage)
+    shards = _find(config.data.shards, config.held_out.shards, storage)
     scored, held_out = shards.scored, shards.held_out
     probe = list(_probe(scored, storage))
     if not probe:
@@ -48,14 +49,14 @@ def inspect(config: Config) -> tuple[Run, Shards]:
         Fields(fields).check(probe)
     else:
         fields = find_fields(probe)
-    fields = _embedded(config, fields)
-    config = _settled(config)
+    fields = _embedded(config.model.modalities, fields, named=bool(config.data.fields))
+    config = config.model_copy(update={"modalities": _settled(config.modalities)})
     label = config.data.label or _find_label(probe)
     if config.scoring.partition_by == "label" and label is None:
         raise ConfigError("scoring.partition_by = label, and there is no label; set data.label")
     urls = sorted(shard.url for shard in (*scored, *held_out))
     held_out_urls = frozenset(s.url for s in held_out)
-    below = _pool_below(config, [shard.url for shard in scored])
+    below = _pool_below(config.design, [shard.url for shard in scored])
     weights = weights_digest(config, storage)
     run = Run(config, fields, label, held_out_urls, digest(urls), below, weights)
     unknown = set(config.modalities) - set(registry.names())
@@ -72,59 +73,65 @@ def inspect(config: Config) -> tuple[Run, Shards]:
     return run, shards
 
 
-def _settled(config: Config) -> Config:
-    """The configuration with the modalities' settings as this machine settles them."""
+def _settled(modalities: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The modalities' settings as this machine settles them."""
     known = set(registry.names())
-    settled = {
+    return {
         name: registry.get(name).settled(settings) if name in known else settings
-        for name, settings in config.modalities.items()
+        for name, settings in modalities.items()
     }
-    return config.model_copy(update={"modalities": settled})
 
 
-def _embedded(config: Config, fields: Mapping[str, str]) -> dict[str, str]:
-    """The fields of the modalities that the model embeds; all of them if it does not say."""
-    wanted = config.model.modalities
-    if not wanted:
+def _embedded(
+    embedded: Sequence[str] | None, fields: Mapping[str, str], *, named: bool
+) -> dict[str, str]:
+    """The fields of the modalities that the model embeds; all of them if it does not say.
+
+    Args:
+        named: Whether the fields are the user's.
+    """
+    if not embedded:
         return dict(fields)
-    absent = [name for name in wanted if name not in fields]
+    absent = [name for name in embedded if name not in fields]
     if absent:
-        source = "data.fields names" if config.data.fields else "the shards hold"
+        source = "data.fields names" if named else "the shards hold"
         raise ConfigError(
-            f"model.modalities: the model embeds {', '.join(sorted(wanted))}, and {source} "
+            f"model.modalities: the model embeds {', '.join(sorted(embedded))}, and {source} "
             f"{', '.join(sorted(fields))}, without {', '.join(absent)}; say where it lies in "
             f"data.fields.{absent[0]}, choose another model, or set model.modalities"
         )
-    return {name: fields[name] for name in sorted(wanted)}
+    return {name: fields[name] for name in sorted(embedded)}
 
 
-def _pool_below(config: Config, urls: Sequence[str]) -> float:
+def _pool_below(design: DesignConfig, urls: Sequence[str]) -> float:
     """The hash up to which shards belong to the pool; 1 if all do."""
-    wanted = config.design.pool_shards
-    if wanted is None or wanted >= len(urls):
+    pool = design.pool_shards
+    if pool is None or pool >= len(urls):
         return 1.0
-    return float(np.sort(pool_places(config, urls))[wanted - 1])
+    return float(np.sort(pool_places(design.seed, urls))[pool - 1])
 
 
-def _find(config: Config, storage: Storage) -> Shards:
+def _find(data: str | list[str], apart: str | list[str] | None, storage: Storage) -> Shards:
+    """The shards that ``data.shards`` and ``held_out.shards`` name, under absolute URLs."""
+
     def absolute(found: Iterable[FileInfo]) -> tuple[FileInfo, ...]:
         return tuple(replace(shard, url=absolute_url(shard.url, storage)) for shard in found)
 
-    found = find_shards(config.data.shards, storage)
-    missing = [absolute_url(url, storage) for url in found.missing]
+    named = find_shards(data, storage)
+    missing = [absolute_url(url, storage) for url in named.missing]
     held_out: tuple[FileInfo, ...] = ()
-    if config.held_out.shards is not None:
-        extra = find_shards(config.held_out.shards, storage)
+    if apart is not None:
+        extra = find_shards(apart, storage)
         held_out = absolute(extra.shards)
         missing += [absolute_url(url, storage) for url in extra.missing]
     urls = {shard.url for shard in held_out}
-    scored = tuple(shard for shard in absolute(found.shards) if shard.url not in urls)
+    scored = tuple(shard for shard in absolute(named.shards) if shard.url not in urls)
     return Shards(scored, held_out, tuple(missing))
 
 
-def require_shards(config: Config, what: str) -> None:
+def require_shards(data: DataConfig, what: str) -> None:
     """Raise ConfigError where stored embeddings leave nothing to train, embed or decode."""
-    if config.data.embeddings is not None:
+    if data.embeddings is not None:
         raise ConfigError(
             f"data.embeddings: there is nothing to {what} without shards; stored embeddings are "
             "scored by `multimem audit` or `multimem score`"

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from multimem_ray.config import Config, digest
+from multimem_ray.config import Config, DesignConfig, ModelConfig, digest
 from multimem_ray.errors import StorageError
 from multimem_ray.storage import Storage
 
@@ -26,7 +26,7 @@ def weights_digest(config: Config, storage: Storage) -> str:
     itself. Files on object stores are told by their ETag.
     """
     found: dict[str, str] = {}
-    for place in _places(config):
+    for place in _places(config.model, config.design):
         found |= dict(_files(place, storage))
     references = config.mitigation.references
     if config.mitigation.kind != "none" and references is not None:
@@ -37,8 +37,7 @@ def weights_digest(config: Config, storage: Storage) -> str:
     return digest(sorted(found.values())) if found else ""
 
 
-def _places(config: Config) -> Iterator[str]:
-    model, design = config.model, config.design
+def _places(model: ModelConfig, design: DesignConfig) -> Iterator[str]:
     given = [item.checkpoint for item in design.given]
     target = [design.target.checkpoint] if design.target else []
     for name in (model.init, model.adapter, *given, *target):
