@@ -13,7 +13,6 @@ import pytest
 import soundfile
 from PIL import Image
 
-from multimem_ray.demo.caption import describe
 from multimem_ray.demo.picture import draw_image, draw_video
 from multimem_ray.demo.scene import CHOICES, Scene, draw_scene, perceive
 from multimem_ray.demo.sound import play
@@ -46,37 +45,6 @@ def test_every_value_of_an_attribute_shows(sense: Callable[[Scene], Array], attr
     for one in range(len(media)):
         for two in range(one):
             assert np.abs(media[one] - media[two]).mean() > 0.002
-
-
-@pytest.mark.parametrize("attribute", CHOICES)
-def test_every_value_of_an_attribute_is_worded_differently(attribute: str) -> None:
-    captions = {
-        describe(replace(SCENE, **{attribute: value}), 7, np.random.default_rng(0))
-        for value in CHOICES[attribute]
-    }
-    assert len(captions) == len(CHOICES[attribute])
-
-
-def test_colour_is_what_it_says() -> None:
-    for colour, channel in (("red", 0), ("green", 1), ("blue", 2)):
-        scene = Scene("night", "square", colour, "plain", "pulsing", 4, "large")
-        for pixels in (image(scene), video(scene)):
-            means = pixels.reshape(-1, 3).mean(0)
-            assert means.argmax() == channel
-
-
-def test_a_clip_moves_the_way_it_says() -> None:
-    frames = video(Scene("night", "circle", "yellow", "plain", "right", 1, "small"))
-    centres = [np.average(np.arange(64), weights=(frame[..., 0] > 0.7).sum(0)) for frame in frames]
-    assert np.all(np.diff(centres) > 0)
-
-
-def test_size_is_the_register_of_the_tune() -> None:
-    def pitch(size: str) -> float:
-        wave = sound(Scene("sea", "square", "red", "plain", "left", 1, size))
-        return float(np.abs(np.fft.rfft(wave)).argmax())
-
-    assert pitch("large") < 0.6 * pitch("medium") < 0.36 * pitch("small") * 1.05
 
 
 def test_scenes_are_uniform_and_serialisable() -> None:

@@ -10,13 +10,13 @@ import torch
 from rich.console import Console
 
 from multimem_ray.config import ScoreResources
+from multimem_ray.distributed.choice import make_executor
 from multimem_ray.distributed.executor import (
     LOCAL,
     LocalExecutor,
     Pool,
     Row,
     fits,
-    make_executor,
     node_cores,
     total,
 )

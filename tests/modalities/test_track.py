@@ -9,7 +9,6 @@ import pytest
 
 from multimem_ray.errors import AbsentError, DecodeError, SampleError
 from multimem_ray.modalities.audio import Audio, AudioSettings
-from multimem_ray.modalities.containers import container_of
 from multimem_ray.modalities.decoder import Decoder
 from multimem_ray.modalities.fields import find_fields
 from multimem_ray.sample import Sample
@@ -168,10 +167,3 @@ def test_only_the_middle_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(track, "_Floats", Floats)
     audio(seconds=0.5).decode(track_bytes(chirp(30.0), RATE, "mp4", "aac"))
     assert sum(frame.samples for frame in seen) < 1.2 * RATE
-
-
-def test_containers_are_told_by_their_first_bytes() -> None:
-    assert container_of(sound_bytes(tone(), kind="MP3")) is None
-    assert container_of(sound_bytes(tone(), kind="WAV")) is None
-    assert container_of(b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n") is None
-    assert container_of(b"") is None

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,21 +18,12 @@ from multimem_ray.planning.estimate import (
     STARTS_OF_BANK,
     STARTS_OF_RUN,
     STARTS_OF_SCORING,
-    estimate,
 )
 from multimem_ray.planning.plan import Plan, make_plan
-from multimem_ray.planning.probe import Speed
-from multimem_ray.planning.work import Work, survey
 from multimem_ray.progress import Progress
-from multimem_ray.training.memory import BankPacking, ModelMemory, pack
+from multimem_ray.training.memory import BankPacking, pack
 from tests.nodes import ENV, ROOT
-from tests.small import small_config, small_run, write_shards
-
-SPEED = Speed(
-    read=0.001, decode=0.009, decoded_bytes=1e4, train_view=0.001, train_step=0.002,
-    score_views=0.004, score_embed=0.001, score_rows=0.001, gpu=None, step_peak_bytes=None,
-    start=5.0, samples=100,
-)  # fmt: skip
+from tests.small import small_config, write_shards
 
 
 @pytest.fixture(autouse=True)
@@ -42,48 +32,11 @@ def _started_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "start_seconds", lambda: 5.0)
 
 
-def test_a_process_takes_its_time_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    assert 0.5 < probe.start_seconds() < 120
-
-
 def planned(tmp_path: Path, *sets: str, probing: bool = False, save: bool = False) -> Plan:
     if not (tmp_path / "shards").exists():
         write_shards(tmp_path / "shards")
     config = small_config(tmp_path / "shards", tmp_path / "out", *sets)
     return make_plan(config, Progress(), probing=probing, save=save)
-
-
-def test_counts_what_there_is(tmp_path: Path) -> None:
-    work = planned(tmp_path, "design.models=4", "held_out.fraction=0.25").work
-    assert work.shards == 2
-    assert work.samples == pytest.approx(40, abs=2)
-    assert work.held_out == round(work.samples * 0.25)
-    assert work.trainable == pytest.approx(work.samples * 0.75, abs=1)
-    assert work.models == 4
-    assert work.parameters > 1000
-    assert work.memory.state >= 16 * work.parameters
-    assert work.bank_bytes == 4 * work.memory.state + work.layout.threads * work.memory.step
-
-
-def test_pool_bounds_training_only(tmp_path: Path) -> None:
-    write_shards(tmp_path / "shards", 40, 8)
-    whole = planned(tmp_path).work
-    part = planned(tmp_path, "design.pool_shards=2", "design.pool=0.5").work
-    assert (part.shards, part.pool_shards) == (8, 2)
-    assert part.samples == whole.samples
-    assert part.trainable == pytest.approx(whole.trainable / 8, abs=1)
-
-
-def test_held_out_shards_are_counted_apart(tmp_path: Path) -> None:
-    write_shards(tmp_path / "shards", 40, 4)
-    last = max((tmp_path / "shards").glob("*.tar"))
-    run, shards = small_run(tmp_path, f"held_out.shards={last}")
-    work = survey(run, shards, 2, 0)
-    assert work.shards == 3
-    assert work.samples == pytest.approx(30, abs=2)
-    assert work.held_out == pytest.approx(10, abs=2)
-    assert work.trainable == work.samples
 
 
 def test_nothing_is_started_or_written(tmp_path: Path) -> None:
@@ -120,54 +73,6 @@ def test_prices_make_a_cost_and_change_no_score(tmp_path: Path) -> None:
 def test_a_mistake_is_found_before_anything_is_paid(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.fields\.video"):
         planned(tmp_path, "data.fields={video: mp4, text: txt}")
-
-
-def work(samples: int, models: int, layout: BankPacking) -> Work:
-    banks = -(-models // layout.per_bank)
-    return Work(
-        shards=10, size=samples * 1000, missing=0, samples=samples, held_out=0, held_out_used=0,
-        pool_shards=10, trainable=samples, shares=[0.5] * models, layout=layout, banks=banks,
-        parameters=1000, trained=1000, memory=ModelMemory(16_000, 1000),
-    )  # fmt: skip
-
-
-def test_estimate_by_hand(tmp_path: Path) -> None:
-    config = small_config(tmp_path, tmp_path / "out", "training.epochs=10")
-    made = estimate(config, work(1000, 4, BankPacking(4, 1, 2, 2)), SPEED, cpus=2, gpus=0)
-    # decode 1000 × 10 ms on two cores; views 10 s and steps 10 × 1000 × ½ × 4 × 2 ms = 40 s,
-    # in two threads beside the views: (10 + 40) / 2.
-    assert made.train_s == pytest.approx(STARTS_OF_BANK * 5 + 5 + 25)
-    assert made.train_cpu_hours == pytest.approx((10 + 10 + 40) / 3600)
-    # 1000 × (10 + 4 + 1 + 4 × 1) ms on two cores
-    assert made.score_s == pytest.approx(STARTS_OF_SCORING * 5 + 9.5)
-
-
-def test_banks_share_the_decoding_and_the_start(tmp_path: Path) -> None:
-    config = small_config(tmp_path, tmp_path / "out")
-    together = estimate(config, work(1000, 8, BankPacking(8, 1, 2, 2)), SPEED, cpus=2, gpus=0)
-    alone = estimate(config, work(1000, 8, BankPacking(1, 1, 1, 2)), SPEED, cpus=2, gpus=0)
-    assert alone.train_s > 2 * together.train_s
-
-
-def test_beside_a_gpu_an_actors_own_cores_decode(tmp_path: Path) -> None:
-    on_gpu = replace(SPEED, gpu="some GPU", score_embed=1e-5)
-    seconds = []
-    for sets in (("cpus=1",), ("cpus=8", "layout=fused"), ("layout=split",)):
-        more = (f"resources.score.{item}" for item in ("gpus=1", *sets))
-        config = small_config(tmp_path, tmp_path / "out", *more)
-        made = estimate(config, work(100_000, 4, BankPacking(4, 1, 2, 2)), on_gpu, cpus=16, gpus=2)
-        seconds.append(made.score_s)
-    one, eight, split = seconds
-    assert one > 6 * eight
-    assert eight == pytest.approx(split, rel=0.01)
-
-
-def test_what_does_not_fit_the_cache_is_decoded_every_epoch(tmp_path: Path) -> None:
-    layout = BankPacking(4, 1, 2, 2)
-    fits = small_config(tmp_path, tmp_path / "out", "training.epochs=10")
-    not_so = small_config(tmp_path, tmp_path / "out", "training.epochs=10", "training.cache_gb=0")
-    a, b = (estimate(c, work(1000, 4, layout), SPEED, cpus=2, gpus=0) for c in (fits, not_so))
-    assert b.train_s - a.train_s == pytest.approx(9 * 5)
 
 
 def test_layout() -> None:

@@ -1,31 +1,34 @@
-"""Tables as a page and in a terminal: everything in them is escaped."""
+"""Tables on a page and in a terminal, everything in them escaped."""
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
-from rich.console import Console
+import pytest
 
-from multimem_ray.report.tables import Table, for_terminal, write_page
+from multimem_ray.report.tables import Table, for_terminal, shown, write_page
 from multimem_ray.storage import Storage
 
-
-def test_the_page_escapes_what_it_shows(tmp_path: Path) -> None:
-    table = Table("<b>", ["a"], [["<i>"], [None], [1.23456], [3]], ["one", ""])
-    url = write_page(str(tmp_path / "p.html"), Storage(), "<t>", [table])
-    html = Path(url).read_text()
-    assert "<i>" not in html
-    assert "&lt;i&gt;" in html
-    assert "<td>1.235</td>" in html
-    assert "<td>–</td>" in html
-    assert html.count("<p>") == 1
+EVIL = "<script>alert(1)</script>[bold]"
 
 
-def test_a_terminal_shows_brackets_as_they_are() -> None:
-    table = Table("t", ["a", "b"], [["[red]x", 12.345], [None, 0.5]])
-    text = io.StringIO()
-    Console(file=text, width=80).print(for_terminal(table))
-    assert "[red]x" in text.getvalue()
-    assert "12.3" in text.getvalue()
-    assert "–" in text.getvalue()
+@pytest.mark.parametrize(
+    ("cell", "text"), [(None, "–"), (0.12345, "0.123"), (123.456, "123.5"), (7, "7"), ("a", "a")]
+)
+def test_cells_have_three_decimals_at_most(cell: object, text: str) -> None:
+    assert shown(cell) == text
+
+
+def test_a_page_is_escaped(tmp_path: Path) -> None:
+    table = Table(EVIL, ("name", "value"), [(EVIL, 0.5)], note=["", "said once"])
+    assert table.notes == ["said once"]
+    html = Path(write_page(str(tmp_path / "p.html"), Storage(), EVIL, [table])).read_text("utf-8")
+    assert "<script>" not in html
+    assert html.count("&lt;script&gt;") == 4
+    assert "<p>said once</p>" in html
+    assert table.as_dict()["rows"] == [(EVIL, 0.5)]
+
+
+def test_a_terminal_shows_markup_as_text() -> None:
+    printed = for_terminal(Table("t", ("name",), [("[bold]x",)]))
+    assert list(printed.columns[0].cells) == ["\\[bold]x"]

@@ -236,7 +236,7 @@ def test_a_pickle_that_is_allowed_still_runs_nothing(tmp_path: Path) -> None:
 
 def test_a_transformers_folder_is_read_as_safetensors_and_asks_nobody(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    from tests.models.test_huggingface import clip_folder
+    from tests.models.adapters.test_huggingface import clip_folder
 
     folder = tmp_path / "theirs"
     clip_folder(folder)

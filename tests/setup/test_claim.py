@@ -1,0 +1,30 @@
+"""An output belongs to one configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from multimem_ray.run import Run, load_run
+from multimem_ray.setup import open_run
+from multimem_ray.storage import Storage
+from tests.small import small_config, small_run
+
+
+def test_run_json_tells_the_run_again(tmp_path: Path) -> None:
+    small_run(tmp_path)
+    run, _ = open_run(small_config(tmp_path / "shards", tmp_path / "out"))
+    again = Run.from_json(load_run(run.output, Storage()))
+    assert again.fingerprint == run.fingerprint
+    assert again.training_fingerprint == run.training_fingerprint
+
+
+def test_more_models_are_the_same_training_other_scores(tmp_path: Path) -> None:
+    two, _ = small_run(tmp_path)
+    four, _ = small_run(tmp_path, "design.models=4")
+    assert two.training_fingerprint == four.training_fingerprint
+    assert two.fingerprint != four.fingerprint
+    open_run(two.config)
+    open_run(four.config)
+    fold, _ = small_run(tmp_path, "design.kind=leave_subset_out", "design.models=3")
+    folds, _ = small_run(tmp_path, "design.kind=leave_subset_out", "design.models=4")
+    assert fold.training_fingerprint != folds.training_fingerprint
