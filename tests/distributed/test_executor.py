@@ -72,7 +72,7 @@ def test_epochs_are_shown_as_they_are_counted() -> None:
     text = io.StringIO()
     progress = Progress(Console(file=text, width=200), every_s=0.0)
     with progress.task("train", 4, unit="epochs") as shown:
-        board = LOCAL.board(shown, "train")
+        board = LOCAL.counter(shown, "train")
         board.advance("train", 2, loss=1.5)
         board.advance("other")
         assert board.look("train") == (2, {})
