@@ -169,6 +169,8 @@ def data_context(*, preserve_order: bool = False) -> Iterator[DataContext]:
     context.execution_options.preserve_order = preserve_order
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    # Of an error that Ray Data wraps in its own, no more than the text would come back.
+    context.raise_original_map_exception = True
     with DataContext.current(context), warnings.catch_warnings():
         # Ray Data has no other way yet to bound the restarts of an actor.
         warnings.simplefilter("ignore", RayDeprecationWarning)
