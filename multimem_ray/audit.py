@@ -318,7 +318,7 @@ class _Stages:
             self.begin()
         started = time.monotonic()
         run, source = self.run, source_of(self.run)
-        totals = score_shards(run, self.shards, self.progress, self.executor, left, source)
+        totals = score_shards(run, self.shards, self.progress, source, self.executor, left)
         spent = self.record("score", started, totals.fresh) if left.shards else 0.0
         self.progress.say(
             f"{totals.shards} shards: {totals.rows} samples scored, {totals.held_out} held out, "

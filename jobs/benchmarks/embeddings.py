@@ -27,6 +27,7 @@ from jobs.benchmarks import runner
 from jobs.benchmarks.figures import Figures, alternate
 from jobs.benchmarks.runner import option
 from multimem_ray.distributed.executor import LocalExecutor
+from multimem_ray.embeddings.source import source_of
 from multimem_ray.progress import Progress
 from multimem_ray.scoring.pipeline import score
 from multimem_ray.setup import open_run, resolve
@@ -114,7 +115,7 @@ def score_all(files: Sequence[str], output: str) -> None:
         "design": {"kind": "complementary_halves"},
     }
     run, shards = open_run(resolve(raw | {"output": output}))
-    score(run, shards, Progress(Console(quiet=True)), LocalExecutor())
+    score(run, shards, Progress(Console(quiet=True)), source_of(run), LocalExecutor())
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from multimem_ray.run import Run, Shards
 from multimem_ray.scoring.bank import ScoringBank, pick_device
 from multimem_ray.scoring.chunks import ChunkReader
 from multimem_ray.scoring.pipeline import score
+from multimem_ray.scoring.shard_source import ShardSource
 from multimem_ray.setup import inspect, load
 from multimem_ray.store.commits import commit_log
 from multimem_ray.store.markers import details
@@ -94,7 +95,7 @@ class _Scorer:
 def ours(run: Run, shards: Shards, workers: int) -> list[Finished]:
     """The product: score, commit, account for."""
     with ray_session(run.config.resources.ray_address):
-        score(run, shards, Progress(Console(quiet=True)), RayExecutor())
+        score(run, shards, Progress(Console(quiet=True)), ShardSource(run), RayExecutor())
     commits = commit_log(run).load()
     return [(float(details(run.storage, c)["finished_at"]), c.samples) for c in commits]
 

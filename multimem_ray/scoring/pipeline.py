@@ -23,7 +23,6 @@ from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
 from multimem_ray.sample import Failure
 from multimem_ray.scoring.held_out_plan import Chosen, plan_held_out
-from multimem_ray.scoring.shard_source import ShardSource
 from multimem_ray.scoring.source import Actor, Source
 from multimem_ray.storage import FileInfo
 from multimem_ray.store.commits import CommitLog, commit_log
@@ -91,21 +90,21 @@ def score(
     run: Run,
     shards: Shards,
     progress: Progress,
+    source: Source,
     executor: Executor,
     left: Pending | None = None,
-    source: Source | None = None,
 ) -> Totals:
     """Score every shard that is not committed yet, within a session of the executor.
 
     Args:
+        source: Where the samples come from.
         left: What :func:`pending` returned.
-        source: Where the samples come from; default: shards.
 
     Raises:
         ModelError: A reference model is not trained yet.
         HeldOutError: The held-out set cannot serve.
     """
-    log, left, source = commit_log(run), left or pending(run, shards), source or ShardSource(run)
+    log, left = commit_log(run), left or pending(run, shards)
     record_missing(log, shards.missing)
     done, todo, failed, fresh = left.done, left.todo, left.failed, left.shards
     if fresh:

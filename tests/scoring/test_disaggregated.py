@@ -14,6 +14,7 @@ from multimem_ray.results.reader import ScoreTable
 from multimem_ray.run import Run
 from multimem_ray.scoring.disaggregated import wants_split
 from multimem_ray.scoring.pipeline import score
+from multimem_ray.scoring.shard_source import ShardSource
 from multimem_ray.setup import open_run
 from tests.scoring.bank_of import finish_models
 from tests.small import small_config, small_run, write_shards
@@ -60,7 +61,7 @@ def test_two_fleets_score_like_one(tmp_path: Path, ray_session: object) -> None:
             small_config(folder, tmp_path / layout, *sets, "scoring.batch_size=6")
         )
         finish_models(run)
-        totals = score(run, shards, Progress(Console(quiet=True)), RayExecutor())
+        totals = score(run, shards, Progress(Console(quiet=True)), ShardSource(run), RayExecutor())
         scored[layout] = rows_of(run)
         assert totals.rows == len(scored[layout])
         assert not (tmp_path / layout / "parts").exists()

@@ -15,6 +15,7 @@ from multimem_ray.distributed.on_ray import RayExecutor
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
 from multimem_ray.scoring.pipeline import score
+from multimem_ray.scoring.shard_source import ShardSource
 from multimem_ray.setup import open_run, resolve
 from multimem_ray.shards.writer import ShardWriter
 from multimem_ray.store.commits import commit_log
@@ -78,7 +79,7 @@ def test_samples_that_kill_are_recorded_and_the_rest_is_scored(
     assert held_out
     assert not held_out & {"s003", "s017"}, "choose other killers"
     finish_models(run)
-    totals = score(run, shards, Progress(Console(quiet=True)), RayExecutor())
+    totals = score(run, shards, Progress(Console(quiet=True)), ShardSource(run), RayExecutor())
     keys, errors = scored_keys(run, shards)
     assert sorted(keys) == sorted(set(groups) - held_out - {"s003", "s017"})
     assert {(e["key"], e["stage"], e["error"]) for e in errors} == {
@@ -101,7 +102,7 @@ def test_a_held_out_sample_that_kills_is_left_out_of_the_means(
     killer = int(run.held_out_rule.is_held_out(groups, "").argmax())
     run, shards = open_run(deadly_config(tmp_path / "b", {killer}, word, actors=1))
     finish_models(run)
-    totals = score(run, shards, Progress(Console(quiet=True)), RayExecutor())
+    totals = score(run, shards, Progress(Console(quiet=True)), ShardSource(run), RayExecutor())
     facts = json.loads(run.storage.read_bytes(run.path("held_out", "held_out.json")))
     assert facts["samples"] == totals.held_out - 1
     assert [(one["key"], one["stage"]) for one in facts["killed"]] == [(groups[killer], stage)]

@@ -23,6 +23,7 @@ from multimem_ray.config import Config
 from multimem_ray.distributed.on_ray import RayExecutor
 from multimem_ray.progress import Progress
 from multimem_ray.scoring.pipeline import score
+from multimem_ray.scoring.shard_source import ShardSource
 from multimem_ray.setup import open_run
 from tests.nodes import Nodes, drive, three_nodes, wait_for
 from tests.scoring.bank_of import finish_models
@@ -49,7 +50,7 @@ def undisturbed(
     config = config_of(shards, folder)
     run, found = open_run(config)
     finish_models(run)
-    score(run, found, Progress(Console(quiet=True)), RayExecutor())
+    score(run, found, Progress(Console(quiet=True)), ShardSource(run), RayExecutor())
     return rows_of(Path(config.output))
 
 

@@ -22,8 +22,10 @@ from multimem_ray.progress import Progress
 from multimem_ray.setup import open_run
 from multimem_ray.distributed.executor import LOCAL
 from multimem_ray.scoring.pipeline import score
+from multimem_ray.scoring.shard_source import ShardSource
 started = time.monotonic()
-totals = score(*open_run(load(sys.argv[1])), Progress(), LOCAL)
+run, shards = open_run(load(sys.argv[1]))
+totals = score(run, shards, Progress(), ShardSource(run), LOCAL)
 # Not getrusage: its peak counts the process that this one was forked from.
 status = dict(x.split(":", 1) for x in Path("/proc/self/status").read_text().splitlines())
 peak = status["VmHWM"].split()[0]
