@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     )
     from multimem_ray.modalities.registry import register
     from multimem_ray.progress import Progress
+    from multimem_ray.results.scores import Scores, open_scores
     from multimem_ray.setup import load as load_config
 
     __version__: str
@@ -76,6 +77,7 @@ _HOMES = {
     "contrast normalized pair_cmc recall_hits",
     "modalities.registry": "register",
     "progress": "Progress",
+    "results.scores": "Scores open_scores",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 
@@ -96,6 +98,7 @@ __all__ = [
     "Progress",
     "ResumeError",
     "SampleError",
+    "Scores",
     "ShardError",
     "ShardNotFoundError",
     "StorageError",
@@ -112,6 +115,7 @@ __all__ = [
     "load_config",
     "mitigate",
     "normalized",
+    "open_scores",
     "pair_cmc",
     "plan",
     "recall_hits",

@@ -254,8 +254,8 @@ def announce(config: Config, progress: Progress) -> tuple[Run, Shards]:
 
 def write_summary(config: Config, progress: Progress) -> dict[str, Any]:
     """Summarize the committed scores into ``summary.json``."""
-    from multimem_ray.results.reader import ScoreTable
     from multimem_ray.results.summary import summarize
+    from multimem_ray.results.table import ScoreTable
 
     storage = Storage(config.storage)
     table = ScoreTable(config.output, storage)

@@ -186,7 +186,7 @@ def top(
     endpoint_url: Endpoint = None,
 ) -> None:
     """The most memorized samples of a run (or, --by cmc_out, those that fit together least)."""
-    from multimem_ray.results.reader import ScoreTable
+    from multimem_ray.results.table import ScoreTable
     from multimem_ray.results.top import top as ranked
 
     run, storage = _existing(output, endpoint_url)
@@ -236,8 +236,8 @@ def select(
     endpoint_url: Endpoint = None,
 ) -> None:
     """Write the list of samples to remove, and of those to keep, with the reasons."""
-    from multimem_ray.results.reader import ScoreTable
     from multimem_ray.results.select import Wanted, select_samples
+    from multimem_ray.results.table import ScoreTable
 
     _, storage = _existing(output, endpoint_url)
     wanted = Wanted(by, top, percent, above, se_margin, random, seed)
@@ -309,7 +309,7 @@ def errors(
     endpoint_url: Endpoint = None,
 ) -> None:
     """What could not be scored, and why."""
-    from multimem_ray.results.reader import ScoreTable
+    from multimem_ray.results.table import ScoreTable
 
     _, storage = _existing(output, endpoint_url)
     shown = 0

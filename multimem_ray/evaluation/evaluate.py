@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -25,7 +24,7 @@ from multimem_ray.evaluation.zero_shot import class_vectors, prompts, zero_shot
 from multimem_ray.modalities.base import Array
 from multimem_ray.modalities.batch import Batch
 from multimem_ray.progress import Progress
-from multimem_ray.results.planted import read_truth, sample_ids
+from multimem_ray.results.planted import read_truth
 from multimem_ray.run import Run
 from multimem_ray.sample import Sample
 from multimem_ray.scoring.bank import ScoringBank, Views
@@ -142,14 +141,10 @@ def _aligned(run: Run, wanted: dict[str, set[str]]) -> dict[str, set[str]]:
     if url is None:
         return wanted
     truth = read_truth(url, run.storage)
-    kept = {}
-    for shard, keys in wanted.items():
-        ordered = sorted(keys)
-        batch = pa.RecordBatch.from_pydict({"shard": [shard] * len(ordered), "key": ordered})
-        rows = truth.find(sample_ids(run.storage, batch))
-        planted = (rows >= 0) & truth.planted[rows]
-        kept[shard] = {key for key, bad in zip(ordered, planted, strict=True) if not bad}
-    return kept
+    return {
+        shard: {key for key in keys if (run.storage.name(shard), key) not in truth}
+        for shard, keys in wanted.items()
+    }
 
 
 def _one_model(

@@ -22,9 +22,8 @@ from multimem_ray.evaluation.evaluate import evaluate
 from multimem_ray.mitigation.choice import CHOSEN
 from multimem_ray.progress import Progress
 from multimem_ray.report.tables import Table
-from multimem_ray.results.arrays import floats
-from multimem_ray.results.planted import read_truth, sample_ids
-from multimem_ray.results.reader import ScoreTable
+from multimem_ray.results.planted import read_truth
+from multimem_ray.results.table import ScoreTable, floats
 from multimem_ray.run import Run, load_run
 from multimem_ray.storage import Storage
 
@@ -62,18 +61,16 @@ def read_memory(output: str, storage: Storage, planted: str | None = None) -> Me
         StorageError: A file cannot be read.
     """
     table = ScoreTable(output, storage)
-    truth = read_truth(planted, storage) if planted else None
+    truth = read_truth(planted, storage) if planted else {}
     ids, flags = [], []
     scores: dict[str, list[Floats]] = defaultdict(list)
     for batch in table.batches(["key", "shard", *_SCORES]):
-        ids.append(hashed(batch["key"].to_pylist()))
+        shards, keys = batch["shard"].to_pylist(), batch["key"].to_pylist()
+        ids.append(hashed(keys))
         for name in _SCORES:
             scores[name].append(floats(batch[name]))
-        found = np.zeros(batch.num_rows, bool)
-        if truth is not None:
-            rows = truth.find(sample_ids(storage, batch))
-            found = (rows >= 0) & truth.planted[rows]
-        flags.append(found)
+        places = zip(map(storage.name, shards), keys, strict=True)
+        flags.append(np.fromiter((place in truth for place in places), bool, batch.num_rows))
     if not ids:
         raise ConfigError(f"{output}: nothing is scored; run `multimem audit` on it first")
     every = np.concatenate(ids)

@@ -9,7 +9,7 @@ are treated alike.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +24,7 @@ from multimem_ray.design.hashing import seed_of
 from multimem_ray.design.key_list import KeyList, hashed, read_keys
 from multimem_ray.errors import ConfigError
 from multimem_ray.progress import Progress
-from multimem_ray.results.arrays import floats
-from multimem_ray.results.ranking import ranking
-from multimem_ray.results.reader import ScoreTable
+from multimem_ray.results.table import ScoreTable, floats
 from multimem_ray.run import Run
 from multimem_ray.store.schema import CLIPMEM
 
@@ -130,10 +128,10 @@ def prepare_references(run: Run, progress: Progress) -> None:
     listed = read_keys(mitigation.samples, storage) if mitigation.samples else None
     names = {*_COLUMNS, *(f"unseen_{m}" for m in run.modalities)}
     columns = [c for c in table.columns if c in names or c.startswith(CLIPMEM)]
-    clipmem = ranking(table, "clipmem")
+    pairs = [name for name in columns if name.startswith(CLIPMEM)]
     with progress.task("references", len(table.score_files), unit="files") as shown:
         batches = table.batches(columns, progress=lambda done, _: shown.update(done))
-        parts = [_reference_rows(run, batch, clipmem.values(batch), listed) for batch in batches]
+        parts = [_reference_rows(run, batch, _sum(batch, pairs), listed) for batch in batches]
     whole = pa.Table.from_batches(parts, schema=schema(len(run.design.model_ids())))
     buffer = io.BytesIO()
     pq.write_table(whole, buffer, compression="zstd")
@@ -178,6 +176,12 @@ def _listed(run: Run, listed: KeyList | None, shards: list[str], keys: list[str]
         own = [key for key, here in zip(keys, rows, strict=True) if here]
         flags[rows] = listed.contains(own, run.storage.name(shard))
     return flags
+
+
+def _sum(batch: pa.RecordBatch, columns: Sequence[str]) -> NDArray[np.float64]:
+    """(N,) sum of what is defined; NaN where nothing is."""
+    values = np.stack([floats(batch[name]) for name in columns], axis=1)
+    return np.where(np.isnan(values).all(axis=1), np.nan, np.nansum(values, axis=1))
 
 
 def _check(run: Run, table: ScoreTable) -> None:

@@ -27,7 +27,7 @@ from multimem_ray.modalities.decoder import decode_one
 from multimem_ray.modalities.image import FORMATS
 from multimem_ray.report.text import visible
 from multimem_ray.report.thumbnails import drawn
-from multimem_ray.results.reader import Progress
+from multimem_ray.results.table import Progress
 from multimem_ray.sample import Failure, Sample
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import Storage

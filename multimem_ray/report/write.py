@@ -6,14 +6,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
-
 from multimem_ray.modalities import registry
 from multimem_ray.report.page import RunView, render
 from multimem_ray.report.samples import Place, fetch_contents, places_of
-from multimem_ray.results.planted import read_truth, sample_ids
-from multimem_ray.results.reader import Progress, ScoreTable
+from multimem_ray.results.planted import read_truth
 from multimem_ray.results.summary import summarize
+from multimem_ray.results.table import Progress, ScoreTable
 from multimem_ray.results.top import top as best
 from multimem_ray.storage import Storage
 
@@ -92,14 +90,8 @@ def _has_shards(run: Mapping[str, Any]) -> bool:
 def _planted(places: Sequence[Place], truth_url: str, storage: Storage) -> dict[Place, str]:
     """What was planted in the shown samples, in words."""
     truth = read_truth(truth_url, storage)
-    names = {"shard": [shard for shard, _ in places], "key": [key for _, key in places]}
-    rows = truth.find(sample_ids(storage, pa.RecordBatch.from_pydict(names)))
-    found = {}
-    for place, row in zip(places, rows.tolist(), strict=True):
-        if row >= 0 and truth.planted[row]:
-            code = int(truth.modality[row])
-            found[place] = truth.modalities[code] if code >= 0 else "a modality"
-    return found
+    named = {(shard, key): (storage.name(shard), key) for shard, key in places}
+    return {place: truth[name] or "a modality" for place, name in named.items() if name in truth}
 
 
 def _stage(progress: Stages | None, name: str) -> Progress | None:

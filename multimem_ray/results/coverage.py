@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from multimem_ray.results.reader import ScoreTable
+from multimem_ray.results.table import ScoreTable
 
 EXAMPLES = 3
 MISSING = "missing_shard"  # told by ``shards.missing``; neither a sample nor damage

@@ -1,51 +1,37 @@
 """How well do the scores find misalignment that was planted on purpose?
 
 A copy of the shards in which a known few samples got a modality of another sample comes with its
-truth in Parquet. Joined with the scores by shard name and key, it tells which score finds them:
-MultiMem, the consistency under models that never saw the sample, or what people use today, the
-consistency under one model that did.
+truth in Parquet. Joined with the scores by shard name and key (shards may have moved since), it
+tells which score finds them: MultiMem, the consistency under models that never saw the sample, or
+what people use today, the consistency under one model that did.
 """
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from multimem_ray.arrow_files import ParquetFile
 from multimem_ray.errors import ConfigError
-from multimem_ray.results.accumulate import Floats
-from multimem_ray.results.arrays import floats, lists
-from multimem_ray.results.auroc import Bools, auroc, curve, precision
-from multimem_ray.results.reader import ScoreTable
+from multimem_ray.results.statistics import Bools, Floats, auroc, curve, precision
+from multimem_ray.results.table import ScoreTable, floats
 from multimem_ray.storage import Storage
 
 METHODS = ("multimem", "cmc_out", "one_model")
 FIXED_KS = (10, 50, 100)
-
-
-@dataclass(frozen=True)
-class Truth:
-    """Planted samples by a 64-bit hash of shard name and key, sorted by it.
-
-    Sixteen bytes a sample: names are not kept.
-    """
-
-    ids: npt.NDArray[np.uint64]
-    planted: Bools
-    modality: npt.NDArray[np.int16]  # place in ``modalities``; -1 where nothing was planted
-    modalities: tuple[str, ...]
-
-    def find(self, ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-        """Rows of the truth with these ids; -1 for those it does not list."""
-        if not len(self.ids):
-            return np.full(len(ids), -1)
-        place = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
-        return np.where(self.ids[place] == ids, place, -1)
+_TRUTH = pa.schema(
+    [
+        ("shard", pa.string()),
+        ("key", pa.string()),
+        ("planted", pa.bool_()),
+        ("modality", pa.string()),
+    ]
+)
 
 
 def evaluate_planted(table: ScoreTable, truth_url: str) -> dict[str, Any]:
@@ -65,127 +51,107 @@ def evaluate_planted(table: ScoreTable, truth_url: str) -> dict[str, Any]:
         ConfigError: The truth has not the columns, or lists none of the scored samples.
         StorageError: The truth cannot be read.
     """
-    truth = read_truth(truth_url, table.storage)
-    scores, rows = _suspicions(table, truth)
-    listed = rows >= 0
-    if len(rows) and not listed.any():
+    rows = _joined(table, truth_url)
+    listed = ~np.isnan(floats(rows["planted"]))
+    if len(listed) and not listed.any():
         raise ConfigError(
-            f"data.planted: {truth_url} lists none of the {len(rows)} scored samples; it must be "
+            f"data.planted: {truth_url} lists none of the {len(listed)} scored samples; it must be "
             "the planted.parquet that was written with these shards"
         )
+    scores = {method: floats(rows[method]) for method in METHODS}
     methods = [m for m in METHODS if (listed & ~np.isnan(scores[m])).any()]
-    common = listed.copy()
-    for method in methods:
-        common &= ~np.isnan(scores[method])
-    found = rows[common]
-    planted, modality = truth.planted[found], truth.modality[found]
-    result: dict[str, Any] = {
+    common = listed & np.all([~np.isnan(scores[m]) for m in methods], axis=0)
+    planted = floats(rows["planted"])[common] == 1.0
+    modality = rows["modality"].combine_chunks().dictionary_encode()
+    codes = floats(modality.indices)[common]
+    names = dict(enumerate(modality.dictionary.to_pylist()))
+    return {
         "samples": int(common.sum()),
         "planted": int(planted.sum()),
-        "unmatched": int(len(rows) - listed.sum()),
-        "methods": {},
+        "unmatched": int(len(listed) - listed.sum()),
+        "methods": {
+            m: _judge(planted, codes, names, scores[m][common]) if m in methods else None
+            for m in METHODS
+        },
     }
-    for method in METHODS:
-        suspicion = scores[method][common]
-        result["methods"][method] = (
-            _judge(planted, modality, truth.modalities, suspicion) if method in methods else None
-        )
-    return result
 
 
-def read_truth(url: str, storage: Storage) -> Truth:
-    """Read ``planted.parquet``, keeping only hashes and codes.
+def read_truth(url: str, storage: Storage) -> dict[tuple[str, str], str | None]:
+    """What was planted: file name of the shard, and key, of the planted samples → modality.
 
     Raises:
         ConfigError: It is no Parquet, or a column is missing.
         StorageError: It cannot be read.
     """
-    ids: list[npt.NDArray[np.uint64]] = []
-    flags: list[Bools] = []
-    codes: list[npt.NDArray[np.int16]] = []
-    names: dict[str, int] = {}
+    truth: dict[tuple[str, str], str | None] = {}
+    for batch in _truth_batches(url, storage):
+        rows = batch.filter(pc.fill_null(batch["planted"], False))
+        names = [storage.name(shard) for shard in rows["shard"].to_pylist()]
+        places = zip(names, rows["key"].to_pylist(), strict=True)
+        truth.update(zip(places, rows["modality"].to_pylist(), strict=True))
+    return truth
+
+
+def _truth_batches(url: str, storage: Storage) -> Iterator[pa.RecordBatch]:
+    """Batches with the columns of ``_TRUTH``."""
     try:
         with storage.open(url) as file:
             parquet = ParquetFile(file, url)
             known = set(parquet.schema_arrow.names)
-            if absent := {"shard", "key", "planted"} - known:
+            if absent := set(_TRUTH.names[:3]) - known:
                 raise ConfigError(
                     f"data.planted: {url} has no column {', '.join(sorted(absent))}; it must be "
                     "the planted.parquet that `multimem plant` wrote"
                 )
-            wanted = [c for c in ("shard", "key", "planted", "modality") if c in known]
-            for batch in parquet.iter_batches(columns=wanted):
-                ids.append(sample_ids(storage, batch))
-                flags.append(np.array([bool(v) for v in batch["planted"].to_pylist()], bool))
-                codes.append(_codes(batch, flags[-1], names))
+            for batch in parquet.iter_batches(columns=[c for c in _TRUTH.names if c in known]):
+                columns = {c: batch[c].cast(_TRUTH.field(c).type) for c in batch.schema.names}
+                columns.setdefault("modality", pa.nulls(batch.num_rows, pa.string()))
+                yield pa.RecordBatch.from_pydict(columns, schema=_TRUTH)
     except pa.ArrowInvalid as error:
         raise ConfigError(f"data.planted: {url} is not a Parquet file: {error}") from error
-    if not ids:
-        return Truth(np.empty(0, np.uint64), np.empty(0, bool), np.empty(0, np.int16), ())
-    every = np.concatenate(ids)
-    order = np.argsort(every, kind="stable")
-    return Truth(
-        every[order], np.concatenate(flags)[order], np.concatenate(codes)[order], tuple(names)
+
+
+def _joined(table: ScoreTable, truth_url: str) -> pa.Table:
+    """Suspicion of every scored sample by each method, and its truth where that is known.
+
+    Samples are joined by a hash of the shard's file name and the key: shards may have moved since
+    planting. The order is that of the hash, so that ties don't follow the order of the files.
+    """
+    batches = _truth_batches(truth_url, table.storage)
+    first = next(batches, None)  # what is wrong with the file is told before DuckDB reads it
+    truth = pa.RecordBatchReader.from_batches(_TRUTH, chain([first] if first else [], batches))
+    # The one model that people would filter by is the target, or the first that saw the sample.
+    one = "cmc_in" if "gap" in table.columns else "cmc[list_position(member, true)]"
+    identity = "hash(parse_filename(shard), key) AS id"
+    return pa.Table.from_batches(
+        table.stream(
+            f"""
+            WITH
+                scored AS (SELECT {identity}, multimem, -cmc_out AS cmc_out,
+                           -({one})::DOUBLE AS one_model FROM scores),
+                truths AS (SELECT {identity}, max(planted::UTINYINT) AS planted,
+                           max(modality) FILTER (planted) AS modality FROM truth GROUP BY id)
+            SELECT multimem, cmc_out, one_model, planted, modality
+            FROM scored LEFT JOIN truths USING (id) ORDER BY id
+            """,
+            ["shard", "key", "multimem", "cmc_in", "cmc_out", "cmc", "member"],
+            tables={"truth": truth},
+        )
     )
-
-
-def sample_ids(storage: Storage, batch: pa.RecordBatch) -> npt.NDArray[np.uint64]:
-    """A 64-bit hash of (shard's file name, key) per row: shards may have moved since planting."""
-    shards = batch["shard"].to_pylist()
-    base = {shard: storage.name(shard).encode() for shard in set(shards)}
-    digests = b"".join(
-        hashlib.blake2b(base[shard] + b"\0" + key.encode(), digest_size=8).digest()
-        for shard, key in zip(shards, batch["key"].to_pylist(), strict=True)
-    )
-    return np.frombuffer(digests, dtype=np.uint64)
-
-
-def _codes(batch: pa.RecordBatch, planted: Bools, names: dict[str, int]) -> npt.NDArray[np.int16]:
-    codes = np.full(batch.num_rows, -1, np.int16)
-    if "modality" in batch.schema.names:
-        for row, name in enumerate(batch["modality"].to_pylist()):
-            if planted[row] and name is not None:
-                codes[row] = names.setdefault(str(name), len(names))
-    return codes
-
-
-def _suspicions(table: ScoreTable, truth: Truth) -> tuple[dict[str, Floats], npt.NDArray[np.int64]]:
-    """Suspicion of every scored sample by each method, and its row in the truth."""
-    parts: dict[str, list[Floats]] = {method: [np.empty(0)] for method in METHODS}
-    rows: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
-    columns = ["shard", "key", "multimem", "cmc_in", "cmc_out", "cmc", "member"]
-    for batch in table.batches(columns):
-        rows.append(truth.find(sample_ids(table.storage, batch)))
-        parts["multimem"].append(floats(batch["multimem"]))
-        parts["cmc_out"].append(-floats(batch["cmc_out"]))
-        if "gap" in table.columns:  # the one model that people would filter by is the target
-            parts["one_model"].append(-floats(batch["cmc_in"]))
-        else:
-            parts["one_model"].append(-first_seen(lists(batch["cmc"]), lists(batch["member"])))
-    return {name: np.concatenate(part) for name, part in parts.items()}, np.concatenate(rows)
-
-
-def first_seen(cmc: Floats, member: Floats) -> Floats:
-    """Consistency under the first model that saw each sample, (N,); NaN if none did."""
-    if not cmc.shape[1]:
-        return np.full(len(cmc), np.nan)
-    saw = member == 1.0
-    first = saw.argmax(axis=1)
-    value = np.take_along_axis(cmc, first[:, None], axis=1)[:, 0]
-    return np.where(saw.any(axis=1), value, np.nan)
 
 
 def _judge(
-    planted: Bools,
-    modality: npt.NDArray[np.int16],
-    names: tuple[str, ...],
-    suspicion: Floats,
+    planted: Bools, codes: Floats, names: Mapping[int, str], suspicion: Floats
 ) -> dict[str, Any]:
+    """Figures of one method; ``codes`` tells the modality, by place in ``names``."""
+    order = np.argsort(-suspicion, kind="stable")  # what follows sorts again: faster in order
+    planted, codes, suspicion = planted[order], codes[order], suspicion[order]
     by_modality = []
-    for code, name in enumerate(names):
-        keep = ~planted | (modality == code)
-        count = int((modality == code).sum())
+    for code, name in sorted(names.items(), key=lambda item: item[1]):
+        own = codes == code
+        count = int(own.sum())
         if count:
+            keep = ~planted | own
             by_modality.append(
                 {"modality": name, "planted": count, **auroc(planted[keep], suspicion[keep])}
             )
@@ -193,5 +159,5 @@ def _judge(
         **auroc(planted, suspicion),
         "precision": precision(planted, suspicion, {int(planted.sum()), *FIXED_KS}),
         "roc": curve(planted, suspicion),
-        "by_modality": sorted(by_modality, key=lambda row: row["modality"]),
+        "by_modality": by_modality,
     }

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from multimem_ray.results.accumulate import Correlation, Floats
+from multimem_ray.results.statistics import Correlation, Floats
 
 TOO_FEW = "it needs at least 4 reference models, that is two independent pairs"
 ONE_TARGET = "there is one target: its training was not repeated"

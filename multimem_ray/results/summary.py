@@ -1,33 +1,47 @@
 """Everything about a run that fits on a page, from one pass over its scores.
 
 The result is plain JSON: written as ``summary.json``, drawn by the report, printed by the
-command line. Each part is gathered by an accumulator that keeps a fixed amount of memory, so the
-pass costs the same on a laptop and over a billion rows.
+command line. The scores come in parts of a few hundred thousand rows; DuckDB aggregates each, and
+what the parts give is added up. So memory is bounded, and an object store is read once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 from scipy import stats  # type: ignore[import-untyped]
 
-from multimem_ray.results.accumulate import Floats, Histogram, Moments, Plane
-from multimem_ray.results.arrays import floats, lists
 from multimem_ray.results.coverage import coverage
-from multimem_ray.results.groups import GroupMeans, ModalitySets, ModelLevels
 from multimem_ray.results.planted import evaluate_planted
-from multimem_ray.results.quantiles import QuantileSketch
-from multimem_ray.results.reader import Progress, ScoreTable
 from multimem_ray.results.reliability import Reliability
+from multimem_ray.results.statistics import Floats, Moments, QuantileSketch, histogram, plane
+from multimem_ray.results.table import (
+    Progress,
+    ScoreTable,
+    floats,
+    lists,
+    open_engine,
+)
+from multimem_ray.results.top import quoted
 from multimem_ray.storage import Storage
 from multimem_ray.store.schema import ATTRIBUTION, PAIR
 
+PART_ROWS = 1 << 18
 SCORES = ("multimem", "multimem_normalized", "multimem_se", "cmc_in", "cmc_out")
 FRACTIONS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 HISTOGRAM_BINS, PLANE_BINS = 64, 48
+FINEST, PLANE_FINEST = -12, -8  # bins are counted 2 to this power wide, and merged when shown
+MOST_GROUPS = 10_000  # further labels are counted together: a free text is not a label
+SHOWN_GROUPS = 200
+STANDING_OUT = "multimem > 2 * multimem_se"
+_SEPARATOR = "\x1f"
+Ask = Callable[[str, str], list[tuple[Any, ...]]]
+"""What to select from the scores, and the rest of the query; gives rows."""
 
 
 def summarize(
@@ -61,14 +75,15 @@ def summarize(
     run = table.document("run.json")
     design = dict((run.get("config") or {}).get("design") or {})
     kind = str(design.get("kind", "complementary_halves"))
-    part = _Pass(table, kind, targeted=bool(design.get("target")))
-    for batch in table.batches(part.columns, progress=progress):
-        part.update(batch)
     held_out = table.document("held_out", "held_out.json")
+    totals = _Totals(table, kind, held_out if design.get("target") else None)
+    with open_engine() as engine:
+        for rows in _parts(table.batches(totals.columns, progress=progress)):
+            totals.update(engine, rows)
     result = {
-        "coverage": coverage(table, run, part.rows),
-        "design": design | {"models": part.references or design.get("models")},
-        **part.result(held_out),
+        "coverage": coverage(table, run, totals.rows),
+        "design": design | {"models": totals.references or design.get("models")},
+        **totals.result(held_out),
         "target": _target(design, held_out),
         "planted": evaluate_planted(table, planted) if planted else None,
     }
@@ -76,10 +91,16 @@ def summarize(
     return plain
 
 
-class _Pass:
-    """All accumulators of the streaming pass, fed batch by batch."""
+class _Totals:
+    """What the parts of a run add up to.
 
-    def __init__(self, table: ScoreTable, kind: str, *, targeted: bool) -> None:
+    Args:
+        table: The scores.
+        kind: Kind of the membership design.
+        of_target: ``held_out.json``, where MultiMem is that of a target.
+    """
+
+    def __init__(self, table: ScoreTable, kind: str, of_target: Mapping[str, Any] | None) -> None:
         known = set(table.columns)
         self.rows = 0
         self.modalities, self.pairs = table.modalities, table.pairs
@@ -87,57 +108,64 @@ class _Pass:
         self.parts = [f"{ATTRIBUTION}{m}" for m in self.modalities]
         self.pair_columns = [f"{PAIR}{a}_{b}" for a, b in self.pairs]
         self.numbers = [*self.scores, *self.parts, *self.pair_columns]
-        others = ("label", "split", "modalities", "n_in", "n_out", "cmc", "member")
+        self.groups = [c for c in ("label", "split") if c in known]
+        others = (*self.groups, "modalities", "n_in", "n_out", "cmc", "member")
         self.columns = [*self.numbers, *(c for c in others if c in known)]
         self.moments = Moments(len(self.numbers))
         self.standing_out = Moments(len(self.parts))
         self.sketches = {c: QuantileSketch() for c in self.scores}
-        self.histograms = {c: Histogram() for c in self.scores}
-        self.plane = Plane()
-        self.labels, self.splits = GroupMeans(), GroupMeans()
-        self.sets = ModalitySets()
-        self.levels = ModelLevels()
-        self.reliability: Reliability | None = None
-        self.kind, self.targeted = kind, targeted
-        self.noise = _Noise(table.document("held_out", "held_out.json") if targeted else None)
+        self.bins: dict[str, Counter[int]] = {c: Counter() for c in self.scores}
+        self.plane: Counter[tuple[int, int]] = Counter()
+        self.by_group = {c: _Groups() for c in ("label", "split")}
+        self.sets: Counter[str] = Counter()
+        self.noise = _Noise(of_target)
+        self.models = _Models(kind, targeted=of_target is not None)
 
     @property
     def references(self) -> int:
         """Number of reference models; 0 before the first row."""
-        return max(0, self.levels.size - self.targeted)
+        return self.models.references
 
-    def update(self, batch: pa.RecordBatch) -> None:
-        """Add one batch."""
-        self.rows += batch.num_rows
-        values = {c: floats(batch[c]) for c in self.numbers}
-        matrix = np.stack(list(values.values()), axis=1)
-        self.moments.update(matrix)
+    def update(self, engine: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
+        """Add a part."""
+        engine.register("scores", rows)
+
+        def ask(select: str, rest: str = "") -> list[tuple[Any, ...]]:
+            answer: list[tuple[Any, ...]] = engine.sql(
+                f"SELECT {select} FROM scores {rest}"
+            ).fetchall()
+            return answer
+
+        self.rows += rows.num_rows
+        self.moments.merge(*_moments(ask, self.numbers))
+        self.standing_out.merge(*_moments(ask, self.parts, f"WHERE {STANDING_OUT}"))
         for column in self.scores:
-            self.sketches[column].update(values[column])
-            self.histograms[column].update(values[column])
-        self.plane.update(values["cmc_out"], values["cmc_in"])
-        beyond = self.noise.update(values, _counts(batch, "n_in"), _counts(batch, "n_out"))
-        first = len(self.scores)
-        self.standing_out.update(matrix[beyond, first : first + len(self.parts)])
-        names = set(batch.schema.names)
-        for column, groups in (("label", self.labels), ("split", self.splits)):
-            if column in names:
-                groups.update(batch[column], values["multimem"], values["cmc_out"])
-        self.sets.update(batch["modalities"])
-        self._models(batch)
+            self.sketches[column].update(floats(rows[column]))
+            _count(self.bins[column], ask(*_bins(FINEST, column)))
+        _count(self.plane, ask(*_bins(PLANE_FINEST, "cmc_out", "cmc_in")))
+        for column in self.groups:
+            self.by_group[column].update(
+                ask(
+                    f"{column}, count(*) AS rows, count(multimem), coalesce(sum(multimem), 0), "
+                    "coalesce(sum(multimem * multimem), 0), count(cmc_out), "
+                    "coalesce(sum(cmc_out), 0)",
+                    f"WHERE {column} IS NOT NULL GROUP BY {column} ORDER BY rows DESC, {column}",
+                )
+            )
+        names = f"coalesce(array_to_string(modalities, '{_SEPARATOR}'), '')"
+        _count(self.sets, ask(f"{names}, count(*)", "GROUP BY ALL"))
+        self.noise.update(
+            ask(
+                "greatest(coalesce(n_in, 0) + coalesce(n_out, 0) - 2, 1), count(*), "
+                f"sum(multimem_se), count(*) FILTER ({STANDING_OUT}), "
+                "count(*) FILTER (multimem < -2 * multimem_se)",
+                "WHERE multimem IS NOT NULL AND multimem_se IS NOT NULL GROUP BY 1",
+            )
+        )
+        for batch in rows.to_batches(max_chunksize=1 << 16):
+            self.models.update(batch)
 
-    def _models(self, batch: pa.RecordBatch) -> None:
-        cmc, member = lists(batch["cmc"]), lists(batch["member"])
-        if not cmc.shape[1]:
-            return
-        if self.reliability is None:
-            references = cmc.shape[1] - self.targeted
-            self.reliability = Reliability(self.kind, references, targeted=self.targeted)
-        self.levels.update(cmc, member)
-        splits = batch["split"].to_pylist() if "split" in batch.schema.names else None
-        self.reliability.update(cmc, member, splits)
-
-    def result(self, held_out: dict[str, Any]) -> dict[str, Any]:
+    def result(self, held_out: Mapping[str, Any]) -> dict[str, Any]:
         """The summary of what was seen."""
         means = dict(zip(self.numbers, self.moments.mean, strict=True))
         stds = dict(zip(self.numbers, self.moments.std, strict=True))
@@ -156,7 +184,7 @@ class _Pass:
         ]
         attribution.sort(key=lambda row: -np.inf if row["mean"] is None else -row["mean"])
         return {
-            "modalities": {"names": list(self.modalities), **self.sets.result()},
+            "modalities": {"names": list(self.modalities), **_sets(self.sets)},
             "scores": {c: self._score(i, c) for i, c in enumerate(self.scores)},
             "histograms": {c: self._histogram(c) for c in self.scores},
             "plane": self._plane(),
@@ -166,12 +194,12 @@ class _Pass:
                 for p, c in zip(self.pairs, self.pair_columns, strict=True)
                 if counts[c]
             ],
-            "labels": self.labels.result(),
-            "splits": self.splits.result()["groups"],
-            "models": self.levels.result(held_out),
+            "labels": self.by_group["label"].result(),
+            "splits": self.by_group["split"].result()["groups"],
+            "models": self.models.levels(held_out),
             "held_out": {k: v for k, v in held_out.items() if k not in {"models", "target"}},
             "noise": self.noise.result(),
-            "reliability": self.reliability.result() if self.reliability else None,
+            "reliability": self.models.reliability and self.models.reliability.result(),
         }
 
     def _score(self, place: int, column: str) -> dict[str, Any]:
@@ -190,13 +218,13 @@ class _Pass:
 
     def _histogram(self, column: str) -> dict[str, Any] | None:
         window = self._window(column)
-        if window is None:
-            return None
-        return self.histograms[column].window(*window, HISTOGRAM_BINS)
+        return window and histogram(self.bins[column], FINEST, window, HISTOGRAM_BINS)
 
     def _plane(self) -> dict[str, Any] | None:
         x, y = self._window("cmc_out"), self._window("cmc_in")
-        return None if x is None or y is None else self.plane.window(x, y, PLANE_BINS)
+        if x is None or y is None:
+            return None
+        return plane(self.plane, PLANE_FINEST, (x, y), PLANE_BINS)
 
     def _window(self, column: str) -> tuple[float, float] | None:
         """All values, or all but the outermost permille where those lie far out."""
@@ -208,12 +236,39 @@ class _Pass:
         return max(low, inner_low - reach), min(high, inner_high + reach)
 
 
+class _Groups:
+    """Mean MultiMem and mean out-of-sample consistency by the value of a text column."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Floats] = {}
+        self._other = 0
+
+    def update(self, rows: list[tuple[Any, ...]]) -> None:
+        """Add a part: name, rows; count, sum and sum of squares of MultiMem; count and sum."""
+        for name, *sums in rows:
+            if name not in self._sums and len(self._sums) >= MOST_GROUPS:
+                self._other += sums[0]
+            else:
+                self._sums[name] = self._sums.get(name, 0.0) + np.array(sums, float)
+
+    def result(self) -> dict[str, Any]:
+        """``total`` groups, ``other`` rows beyond the limit, and the largest ``groups``.
+
+        Groups come by mean MultiMem, highest first; each with count, mean, standard error of the
+        mean over samples, and mean ``cmc_out``.
+        """
+        rows = [_group(name, *sums.tolist()) for name, sums in self._sums.items()]
+        rows.sort(key=lambda row: (-row["count"], row["group"]))
+        shown = rows[:SHOWN_GROUPS]
+        shown.sort(key=lambda row: (-(row["multimem"] or 0.0), row["group"]))
+        return {"total": len(rows), "other": self._other, "groups": shown}
+
+
 class _Noise:
     """Standard errors, and how many scores stand out from theirs.
 
     Args:
         of_target: ``held_out.json``, where standard errors rest on the held-out samples.
-
     """
 
     def __init__(self, of_target: Mapping[str, Any] | None = None) -> None:
@@ -221,27 +276,16 @@ class _Noise:
         self._count = self._above = self._below = 0
         self._expected = self._se = 0.0
 
-    def update(
-        self, values: dict[str, Floats], n_in: Floats, n_out: Floats
-    ) -> np.ndarray[Any, Any]:
-        """Add rows; returns the mask of those more than two standard errors above zero."""
-        score, se = values["multimem"], values["multimem_se"]
-        known = ~(np.isnan(score) | np.isnan(se))
-        with np.errstate(invalid="ignore"):
-            above = known & (score > 2 * se)
-            below = known & (score < -2 * se)
-        self._count += int(known.sum())
-        self._above += int(above.sum())
-        self._below += int(below.sum())
-        self._se += float(se[known].sum())
-        # With the same number of models on each side and equal spread the quotient of score and
-        # standard error is t-distributed with n_in + n_out - 2 degrees of freedom.
-        freedom = np.maximum((n_in + n_out - 2)[known], 1)
-        if self._freedom is not None:
-            freedom = np.full_like(freedom, self._freedom)
-        degrees, rows = np.unique(freedom, return_counts=True)
-        self._expected += float((stats.t.sf(2.0, degrees) * rows).sum())
-        return np.asarray(above)
+    def update(self, rows: list[tuple[Any, ...]]) -> None:
+        """Add a part: degrees of freedom, rows, sum of standard errors, rows above and below."""
+        for freedom, count, se, above, below in rows:
+            self._count += count
+            self._above += above
+            self._below += below
+            self._se += se
+            # With the same number of models on each side and equal spread the quotient of score and
+            # standard error is t-distributed with n_in + n_out - 2 degrees of freedom.
+            self._expected += count * float(stats.t.sf(2.0, self._freedom or freedom))
 
     def result(self) -> dict[str, Any]:
         """Mean standard error; shares above and below two of them, and that of pure chance."""
@@ -256,6 +300,125 @@ class _Noise:
         }
 
 
+class _Models:
+    """Each model on samples that it trained on and on others, and how far pairs of them agree."""
+
+    def __init__(self, kind: str, *, targeted: bool) -> None:
+        self._kind, self._targeted = kind, targeted
+        self.reliability: Reliability | None = None
+        self._sums = np.zeros((2, 2, 0))  # members and others; count and sum; models
+
+    @property
+    def references(self) -> int:
+        """Number of reference models; 0 before the first row."""
+        return max(0, self._sums.shape[2] - self._targeted)
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        """Add rows."""
+        cmc, member = lists(batch["cmc"]), lists(batch["member"])
+        if not cmc.shape[1]:
+            return
+        if self.reliability is None:
+            self._sums = np.zeros((2, 2, cmc.shape[1]))
+            self.reliability = Reliability(self._kind, self.references, targeted=self._targeted)
+        known, values = ~np.isnan(cmc), np.nan_to_num(cmc)
+        for side, here in enumerate((known & (member == 1.0), known & (member == 0.0))):
+            self._sums[side] += here.sum(axis=0), np.einsum("nm,nm->m", here, values)
+        splits = batch["split"].to_pylist() if "split" in batch.schema.names else None
+        self.reliability.update(cmc, member, splits)
+
+    def levels(self, held_out: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Mean consistency of each model on members, others, and the held-out set.
+
+        ``level_gap`` is the level on the held-out set, which no model saw, minus its mean over the
+        models: what a comparison of means between models must subtract, and what a ranking within
+        the run can ignore.
+        """
+        size = self._sums.shape[2]
+        seen = held_out.get("models") or {}
+        levels = {name: value.get("cmc_mean") for name, value in seen.items()}
+        known = [level for level in levels.values() if level is not None]
+        middle = sum(known) / len(known) if known else None
+        names = list(seen) if len(seen) == size else [f"{n:03d}" for n in range(size)]
+        rows = []
+        for name, (members, others) in zip(names, self._sums.transpose(2, 0, 1), strict=True):
+            level = levels.get(name)
+            rows.append(
+                {
+                    "model": name,
+                    "members": members[1] / members[0] if members[0] else None,
+                    "member_count": int(members[0]),
+                    "others": others[1] / others[0] if others[0] else None,
+                    "other_count": int(others[0]),
+                    "held_out": level,
+                    "held_out_se": (seen.get(name) or {}).get("cmc_se"),
+                    "level_gap": None if level is None or middle is None else level - middle,
+                }
+            )
+        return rows
+
+
+def _parts(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Tables of at least ``PART_ROWS`` rows but for the last, so that a query is worth its cost."""
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        waiting.append(batch)
+        rows += batch.num_rows
+        if rows >= PART_ROWS:
+            yield pa.Table.from_batches(waiting)
+            waiting, rows = [], 0
+    if rows:
+        yield pa.Table.from_batches(waiting)
+
+
+def _moments(ask: Ask, columns: list[str], rest: str = "") -> Floats:
+    """Count, mean, variance, lowest and highest of columns, (5, K), NaN where undefined."""
+    if not columns:
+        return np.empty((5, 0))
+    shown = ("count({0})", "avg({0})", "var_pop({0})", "min({0})", "max({0})")
+    (row,) = ask(", ".join(one.format(quoted(c)) for one in shown for c in columns), rest)
+    return np.array(row, float).reshape(5, len(columns))
+
+
+def _bins(finest: int, *columns: str) -> tuple[str, str]:
+    """A query for how many rows lie in which bin, 2**finest wide."""
+    places = ", ".join(f"floor({quoted(c)} * {2.0**-finest})::BIGINT" for c in columns)
+    known = " AND ".join(f"isfinite({quoted(c)})" for c in columns)
+    return f"{places}, count(*)", f"WHERE {known} GROUP BY ALL"
+
+
+def _count(counts: Counter[Any], rows: list[tuple[Any, ...]]) -> None:
+    """Add rows of places and counts."""
+    for *place, count in rows:
+        counts[place[0] if len(place) == 1 else tuple(place)] += count
+
+
+def _sets(counts: Counter[str]) -> dict[str, Any]:
+    """``present``: samples per modality; ``sets``: samples per combination, most frequent first."""
+    present: Counter[str] = Counter()
+    for joined, count in counts.items():
+        for name in joined.split(_SEPARATOR):
+            present[name] += count
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    sets = [{"modalities": joined.split(_SEPARATOR), "count": count} for joined, count in ordered]
+    return {"present": dict(sorted(present.items())), "sets": sets}
+
+
+def _group(
+    name: str, count: float, n: float, total: float, squares: float, n_out: float, out: float
+) -> dict[str, Any]:
+    mean = total / n if n else None
+    spread = max(0.0, squares / n - (total / n) ** 2) if n else 0.0
+    return {
+        "group": name,
+        "count": int(count),
+        "multimem": mean,
+        "multimem_se": (spread / (n - 1)) ** 0.5 if n > 1 else None,
+        "cmc_out": out / n_out if n_out else None,
+    }
+
+
 def _target(design: dict[str, Any], held_out: dict[str, Any]) -> dict[str, Any] | None:
     """What was audited against the references, and the gap that was subtracted."""
     target = design.get("target")
@@ -263,10 +426,6 @@ def _target(design: dict[str, Any], held_out: dict[str, Any]) -> dict[str, Any] 
         return None
     known = held_out.get("target") or {"gap": None, "gap_se": None}
     return {**target, **known, "held_out": held_out.get("samples")}
-
-
-def _counts(batch: pa.RecordBatch, column: str) -> Floats:
-    return np.nan_to_num(floats(batch[column]), nan=0.0)
 
 
 def _plain(value: Any) -> Any:

@@ -11,8 +11,8 @@ import webdataset
 
 from multimem_ray.audit import audit, mitigate
 from multimem_ray.design.key_list import read_keys
-from multimem_ray.results.reader import ScoreTable
 from multimem_ray.results.select import Wanted, select_samples
+from multimem_ray.results.table import ScoreTable
 from multimem_ray.shards.reshard import reshard
 from multimem_ray.storage import Storage
 from tests.mitigation.small_audit import QUIET, small_audit

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from multimem_ray.report.page import RunView, colour, render
-from multimem_ray.results.reader import ScoreTable
 from multimem_ray.results.summary import summarize
+from multimem_ray.results.table import ScoreTable
 from multimem_ray.results.top import top
 from multimem_ray.storage import Storage
 from tests.results.fake_run import fake_run

@@ -9,8 +9,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from multimem_ray.errors import ConfigError
-from multimem_ray.results.planted import evaluate_planted, first_seen
-from multimem_ray.results.reader import ScoreTable
+from multimem_ray.results.planted import evaluate_planted
+from multimem_ray.results.table import ScoreTable
 from multimem_ray.storage import Storage
 from tests.results.fake_run import fake_run
 
@@ -78,9 +78,3 @@ def test_a_truth_that_cannot_serve(tmp_path: Path) -> None:
     Path(run.truth).write_text("key,planted")
     with pytest.raises(ConfigError, match="not a Parquet"):
         evaluate_planted(table, run.truth)
-
-
-def test_first_model_that_saw_the_sample() -> None:
-    cmc = np.array([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]])
-    member = np.array([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
-    np.testing.assert_array_equal(first_seen(cmc, member), [0.2, 0.3, np.nan])

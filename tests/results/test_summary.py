@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multimem_ray.results.arrays import floats, lists
-from multimem_ray.results.reader import ScoreTable
 from multimem_ray.results.summary import summarize
+from multimem_ray.results.table import ScoreTable, floats, lists
 from multimem_ray.storage import Storage
 from multimem_ray.store.names import partition_of, shard_id
 from multimem_ray.store.schema import error_schema

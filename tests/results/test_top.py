@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from multimem_ray.errors import ConfigError
-from multimem_ray.results.reader import ScoreTable
+from multimem_ray.results.table import ScoreTable
 from multimem_ray.results.top import top
 from multimem_ray.storage import Storage
 from tests.results.fake_run import fake_run

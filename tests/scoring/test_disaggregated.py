@@ -10,7 +10,7 @@ from rich.console import Console
 
 from multimem_ray.distributed.on_ray import RayExecutor
 from multimem_ray.progress import Progress
-from multimem_ray.results.reader import ScoreTable
+from multimem_ray.results.table import ScoreTable
 from multimem_ray.run import Run
 from multimem_ray.scoring.disaggregated import wants_split
 from multimem_ray.scoring.pipeline import score

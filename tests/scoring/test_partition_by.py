@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from multimem_ray.errors import ConfigError, ResumeError, SampleError
-from multimem_ray.results.reader import ScoreTable
+from multimem_ray.results.table import ScoreTable
 from multimem_ray.results.top import top
 from multimem_ray.run import Run, Shards
 from multimem_ray.scoring import chunks

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multimem_ray.errors import ConfigError, StorageError
-from multimem_ray.results.reader import ScoreTable
+from multimem_ray.results.table import ScoreTable
 from multimem_ray.scoring.retry import parts_of_commit
 from multimem_ray.storage import FileInfo, Storage
 from multimem_ray.store.commits import CommitLog, Receipt

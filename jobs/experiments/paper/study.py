@@ -15,7 +15,7 @@ from jobs.experiments.folder import claim_folder
 from jobs.experiments.trials import Condition, Record, audit_here, run_trials
 from multimem_ray.demo.dataset import FIELDS, LABEL, make_demo_shards
 from multimem_ray.progress import Progress
-from multimem_ray.results.reader import ScoreTable
+from multimem_ray.results.table import ScoreTable
 from multimem_ray.run import Run
 from multimem_ray.setup import apply_overrides, inspect, resolve
 from multimem_ray.shards.plant import TRUTH, plant

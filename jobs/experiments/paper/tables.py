@@ -17,7 +17,7 @@ from jobs.experiments.paper.study import Study
 from jobs.experiments.trials import mean_se
 from multimem_ray.arrow_files import ParquetFile
 from multimem_ray.report.tables import Table
-from multimem_ray.results.auroc import auroc
+from multimem_ray.results.statistics import auroc
 from multimem_ray.run import Run
 
 SPLITS = ("S_C", "S_I", "S_S")

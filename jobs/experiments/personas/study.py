@@ -27,7 +27,7 @@ from multimem_ray.evaluation.bootstrap import bootstrap_mean
 from multimem_ray.metric import recall_hits
 from multimem_ray.progress import Progress
 from multimem_ray.report.tables import Table, write_page
-from multimem_ray.results.reader import ScoreTable
+from multimem_ray.results.table import ScoreTable
 from multimem_ray.run import Run
 from multimem_ray.sample import Sample
 from multimem_ray.scoring.bank import ScoringBank, Views

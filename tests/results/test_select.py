@@ -10,12 +10,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from multimem_ray.errors import ConfigError
-from multimem_ray.results import cut as cuts
-from multimem_ray.results import selections
-from multimem_ray.results.cut import beyond, find_threshold
-from multimem_ray.results.ranking import ranking
-from multimem_ray.results.reader import ScoreTable
-from multimem_ray.results.selections import Selection, cut_at, write_datacomp, write_selection
+from multimem_ray.results import select
+from multimem_ray.results.select import (
+    Selection,
+    above_threshold,
+    find_threshold,
+    ranking,
+    top_n,
+    write_datacomp,
+    write_selection,
+)
+from multimem_ray.results.statistics import QuantileSketch
+from multimem_ray.results.table import ScoreTable
 from multimem_ray.results.top import top
 from multimem_ray.storage import Storage
 from tests.results.fake_run import fake_run
@@ -26,12 +32,11 @@ from tests.results.fake_run import fake_run
 def test_the_cut_is_exact_even_with_a_coarse_sketch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str, n: int, k: int
 ) -> None:
-    sketch = cuts.QuantileSketch
-    monkeypatch.setattr(cuts, "QuantileSketch", lambda: sketch(k))
+    monkeypatch.setattr(select, "QuantileSketch", lambda: QuantileSketch(k))
     table = ScoreTable(fake_run(tmp_path).output, Storage(), batch_rows=77)
     last = top(table, column, n)[-1]
-    cut = find_threshold(table, ranking(table, column), n)
-    assert (cut.value, cut.shard, cut.key) == (last[column], last["shard"], last["key"])
+    edge = find_threshold(ranking(table, column), n)
+    assert edge == {"score": last[column], "shard": last["shard"], "key": last["key"]}
 
 
 def test_removed_and_kept_are_everything_once(tmp_path: Path) -> None:
@@ -69,9 +74,10 @@ def test_ties_are_cut_by_shard_and_key(tmp_path: Path) -> None:
 
 def test_parts_and_replacement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = ScoreTable(fake_run(tmp_path).output, Storage())
-    monkeypatch.setattr(selections, "PART_ROWS", 150)
+    monkeypatch.setattr(select, "PART_ROWS", 150)
     first = _top(table, "a", fraction=0.1).parts["keep"]
-    assert [Path(u).name for u in first] == ["00000.parquet", "00001.parquet", "00002.parquet"]
+    assert [Path(u).name for u in first] == [f"{n:05d}.parquet" for n in range(len(first))]
+    assert 540 / 300 <= len(first) <= 540 / 100
     assert len(_read(first)) == 540
     second = _top(table, "a", fraction=0.9).parts["keep"]
     assert sorted(p.name for p in Path(second[0]).parent.iterdir()) == ["00000.parquet"]
@@ -81,7 +87,7 @@ def test_parts_and_replacement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_above_a_score_by_a_margin_of_standard_errors(tmp_path: Path, margin: float) -> None:
     run = fake_run(tmp_path)
     table = ScoreTable(run.output, Storage())
-    made = write_selection(table, "sure", beyond(ranking(table), 0.2, margin))
+    made = write_selection("sure", above_threshold(ranking(table), 0.2, margin))
     expected = {
         r["key"] for r in run.rows if r["multimem"] - margin * (r["multimem_se"] or 0.0) > 0.2
     }
@@ -91,14 +97,14 @@ def test_above_a_score_by_a_margin_of_standard_errors(tmp_path: Path, margin: fl
 
 def test_without_a_standard_error_nothing_is_sure(tmp_path: Path) -> None:
     table = ScoreTable(fake_run(tmp_path, models=2).output, Storage())
-    assert write_selection(table, "a", beyond(ranking(table), 0.2)).counts["removed"] > 0
-    assert write_selection(table, "b", beyond(ranking(table), 0.2, 1.0)).counts["removed"] == 0
+    assert write_selection("a", above_threshold(ranking(table), 0.2)).counts["removed"] > 0
+    assert write_selection("b", above_threshold(ranking(table), 0.2, 1.0)).counts["removed"] == 0
 
 
 def test_a_margin_needs_a_standard_error(tmp_path: Path) -> None:
     table = ScoreTable(fake_run(tmp_path).output, Storage())
     with pytest.raises(ConfigError, match="by multimem"):
-        beyond(ranking(table, "cmc_out"), 0.2, 1.0)
+        above_threshold(ranking(table, "cmc_out"), 0.2, 1.0)
 
 
 def test_random_is_as_long_repeatable_and_of_no_score(tmp_path: Path) -> None:
@@ -106,8 +112,8 @@ def test_random_is_as_long_repeatable_and_of_no_score(tmp_path: Path) -> None:
     table = ScoreTable(run.output, Storage())
 
     def drawn(seed: int) -> set[object]:
-        rule = cut_at(table, ranking(table, "random", seed=seed), n=200)
-        return {r["key"] for r in _read(write_selection(table, "random", rule).parts["remove"])}
+        rule = top_n(ranking(table, "random", seed=seed), n=200)
+        return {r["key"] for r in _read(write_selection("random", rule).parts["remove"])}
 
     assert drawn(0) == drawn(0) != drawn(1)
     assert len(drawn(0)) == 200
@@ -129,7 +135,7 @@ def test_clipmem_ranks_by_the_sum_over_pairs(tmp_path: Path) -> None:
 def test_impossible_sizes(tmp_path: Path, size: dict[str, float]) -> None:
     table = ScoreTable(fake_run(tmp_path).output, Storage())
     with pytest.raises(ConfigError, match=r"selection|list of"):
-        cut_at(table, ranking(table), **size)  # type: ignore[arg-type]
+        top_n(ranking(table), **size)  # type: ignore[arg-type]
 
 
 def test_a_name_stays_in_its_folder(tmp_path: Path) -> None:
@@ -161,8 +167,8 @@ def test_datacomp_list_needs_uids(tmp_path: Path) -> None:
 
 
 def _top(table: ScoreTable, name: str, by: str = "multimem", **size: float) -> Selection:
-    rule = cut_at(table, ranking(table, by), **size)  # type: ignore[arg-type]
-    return write_selection(table, name, rule)
+    rule = top_n(ranking(table, by), **size)  # type: ignore[arg-type]
+    return write_selection(name, rule)
 
 
 def _read(parts: Sequence[str]) -> list[dict[str, object]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from multimem_ray.errors import ConfigError, StorageError
-from multimem_ray.results.reader import ScoreTable
+from multimem_ray.results.table import ScoreTable
 from multimem_ray.storage import Storage
 from tests.results.fake_run import fake_run
 
@@ -22,7 +22,7 @@ def test_streams_every_row_once_in_bounded_batches(tmp_path: Path) -> None:
 
 def test_streams_large_files_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = fake_run(tmp_path)
-    monkeypatch.setattr("multimem_ray.results.reader.AHEAD_BYTES", 0)
+    monkeypatch.setattr("multimem_ray.results.table.AHEAD_BYTES", 0)
     table = ScoreTable(run.output, Storage())
     assert sum(b.num_rows for b in table.batches(["key"])) == len(run.rows)
 

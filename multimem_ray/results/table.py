@@ -1,0 +1,329 @@
+"""The scores of a run as one table that is never in memory at once.
+
+Scoring writes one Parquet file per shard and, when the file is complete, one marker under
+``commits/``. Only marked shards are read: a file that a killed run left without its marker is
+not part of the result, and will be written again.
+
+``batches`` streams columns in the order of the shards' names; small files are fetched ahead by a
+few threads, which is what an object store needs. ``query`` and ``stream`` ask DuckDB: files on a
+disk are read by DuckDB itself, which leaves out the row groups that cannot matter, and those in an
+object store come as batches. It keeps to ``MEMORY`` and spills to a temporary folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from functools import cached_property
+from io import BytesIO
+from itertools import combinations
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from duckdb.func import PythonUDFType
+
+from multimem_ray.arrow_files import ParquetFile
+from multimem_ray.config import nearest
+from multimem_ray.errors import ConfigError, StorageError
+from multimem_ray.storage import FileInfo, Storage, local_path
+from multimem_ray.store.committed import error_files, in_partition, score_files
+from multimem_ray.store.markers import Commit, load_commits
+from multimem_ray.store.names import shard_id
+from multimem_ray.store.schema import ATTRIBUTION, PAIR
+
+Floats = npt.NDArray[np.float64]
+Progress = Callable[[int, int], None]
+"""Called with (files done, files in total)."""
+
+BATCH_ROWS = 65_536
+THREADS = 8
+AHEAD_BYTES = 32 << 20  # files up to this size are fetched whole by the threads
+MEMORY = "2GB"  # of DuckDB; beyond it, it spills
+
+
+class ScoreTable:
+    """Scores and errors of one run, streamed.
+
+    Args:
+        output: Folder or ``s3://`` prefix of the run.
+        storage: How to reach it.
+        batch_rows: Most rows in one batch.
+        partition: Only the scores of one partition, such as ``source=tape 7``.
+    """
+
+    def __init__(
+        self,
+        output: str,
+        storage: Storage,
+        *,
+        batch_rows: int = BATCH_ROWS,
+        partition: str | None = None,
+    ) -> None:
+        self.output = output
+        self.storage = storage
+        self.batch_rows = batch_rows
+        self.partition = partition
+
+    @cached_property
+    def commits(self) -> list[Commit]:
+        """Every committed shard, in the order of its name.
+
+        A marker with the fingerprint of an earlier configuration (a run that was given more
+        models since) does not count: its shard is about to be scored again.
+        """
+        current = self.document("run.json").get("fingerprint")
+        by_name = {
+            c.shard_id: c for c in load_commits(self.storage, self.output) if c.run == current
+        }
+        return [by_name[name] for name in sorted(by_name)]
+
+    @cached_property
+    def score_files(self) -> list[FileInfo]:
+        """The committed score files, in the order of the shards' names.
+
+        Raises:
+            ConfigError: There is no such partition.
+            StorageError: Files of a commit are lost.
+        """
+        return [file for files in self._files_by_shard.values() for file in files]
+
+    def files_of(self, shards: Iterable[str]) -> list[FileInfo]:
+        """The score files of some shards, given by URL."""
+        names = {shard_id(url) for url in shards}
+        return [f for name, files in self._files_by_shard.items() if name in names for f in files]
+
+    @cached_property
+    def _files_by_shard(self) -> dict[str, list[FileInfo]]:
+        files = score_files(self.storage, self.output, self.commits)
+        return files if self.partition is None else in_partition(files, self.partition)
+
+    @cached_property
+    def error_files(self) -> list[FileInfo]:
+        """The committed error files, in the order of the shards' names, and missing shards'.
+
+        A missing shard is never committed: its only row says that it is not there.
+        """
+        missing = [str(url) for url in self.document("run.json").get("missing") or []]
+        return error_files(self.storage, self.output, self.commits, missing)
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Columns of the score files; empty when no sample is scored yet."""
+        if not self.score_files:
+            return pa.schema([])
+        with self._open(self.score_files[0]) as file:
+            return ParquetFile(file, self.score_files[0].url).schema_arrow
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the score columns."""
+        return list(self.schema.names)
+
+    @cached_property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities, sorted."""
+        names = self.columns
+        return tuple(sorted(c[len(ATTRIBUTION) :] for c in names if c.startswith(ATTRIBUTION)))
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Modality pairs that have a score column of their own."""
+        known = set(self.columns)
+        return [p for p in combinations(self.modalities, 2) if f"{PAIR}{p[0]}_{p[1]}" in known]
+
+    def batches(
+        self,
+        columns: Sequence[str],
+        *,
+        files: Sequence[FileInfo] | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Stream some columns of all rows (or of some of ``score_files``) in a fixed order.
+
+        Raises:
+            ConfigError: A column does not exist; names the nearest one.
+            StorageError: A file cannot be read.
+        """
+        self.require(*columns)
+        yield from self._read(self.score_files if files is None else files, columns, progress)
+
+    def error_batches(self) -> Iterator[pa.RecordBatch]:
+        """Stream the rows of ``errors/``: shard, key, index, stage, error, detail."""
+        yield from self._read(self.error_files, None, None)
+
+    def stream(
+        self,
+        sql: str,
+        columns: Sequence[str],
+        *,
+        files: Sequence[FileInfo] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        tables: Mapping[str, Any] | None = None,
+        functions: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Batches of what DuckDB answers; nothing while nothing is scored.
+
+        Args:
+            sql: A query; ``scores`` is the table.
+            columns: Columns that it uses.
+            files: Some of ``score_files``.
+            parameters: Values for ``$name`` in the query.
+            tables: Arrow tables or readers that the query uses beside ``scores``.
+            functions: Functions of two strings, on Arrow arrays, that give a number.
+
+        Raises:
+            ConfigError: A column does not exist; names the nearest one.
+            StorageError: A file cannot be read.
+        """
+        self.require(*columns)
+        chosen = self.score_files if files is None else files
+        if not chosen:
+            return
+        try:
+            with open_engine() as engine:
+                for name, table in (tables or {}).items():
+                    engine.register(name, table)
+                for name, function in (functions or {}).items():
+                    engine.create_function(
+                        name, function, ["VARCHAR", "VARCHAR"], "DOUBLE", type=PythonUDFType.ARROW
+                    )
+                engine.register("scores", self._relation(engine, columns, chosen))
+                yield from engine.sql(sql, params=parameters or None).to_arrow_reader(
+                    self.batch_rows
+                )
+        except duckdb.Error as error:
+            # DuckDB seldom says which file is at fault: reading them one by one does.
+            deque(self._read(chosen, columns, None), maxlen=0)
+            raise StorageError(f"{self.output}: the scores cannot be queried ({error})") from error
+
+    def query(self, sql: str, columns: Sequence[str], **options: Any) -> list[dict[str, Any]]:
+        """The rows that DuckDB answers; see :meth:`stream`."""
+        return [row for b in self.stream(sql, columns, **options) for row in b.to_pylist()]
+
+    def require(self, *columns: str) -> None:
+        """Raise ConfigError unless the columns exist (any name passes while nothing is scored)."""
+        for column in columns:
+            if self.columns and column not in self.columns:
+                raise ConfigError(
+                    f"{self.output}: there is no score column '{column}'"
+                    f"{nearest(column, self.columns)}"
+                )
+
+    def document(self, *parts: str) -> dict[str, Any]:
+        """A JSON file of the run such as ``run.json``; {} if it was not written (yet)."""
+        url = self.storage.join(self.output, *parts)
+        if not self.storage.exists(url):
+            return {}
+        try:
+            value = json.loads(self.storage.read_bytes(url))
+        except ValueError as error:
+            raise StorageError(_damaged_document(url, str(error))) from error
+        if not isinstance(value, dict):
+            raise StorageError(_damaged_document(url, "not a JSON object"))
+        return value
+
+    def _relation(
+        self,
+        engine: duckdb.DuckDBPyConnection,
+        columns: Sequence[str],
+        files: Sequence[FileInfo],
+    ) -> Any:
+        if not self.storage.is_remote(self.output):
+            return engine.read_parquet(paths_of(files), hive_partitioning=False)
+        schema = pa.schema([self.schema.field(column) for column in columns])
+        return pa.RecordBatchReader.from_batches(schema, self._read(files, columns, None))
+
+    def _read(
+        self,
+        files: Sequence[FileInfo],
+        columns: Sequence[str] | None,
+        progress: Progress | None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield batches file by file, with at most ``THREADS`` small files fetched ahead."""
+        with ThreadPoolExecutor(THREADS) as pool:
+            waiting: deque[tuple[FileInfo, Any]] = deque()
+            upcoming = iter(files)
+            for done in range(1, len(files) + 1):
+                while len(waiting) < THREADS and (file := next(upcoming, None)) is not None:
+                    small = file.size <= AHEAD_BYTES
+                    ahead = pool.submit(self._whole, file, columns) if small else None
+                    waiting.append((file, ahead))
+                file, future = waiting.popleft()
+                yield from self._decode(file, columns) if future is None else future.result()
+                if progress is not None:
+                    progress(done, len(files))
+
+    def _open(self, file: FileInfo) -> BinaryIO:
+        # One GET of a small object is cheaper than footer, seek and column ranges one by one.
+        if file.size <= AHEAD_BYTES and self.storage.is_remote(file.url):
+            return BytesIO(self.storage.read_bytes(file.url))
+        return self.storage.open(file.url)
+
+    def _whole(self, file: FileInfo, columns: Sequence[str] | None) -> list[pa.RecordBatch]:
+        return list(self._decode(file, columns))
+
+    def _decode(self, file: FileInfo, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        try:
+            with self._open(file) as handle:
+                parquet = ParquetFile(handle, file.url)
+                names = None if columns is None else list(columns)
+                yield from parquet.iter_batches(self.batch_rows, columns=names, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise StorageError(
+                f"{file.url}: cannot be read as Parquet ({error}). Remove this file and its marker "
+                "in commits/, and run the audit again: only this shard is scored anew."
+            ) from error
+
+
+@contextmanager
+def open_engine() -> Iterator[duckdb.DuckDBPyConnection]:
+    """DuckDB in memory; beyond ``MEMORY`` it spills to a temporary folder."""
+    with TemporaryDirectory(prefix="multimem-") as folder:
+        threads = min(THREADS, os.cpu_count() or 1)
+        settings: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": MEMORY,
+            "temp_directory": folder,
+            "threads": threads,
+            # What a file asks for is no reason to fetch and load code.
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+        with closing(duckdb.connect(config=settings)) as engine:
+            yield engine
+
+
+def floats(column: Any) -> Floats:
+    """A numeric Arrow column as float64, NaN where null."""
+    values = pc.fill_null(pc.cast(column, pa.float64()), np.nan)
+    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+def lists(column: Any) -> Floats:
+    """An Arrow column of equally long lists as (N, M) float64, NaN where null."""
+    lengths = pc.max(pc.list_value_length(column)).as_py() or 0
+    if not lengths:
+        return np.empty((len(column), 0))
+    whole = pc.equal(pc.fill_null(pc.list_value_length(column), 0), lengths)
+    result = np.full((len(column), lengths), np.nan)
+    flat = floats(pc.list_flatten(column.filter(whole)))
+    result[np.asarray(whole.to_numpy(zero_copy_only=False), bool)] = flat.reshape(-1, lengths)
+    return result
+
+
+def paths_of(files: Sequence[FileInfo]) -> list[str]:
+    """Paths on the disk, in which DuckDB finds no patterns."""
+    return [re.sub(r"([*?[])", r"[\1]", str(local_path(file.url))) for file in files]
+
+
+def _damaged_document(url: str, reason: str) -> str:
+    return f"{url}: damaged ({reason}). Remove it and run the audit again: the rest is kept."
