@@ -247,9 +247,22 @@ def announce(config: Config, progress: Progress) -> tuple[Run, Shards]:
         progress.say(f"warning: {url} is missing; listed in errors/")
     if len(shards.missing) > _MOST_NAMED:
         progress.say(f"warning: {len(shards.missing)} shards are missing in all")
+    progress.say(grouping_words(run))
     fields = ", ".join(f"{name} ({run.fields[name]})" for name in run.modalities)
     progress.say(f"modalities: {fields}" + (f"; label: {run.label}" if run.label else ""))
     return run, shards
+
+
+def grouping_words(run: Run) -> str:
+    """What is left out together."""
+    group, table = run.config.design.group, run.group_table
+    if group is None:
+        return "groups: none (design.group: key); copies of a sample hide each other's memorization"
+    if table is not None:
+        return f"groups: {len(table.names)} of {len(table)} samples in {group}, and exact copies"
+    if run.config.design.groups_by_field:
+        return f"groups: samples of the same {group}"
+    return "groups: exact copies (design.group: content)"
 
 
 def write_summary(config: Config, progress: Progress) -> dict[str, Any]:

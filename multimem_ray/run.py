@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from multimem_ray.config import Config, ModelConfig, digest
 from multimem_ray.design import Design, HeldOutRule, make_design
 from multimem_ray.design.given import UnseenHeldOut
+from multimem_ray.design.group_table import GroupTable, is_table, read_groups
 from multimem_ray.design.hashing import uniform
 from multimem_ray.design.membership import BoolMatrix
-from multimem_ray.errors import SampleError, StorageError
+from multimem_ray.errors import DesignError, SampleError, StorageError
 from multimem_ray.modalities import registry
+from multimem_ray.modalities.content import content_name
 from multimem_ray.modalities.decoder import Decoder
 from multimem_ray.models.checkpoint import ModelFolder
 from multimem_ray.sample import Sample
@@ -50,6 +52,7 @@ class Run:
         pool_below: Models train on the shards whose hash is not above this; see
             ``design.pool_shards``.
         weights: Digest of the weights that the run was given; empty if it was given none.
+        groups: Digest of the table of groups that it was given; empty if it was given none.
     """
 
     config: Config
@@ -59,12 +62,13 @@ class Run:
     shard_set: str = ""
     pool_below: float = 1.0
     weights: str = ""
+    groups: str = ""
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Run:
         """The run that ``run.json`` tells of; its held-out shards are not listed there."""
-        config = Config.model_validate(content["config"])
-        own = {"shard_set": "", "pool_below": 1.0, "weights": ""}
+        config = recorded_config(content)
+        own = {"shard_set": "", "pool_below": 1.0, "weights": "", "groups": ""}
         known = {name: content.get(name, default) for name, default in own.items()}
         return cls(config, content["fields"], content["label"], **known)
 
@@ -107,13 +111,35 @@ class Run:
         return self.storage.join(self.output, *parts)
 
     def group(self, sample: Sample) -> str:
-        """What membership is decided by: the configured group, or the sample's own key.
+        """What membership and the held-out set are decided by; see ``design.group``.
 
-        A sample without the group field belongs with nothing but itself.
+        A sample without the group field belongs with nothing but itself, one that a table does
+        not name with its exact copies.
+
+        Raises:
+            SampleError: Its JSON is needed for that and cannot be read.
         """
-        field = self.config.design.group
-        value = sample.field(field) if field else None
-        return sample.key if value is None else _as_text(value)
+        group = self.config.design.group
+        if group is None:
+            return sample.key
+        if self.config.design.groups_by_field:
+            value = sample.field(group)
+            return sample.key if value is None else _as_text(value)
+        listed = None
+        if self.group_table is not None:
+            listed = self.group_table.group(sample.key, self.storage.name(sample.shard))
+        return listed or content_name(sample, self.decoder.fields) or sample.key
+
+    @cached_property
+    def group_table(self) -> GroupTable | None:
+        """The table that ``design.group`` names, if it names one."""
+        group = self.config.design.group
+        if group is None or not is_table(group):
+            return None
+        table = read_groups(group, self.storage)
+        if self.groups and table.digest() != self.groups:
+            raise DesignError(f"{group} has changed since the run was opened; run it again")
+        return table
 
     def label_of(self, sample: Sample) -> str | None:
         value = sample.field(self.label) if self.label else None
@@ -175,9 +201,7 @@ class Run:
     @cached_property
     def fingerprint(self) -> str:
         """Changes with whatever could change a score; see :meth:`Config.fingerprint`."""
-        return digest(
-            [self.config.score_relevant(), dict(self.fields), self.shard_set, self.weights]
-        )
+        return digest([self.config.score_relevant(), *self._given()])
 
     @cached_property
     def training_fingerprint(self) -> str:
@@ -190,7 +214,11 @@ class Run:
         del kept["data"]["label"]
         if self.config.design.kind != "leave_subset_out":
             del kept["design"]["models"]
-        return digest([kept, dict(self.fields), self.shard_set, self.weights])
+        return digest([kept, *self._given()])
+
+    def _given(self) -> list[Any]:
+        given = [dict(self.fields), self.shard_set, self.weights]
+        return [*given, self.groups] if self.groups else given
 
     def model_folder(self, model_id: str) -> ModelFolder:
         return ModelFolder(self.storage, self.path("models", model_id), self.training_fingerprint)
@@ -209,6 +237,12 @@ class Shards:
     scored: tuple[FileInfo, ...]
     held_out: tuple[FileInfo, ...]
     missing: tuple[str, ...]
+
+
+def recorded_config(content: Mapping[str, Any]) -> Config:
+    """The configuration in a ``run.json``, also in one that knew no other group than the key."""
+    config = content["config"]
+    return Config.model_validate({**config, "design": {"group": None, **config["design"]}})
 
 
 def load_run(output: str, storage: Storage) -> dict[str, Any]:

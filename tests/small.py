@@ -64,7 +64,7 @@ def small_raw(shards: Path, output: Path) -> Mapping[str, Any]:
         "output": str(output),
         "data": {"shards": str(shards / "*.tar")},
         "held_out": {"fraction": 0.2},
-        "design": {"models": 2},
+        "design": {"models": 2, "group": "key"},
         "model": {"dim": 16, "towers": {"image": {"width": 4}, "audio": {"width": 4}}},
         "training": {"epochs": 2, "batch_size": 8, "checkpoint_every_s": 0},
         "scoring": {"views": 2, "partitions": 4},

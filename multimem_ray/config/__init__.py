@@ -11,6 +11,7 @@ configuration of it, in which nothing is left to be looked up, and which is kept
 
 from multimem_ray.config.base import Fraction, Precision, Section, difference, nearest
 from multimem_ray.config.data import (
+    CONTENT,
     DataConfig,
     DesignConfig,
     EmbeddingsConfig,
@@ -33,6 +34,7 @@ from multimem_ray.config.runtime import (
 )
 
 __all__ = [
+    "CONTENT",
     "Config",
     "DataConfig",
     "DesignConfig",

@@ -15,6 +15,9 @@ from pydantic_core import PydanticCustomError
 
 from multimem_ray.config.base import Fraction, Section
 
+CONTENT = "content"
+"""Value of ``design.group``: samples of the same content belong together."""
+
 
 class StorageConfig(Section):
     """How remote storage is reached. Credentials come from the usual AWS sources."""
@@ -191,7 +194,11 @@ class DesignConfig(Section):
     )
     seed: int = Field(0, ge=0, description="of the hash that decides membership and H")
     group: str | None = Field(
-        None, description="field that keeps samples together, such as json.source; default the key"
+        CONTENT,
+        description="what keeps samples together, so that all of them are left out together: "
+        "content (exact copies of all modalities), key (each sample alone), a field such as "
+        "json.source, or a table of groups as `multimem duplicates` writes it (a .parquet with the "
+        "columns key, shard and group); an output that was begun by key goes on by key",
     )
     candidate_fraction: Fraction = Field(0.1, description="candidate: share of S_C")
     independent_fraction: Fraction | None = Field(
@@ -211,12 +218,24 @@ class DesignConfig(Section):
     )
 
     @property
+    def groups_by_field(self) -> bool:
+        """Whether samples are grouped by a field of theirs."""
+        group = self.group
+        return group not in (None, CONTENT) and not str(group).endswith(".parquet")
+
+    @property
     def candidate_shares(self) -> tuple[float, float]:
         """Shares of S_C and of S_I."""
         independent = self.independent_fraction
         return self.candidate_fraction, (
             self.candidate_fraction if independent is None else independent
         )
+
+    @field_validator("group")
+    @classmethod
+    def _by_key(cls, value: str | None) -> str | None:
+        # As outputs from before there was another default have it.
+        return None if value == "key" else value
 
     @model_validator(mode="before")
     @classmethod

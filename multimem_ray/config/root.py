@@ -51,8 +51,8 @@ class Config(Section):
             raise ValueError(
                 "design.independent_fraction is the share of S_I: set design.kind: candidate"
             )
-        if self.scoring.partition_by == "group" and self.design.group is None:
-            raise ValueError("scoring.partition_by = group, and design.group is not set")
+        if self.scoring.partition_by == "group" and not self.design.groups_by_field:
+            raise ValueError("scoring.partition_by = group, and design.group is not a field")
         candidate, independent = self.design.candidate_shares
         if self.design.kind == "candidate" and candidate + independent > 1:
             raise ValueError(
@@ -111,6 +111,8 @@ class Config(Section):
             # Batch norm takes its statistics from what one worker has of a batch.
             workers = self.resources.train.workers_per_bank
             kept["resources"] = {"train": {"workers_per_bank": workers}}
+        if self.design.group is not None and self.design.group.endswith(".parquet"):
+            kept["design"]["group"] = "table"  # which one is told by its content
         if self.design.candidate_shares[0] == self.design.candidate_shares[1]:
             del kept["design"]["independent_fraction"]
         # Outputs from before there was a mitigation are those of trainings without.

@@ -98,21 +98,40 @@ def members_of(given: GivenModel, storage: Storage) -> Members:
     return read_key_file(given.members, storage, wrong).contains
 
 
-def _recorded(checkpoint: str, storage: Storage) -> Members:
+def recorded_membership(checkpoint: str, storage: Storage) -> dict[str, Any]:
+    """The ``membership.json`` of a reference model.
+
+    Raises:
+        DesignError: It has none.
+    """
     folder = checkpoint.removeprefix("local:").removesuffix("model.safetensors").rstrip("/")
-    url = storage.join(folder, "membership.json")
     try:
-        content = json.loads(storage.read_bytes(url))
+        content: dict[str, Any] = json.loads(
+            storage.read_bytes(storage.join(folder, "membership.json"))
+        )
+        content["design"].get("group")
+    except (StorageError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise _unrecorded(checkpoint, error) from error
+    return content
+
+
+def _unrecorded(checkpoint: str, error: Exception) -> DesignError:
+    return DesignError(
+        f"{checkpoint} does not say what it trained on ({error}); set members: all, none, or a "
+        "file of keys"
+    )
+
+
+def _recorded(checkpoint: str, storage: Storage) -> Members:
+    content = recorded_membership(checkpoint, storage)
+    try:
         described = {k: content["design"].get(k) for k in DesignConfig.model_fields}
         rule = make_rule(
             DesignConfig.model_validate({k: v for k, v in described.items() if v is not None})
         )
         number, config = int(content["number"]), HeldOutConfig.model_validate(content["held_out"])
-    except (StorageError, ValueError, KeyError, TypeError) as error:
-        raise DesignError(
-            f"{checkpoint} does not say what it trained on ({error}); set members: all, none, or a "
-            "file of keys"
-        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unrecorded(checkpoint, error) from error
     if content["design"].get("pool_shards") is not None:
         raise DesignError(
             f"{checkpoint} was trained on some of its shards only, which no rule of keys tells; "

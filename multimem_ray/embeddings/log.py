@@ -49,6 +49,7 @@ def write_membership(run: Run) -> None:
             "design": run.design.describe(),
             "held_out": run.config.held_out.model_dump(mode="json"),
             "group": run.config.design.group,
+            "fields": dict(run.fields),
         }
         url = run.path(layout.FOLDER, f"model={model}", "membership.json")
         run.storage.write_atomic(url, json.dumps(content, indent=1).encode())

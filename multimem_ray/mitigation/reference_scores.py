@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from multimem_ray.arrow_files import read_parquet
-from multimem_ray.config import MitigationConfig
+from multimem_ray.config import CONTENT, MitigationConfig
 from multimem_ray.design.hashing import seed_of
 from multimem_ray.design.key_list import KeyList, hashed, read_keys
 from multimem_ray.errors import ConfigError
@@ -204,7 +204,13 @@ def _check(run: Run, table: ScoreTable) -> None:
         )
     design = content["config"]["design"]
     if run.config.design.group != design.get("group"):
-        raise ConfigError(f"{place} groups samples by {design.get('group')}: set design.group so")
+        theirs = design.get("group") or "key"
+        raise ConfigError(f"{place} groups samples by {theirs}: set design.group to {theirs}")
+    if run.config.design.group == CONTENT and content["fields"] != dict(run.fields):
+        raise ConfigError(
+            f"{place} groups samples by the content of other fields: set data.fields as there, or "
+            "design.group to key in both"
+        )
     if run.config.mitigation.kind == "post_training":
         _check_models(run, place, content)
 

@@ -22,6 +22,7 @@ from markupsafe import Markup
 
 from multimem_ray.report import svg, text
 from multimem_ray.report.samples import Content, Place
+from multimem_ray.results.duplicates import duplicate_words
 
 MODALITY_COLOURS = {"image": "m0", "audio": "m1", "video": "m2", "text": "m3"}
 METHOD_NAMES = {
@@ -99,6 +100,7 @@ def render(view: RunView) -> str:
         settings=_settings(view),
         w=text,
         waveform=svg.waveform,
+        duplicates=duplicate_words,
     )
 
 

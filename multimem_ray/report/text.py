@@ -205,9 +205,16 @@ def _about_design(summary: dict[str, Any]) -> list[str]:
             + ("were not seen by the target: " if summary.get("target") else _OUTSIDE)
             + "they have an out-of-sample consistency and no MultiMem."
         )
-    if scored and not design.get("group"):
+    group = design.get("group")
+    if scored and not group:
         found.append(
-            "No group field was set: if the data holds near-duplicates, a copy that stayed in "
-            "training hides how much its twin is memorized."
+            "No group field was set (design.group: key): copies of one thing that fall on both "
+            "sides of a split hide each other's memorization."
+        )
+    if scored and group == "content":
+        found.append(
+            "Exact copies were left out together, near-duplicates were not: where they fall on "
+            "both sides of a split they hide each other's memorization. `multimem duplicates` "
+            "finds them, and design.group takes its table."
         )
     return found

@@ -17,6 +17,7 @@ import pyarrow as pa
 from scipy import stats  # type: ignore[import-untyped]
 
 from multimem_ray.results.coverage import coverage
+from multimem_ray.results.duplicates import duplicates
 from multimem_ray.results.planted import evaluate_planted
 from multimem_ray.results.reliability import Reliability
 from multimem_ray.results.statistics import Floats, Moments, QuantileSketch, histogram, plane
@@ -65,7 +66,9 @@ def summarize(
         (x: cmc_out, y: cmc_in), ``attribution`` (modalities ranked by mean share of MultiMem),
         ``pairs``, ``labels``, ``splits``, ``models`` (mean consistency on members, others and
         the held-out set), ``target`` (its gap to the references on the held-out set, with the
-        standard error), ``noise``, ``reliability``, ``planted``. Undefined values are None.
+        standard error), ``noise``, ``reliability``, ``planted``,
+        ``duplicates`` (see :func:`~multimem_ray.results.duplicates.duplicates`). Undefined values
+        are None.
 
     Raises:
         StorageError: A file of the run cannot be read.
@@ -85,6 +88,7 @@ def summarize(
         "design": design | {"models": totals.references or design.get("models")},
         **totals.result(held_out),
         "target": _target(design, held_out),
+        "duplicates": duplicates(table, run),
         "planted": evaluate_planted(table, planted) if planted else None,
     }
     plain: dict[str, Any] = _plain(result)

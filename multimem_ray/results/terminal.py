@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from multimem_ray.results.duplicates import duplicate_words
+
 _METHODS = {
     "multimem": "MultiMem, high",
     "cmc_out": "consistency under models that never saw it, low",
@@ -34,6 +36,8 @@ def print_summary(summary: Mapping[str, Any], output: str, console: Console) -> 
         say(f"  {kind['count']} × {kind['stage']}/{kind['error']}")
     for url in cover["shards"]["missing"][:8]:
         say(f"  missing shard: {url}")
+    if summary.get("duplicates"):
+        say(duplicate_words(summary["duplicates"]))
     score = (summary["scores"] or {}).get("multimem")
     if score and score["count"]:
         q = score["quantiles"]

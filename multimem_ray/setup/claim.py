@@ -10,7 +10,7 @@ from typing import Any
 
 from multimem_ray.config import Config, difference
 from multimem_ray.errors import ResumeError
-from multimem_ray.run import FORMAT, Run, Shards, require_format
+from multimem_ray.run import FORMAT, Run, Shards, recorded_config, require_format
 from multimem_ray.setup.discovery import inspect
 
 
@@ -50,6 +50,7 @@ def _claim(run: Run, shards: Shards) -> None:
         "shard_set": run.shard_set,
         "pool_below": run.pool_below,
         "weights": run.weights,
+        "groups": run.groups,
         "modalities": list(run.modalities),
         "label": run.label,
         "design": run.design.describe(),
@@ -87,7 +88,7 @@ def _only_adds_models(run: Run, old: Mapping[str, Any]) -> bool:
 
 
 def _refusal(run: Run, shards: Shards, old: Mapping[str, Any]) -> str:
-    before = Config.model_validate(old["config"]).score_relevant()
+    before = recorded_config(old).score_relevant()
     lines = difference(before, run.config.score_relevant())
     if dict(old["fields"]) != dict(run.fields):
         lines += difference({"fields": old["fields"]}, {"fields": dict(run.fields)})
@@ -98,6 +99,8 @@ def _refusal(run: Run, shards: Shards, old: Mapping[str, Any]) -> str:
         )
     if old["weights"] != run.weights:
         lines.append("the weights that it was given: a checkpoint has other content now")
+    if old.get("groups", "") != run.groups:
+        lines.append("design.group: the table of groups has other content now")
     changes = "\n  ".join(lines) or "the version of the tool"
     return (
         f"{run.output} holds a run with another configuration:\n  {changes}\n"

@@ -15,6 +15,7 @@ from multimem_ray.modalities import registry
 from multimem_ray.modalities.fields import Fields, find_fields
 from multimem_ray.run import Run, Shards, pool_places
 from multimem_ray.sample import Sample
+from multimem_ray.setup.grouping import open_groups, require_grouping, settled_grouping
 from multimem_ray.setup.paths import absolute, absolute_url
 from multimem_ray.setup.provenance import weights_digest
 from multimem_ray.shards.find import find_shards
@@ -29,7 +30,7 @@ def inspect(config: Config) -> tuple[Run, Shards]:
     """What :func:`open_run` does, without writing anything."""
     storage = Storage(config.storage)
     registry.load_plugins(config.data.plugins)
-    config = absolute(config, storage)
+    config = settled_grouping(absolute(config, storage), storage)
     if config.data.embeddings is not None:
         from multimem_ray.embeddings.open import inspect_stored
 
@@ -58,7 +59,10 @@ def inspect(config: Config) -> tuple[Run, Shards]:
     held_out_urls = frozenset(s.url for s in held_out)
     below = _pool_below(config.design, [shard.url for shard in scored])
     weights = weights_digest(config, storage)
-    run = Run(config, fields, label, held_out_urls, digest(urls), below, weights)
+    require_grouping(config, fields, storage)
+    table = open_groups(config, shards, storage)
+    groups = "" if table is None else table.digest()
+    run = Run(config, fields, label, held_out_urls, digest(urls), below, weights, groups)
     unknown = set(config.modalities) - set(registry.names())
     if unknown:
         raise ConfigError(

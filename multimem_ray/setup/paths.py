@@ -30,7 +30,10 @@ def absolute(config: Config, storage: Storage) -> Config:
     )
     given = [_absolute_given(item, storage) for item in config.design.given]
     target = config.design.target and _absolute_target(config.design.target, storage)
-    design = config.design.model_copy(update={"given": given, "target": target})
+    placed: dict[str, object] = {"given": given, "target": target}
+    if config.design.group is not None and config.design.group.endswith(".parquet"):
+        placed["group"] = absolute_url(config.design.group, storage)
+    design = config.design.model_copy(update=placed)
     return config.model_copy(
         update={
             "output": output,

@@ -253,6 +253,7 @@ class Bank:
                 "design": self.run.design.describe(),
                 "held_out": config.held_out.model_dump(mode="json"),
                 "group": config.design.group,
+                "fields": dict(self.run.fields),
             }
             for name, content in state.policy.files().items():
                 state.folder.storage.write_atomic(state.folder.path(name), content)

@@ -60,9 +60,8 @@ def test_all_and_none(tmp_path: Path) -> None:
 
 def test_what_a_model_saw_must_be_known(tmp_path: Path) -> None:
     small_run(tmp_path / "first")
-    run, _ = given(tmp_path, ("/nowhere", "recorded"), ("/nowhere", "all"))
     with pytest.raises(DesignError, match=r"does not say what it trained on.*file of keys"):
-        run.design.members(["a"])
+        given(tmp_path, ("/nowhere", "recorded"), ("/nowhere", "all"))
     run, _ = given(tmp_path, ("/nowhere", "/no/list.txt"), ("/nowhere", "all"))
     with pytest.raises(DesignError, match=r"members '/no/list\.txt' is none of all, none"):
         run.design.members(["a"])

@@ -1,0 +1,109 @@
+"""Groups of samples that a rule of the sample alone cannot tell, such as near-duplicates.
+
+A table names the group of each sample that shares one; who is not in it belongs with nothing but
+its exact copies. It is kept as sorted 64-bit hashes and numbers: twelve bytes a sample.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from multimem_ray.arrow_files import ParquetFile
+from multimem_ray.design.key_list import Hashes, hashed
+from multimem_ray.errors import ConfigError
+from multimem_ray.storage import Storage
+
+SUFFIX = ".parquet"
+
+
+@dataclass(frozen=True)
+class GroupTable:
+    """Who belongs together.
+
+    Attributes:
+        hashes: (N,) sorted, unique; of keys, or of file names of shards and keys.
+        codes: (N,) number of each sample's group.
+        names: Of the groups.
+        by_shard: Whether the shard is part of what a sample is known by.
+        shards: How many rows there are of each shard, by file name; empty without ``by_shard``.
+    """
+
+    hashes: Hashes
+    codes: NDArray[np.int32]
+    names: Sequence[str]
+    by_shard: bool
+    shards: Mapping[str, int]
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    def group(self, key: str, shard: str) -> str | None:
+        """The group of a sample; None if the table does not name it.
+
+        Args:
+            shard: File name of the shard that it stands in.
+        """
+        if not len(self.hashes):
+            return None
+        value = hashed([key], [shard] if self.by_shard else None)[0]
+        place = min(int(np.searchsorted(self.hashes, value)), len(self.hashes) - 1)
+        return self.names[self.codes[place]] if self.hashes[place] == value else None
+
+    def digest(self) -> str:
+        """Sixteen hex digits that tell one table from another."""
+        found = hashlib.blake2b(self.hashes.tobytes() + self.codes.tobytes(), digest_size=8)
+        for name in self.names:
+            found.update(f"{len(name)}:{name}".encode("utf-8", "surrogatepass"))
+        found.update(bytes([self.by_shard]))
+        return found.hexdigest()
+
+
+def read_groups(url: str, storage: Storage) -> GroupTable:
+    """Read a table with the columns ``key`` and ``group``, and ``shard`` where keys repeat.
+
+    Raises:
+        ConfigError: It is no such table, or puts a sample into two groups.
+        StorageError: It cannot be read.
+    """
+    hashes, codes = list[Hashes](), list[NDArray[np.int32]]()
+    numbers: dict[str, int] = {}
+    shards: Counter[str] = Counter()
+    if not storage.exists(url):
+        raise ConfigError(f"design.group: {url} is not there; `multimem duplicates` writes one")
+    try:
+        with storage.open(url) as stream, ParquetFile(stream, url) as file:
+            names = set(file.schema_arrow.names)
+            if not {"key", "group"} <= names:
+                raise ConfigError(f"design.group: {url} needs the columns 'key' and 'group'")
+            by_shard = "shard" in names
+            columns = ["key", "group", *(["shard"] if by_shard else [])]
+            for batch in file.iter_batches(columns=columns):
+                keys = [str(key) for key in batch["key"].to_pylist()]
+                of = [storage.name(str(s)) for s in batch["shard"].to_pylist()] if by_shard else []
+                shards.update(of)
+                hashes.append(hashed(keys, of if by_shard else None))
+                groups = (str(group) for group in batch["group"].to_pylist())
+                own = [numbers.setdefault(group, len(numbers)) for group in groups]
+                codes.append(np.array(own, np.int32))
+    except pa.ArrowException as error:
+        raise ConfigError(f"design.group: {url} cannot be read as Parquet: {error}") from error
+    every = np.concatenate([np.empty(0, np.uint64), *hashes])
+    order = np.argsort(every, kind="stable")
+    every, of_each = every[order], np.concatenate([np.empty(0, np.int32), *codes])[order]
+    first = np.append(True, every[1:] != every[:-1])[: len(every)]
+    if (of_each[1:] != of_each[:-1])[~first[1:]].any():
+        known = "shard and key" if by_shard else "key; add a column 'shard' where keys repeat"
+        raise ConfigError(f"design.group: {url} puts a sample into two groups, by {known}")
+    return GroupTable(every[first], of_each[first], list(numbers), by_shard, shards)
+
+
+def is_table(group: str | None) -> bool:
+    """Whether ``design.group`` names a table."""
+    return group is not None and group.endswith(SUFFIX)

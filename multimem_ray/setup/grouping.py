@@ -1,0 +1,125 @@
+"""What samples are grouped by, settled before anything is trained.
+
+The default is the content, so that exact copies are left out together. An output that was begun
+by key goes on by key, and models that bring their memberships with them bring what these were
+drawn by: a rule that is asked about other groups would tell nonsense.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from multimem_ray.config import CONTENT, Config
+from multimem_ray.design.given import recorded_membership
+from multimem_ray.design.group_table import GroupTable, is_table, read_groups
+from multimem_ray.embeddings import layout
+from multimem_ray.errors import ConfigError, DesignError
+from multimem_ray.run import Shards
+from multimem_ray.storage import Storage
+
+_UNLISTED = ("all", "none", "recorded")
+
+
+def settled_grouping(config: Config, storage: Storage) -> Config:
+    """The configuration with ``design.group`` as it is in force.
+
+    What the user wrote stays; see :func:`require_grouping`.
+    """
+    design = config.design
+    if "group" in design.model_fields_set or design.group != CONTENT:
+        return config
+    group = _implied(config, storage)
+    return config.model_copy(update={"design": design.model_copy(update={"group": group})})
+
+
+def _implied(config: Config, storage: Storage) -> str | None:
+    begun = _document(storage, storage.join(config.output, "run.json"))
+    if begun and _group_of(begun["config"]["design"]) is None:
+        return None
+    stored = config.data.embeddings is not None
+    if any(model.members not in _UNLISTED for model in _models(config)):
+        return None  # files of keys, as they always were
+    with contextlib.suppress(DesignError):  # whoever asks for the members says what is wrong
+        for _, recorded in _recorded(config, storage):
+            group = _group_of(recorded)
+            # Of stored embeddings the contents are gone; the groups stand beside them.
+            return layout.GROUP if stored and group is not None else group
+    if stored:
+        return None
+    references = config.mitigation.references
+    if config.mitigation.kind != "none" and references is not None:
+        known = _document(storage, storage.join(references, "run.json"))
+        if known:
+            return _group_of(known["config"]["design"])
+    return CONTENT
+
+
+def require_grouping(config: Config, fields: Mapping[str, str], storage: Storage) -> None:
+    """Raise DesignError where models recorded memberships that were drawn by something else."""
+    group = config.design.group
+    for checkpoint, recorded in _recorded(config, storage):
+        theirs = _group_of(recorded)
+        if is_table(theirs) and is_table(group):
+            continue  # a table may have been moved; its content is what counts
+        if theirs != group:
+            raise DesignError(
+                f"{checkpoint} trained on samples grouped by {theirs or 'key'}, and design.group "
+                f"is {group or 'key'}: set design.group to {theirs or 'key'}, or its members to a "
+                "file of keys"
+            )
+        known = recorded.get("fields")
+        if group == CONTENT and known is not None and dict(known) != dict(fields):
+            raise DesignError(
+                f"{checkpoint} trained on samples grouped by the content of {_told(known)}, and "
+                f"here it is that of {_told(fields)}: set data.fields to the former"
+            )
+
+
+def open_groups(config: Config, shards: Shards, storage: Storage) -> GroupTable | None:
+    """The table that ``design.group`` names, if it names one.
+
+    Raises:
+        ConfigError: It is no table of groups, or names no sample of these shards.
+    """
+    group = config.design.group
+    if group is None or not is_table(group):
+        return None
+    table = read_groups(group, storage)
+    names = {storage.name(shard.url) for shard in (*shards.scored, *shards.held_out)}
+    if table.by_shard and not names & set(table.shards):
+        raise ConfigError(
+            f"design.group: {group} names samples of {len(table.shards)} shards, such as "
+            f"{min(table.shards, default='none')}, and none of them is in data.shards"
+        )
+    return table
+
+
+def _models(config: Config) -> list[Any]:
+    return [*config.design.given, *([config.design.target] if config.design.target else [])]
+
+
+def _recorded(config: Config, storage: Storage) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for model in _models(config):
+        if model.members == "recorded":
+            content = recorded_membership(model.checkpoint, storage)
+            yield model.checkpoint, {**content["design"], "fields": content.get("fields")}
+
+
+def _document(storage: Storage, url: str) -> dict[str, Any]:
+    if not storage.exists(url):
+        return {}
+    content: dict[str, Any] = json.loads(storage.read_bytes(url))
+    return content
+
+
+def _group_of(design: Mapping[str, Any]) -> str | None:
+    """What an output from before there was a choice tells by telling nothing: the key."""
+    group = design.get("group")
+    return None if group is None else str(group)
+
+
+def _told(fields: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} ({fields[name]})" for name in sorted(fields))
