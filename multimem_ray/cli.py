@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import logging
+import os
 import sys
+import tempfile
+import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 import yaml
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import multimem_ray as mm
 from multimem_ray.config import Config
 from multimem_ray.distributed.executor import ExecutorName
 from multimem_ray.errors import ConfigError, MultiMemError
+from multimem_ray.foreign_text import LineFormatter, line
 
 app = typer.Typer(
     name="multimem",
@@ -27,6 +34,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Show and explain configurations.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+
+_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE}
 
 ConfigFile = Annotated[Path | None, typer.Argument(metavar="CONFIG", help="YAML file")]
 Overrides = Annotated[
@@ -45,21 +54,59 @@ RetryErrors = Annotated[
 
 
 def main() -> None:
-    """Run the command line; errors of ours become one message and exit status 1 or 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    """Run the command line; errors become one message and exit status 1 or 2."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # whose encoding may know no dash
+            stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except MultiMemError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+        _fail(f"error: {error}", 2 if isinstance(error, ConfigError) else 1)
     except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; the same command goes on from here", markup=False)
-        sys.exit(130)
+        _fail("stopped; the same command goes on from here", 130)
+    except BrokenPipeError:
+        _drop_output()
+        sys.exit(1)  # whoever read the output has seen enough
+    except Exception as error:  # noqa: BLE001 - it is told, and kept whole in a file
+        if isinstance(error, OSError):
+            _drop_output()
+        _fail(_of_another_kind(error), 1)
+
+
+def _drop_output() -> None:
+    """Send what is left of standard output nowhere: the interpreter would fail on it once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    console = Console(stderr=True)
+    console.print(line(message), markup=False, emoji=False, highlight=False, soft_wrap=True)
+    sys.exit(status)
+
+
+def _of_another_kind(error: Exception) -> str:
+    """One line about an error that none of ours describes; its traceback goes to a file."""
+    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        return f"error: {error.filename or 'output'}: {os.strerror(error.errno or 0)}"
+    descriptor, path = tempfile.mkstemp(prefix="multimem-", suffix=".log")
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as log:
+        traceback.print_exception(error, file=log)
+    cause = (str(error) or type(error).__name__).strip().partition("\n")[0]
+    return (
+        f"error: {type(error).__name__}: {line(cause, 300)}; this is a defect of multimem_ray "
+        f"or of what it runs on; please report it with {path}"
+    )
 
 
 def _say_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"multimem {mm.__version__}")
+        _say(f"multimem {mm.__version__}")
         raise typer.Exit
 
 
@@ -115,7 +162,7 @@ def embed(
     """Write the embeddings of every sample under every trained model, to be scored without them."""
     resolved = mm.load_config(config, set_)
     folder = mm.embed(resolved, executor=_executor(local), retry_errors=retry_errors)
-    typer.echo(f"embeddings: {folder}")
+    _say(f"embeddings: {folder}")
 
 
 @app.command()
@@ -132,7 +179,7 @@ def evaluate(config: ConfigFile = None, set_: Overrides = None) -> None:
 
     resolved = mm.load_config(config, set_)
     _out().print(evaluation_table(mm.evaluate(resolved)))
-    typer.echo(f"all figures with intervals: {resolved.output.rstrip('/')}/evaluation.json")
+    _say(f"all figures with intervals: {resolved.output.rstrip('/')}/evaluation.json")
 
 
 @app.command()
@@ -145,9 +192,9 @@ def mitigate(config: ConfigFile = None, set_: Overrides = None, local: Local = F
     for table in (memory_table(result["memory"]), utility_table(result["utility"])):
         _out().print(for_terminal(table))
         for note in table.notes:
-            typer.echo(note)
+            _say(note)
     if result["overhead"]:
-        typer.echo(f"choosing took {100 * result['overhead']['share']:.2f} % of training")
+        _say(f"choosing took {100 * result['overhead']['share']:.2f} % of training")
 
 
 @app.command()
@@ -170,7 +217,7 @@ def plan(
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in made.lines():
-        table.add_row(name, value)
+        table.add_row(name, Text(line(value)))
     _out().print(table)
 
 
@@ -205,7 +252,7 @@ def top(
     for row in rows:
         numbers = ["–" if row[c] is None else f"{row[c]:.3f}" for c in columns]
         place = row["shard"].rsplit("/", 1)[-1]
-        table.add_row(*numbers, row["label"] or "", row["key"], place)
+        table.add_row(*numbers, *(Text(line(t)) for t in (row["label"] or "", row["key"], place)))
     _out().print(table)
 
 
@@ -249,7 +296,7 @@ def select(
         + (unscored if counts["without_score"] else "")
     )
     for kind in ("remove", "keep"):
-        typer.echo(f"{kind}: {storage.join(made.folder, kind)}")
+        _say(f"{kind}: {storage.join(made.folder, kind)}")
     typer.echo(
         f"next: multimem reshard SHARDS --out FOLDER --remove {storage.join(made.folder, 'remove')}"
     )
@@ -282,8 +329,8 @@ def reshard(
         made = rewrite(
             shards, out, listed, keep=keep is not None, storage=storage, advance=shown.resize
         )
-    for line in made.lines():
-        typer.echo(line)
+    for told in made.lines():
+        _say(told)
     if not made.agrees:
         raise MultiMemError(f"the sums of {out} do not agree; see reshard.json there")
 
@@ -297,7 +344,7 @@ def status(output: RunFolder, endpoint_url: Endpoint = None) -> None:
     found = run_status(output, run, storage)
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in found.lines():
-        table.add_row(name, value)
+        table.add_row(name, Text(line(value)))
     _out().print(table)
 
 
@@ -316,7 +363,8 @@ def errors(
     for batch in ScoreTable(output, storage).error_batches():
         for row in batch.to_pylist():
             if shown == n:
-                typer.echo(f"… more; --json -n 1000000 for all of {output}/errors", err=True)
+                more = f"… more; --json -n 1000000 for all of {output}/errors"
+                typer.echo(line(more), err=True)
                 return
             shown += 1
             if as_json:
@@ -324,7 +372,7 @@ def errors(
             else:
                 where = row["key"] or "(shard)"
                 kind = f"{row['stage']}/{row['error']}"
-                typer.echo(f"{row['shard']}  {where}  {kind}: {row['detail']}")
+                _say(f"{row['shard']}  {where}  {kind}: {row['detail']}")
     if not shown and not as_json:
         typer.echo("no errors")
 
@@ -374,8 +422,8 @@ def plant(
     for url in made.missing:
         progress.say(f"missing: {url}")
     exchanged = ", ".join(f"{name} {n}" for name, n in sorted(made.by_modality.items()))
-    typer.echo(f"{made.planted} of {made.samples} samples planted ({exchanged})")
-    typer.echo(f"truth: {made.truth}")
+    _say(f"{made.planted} of {made.samples} samples planted ({exchanged})")
+    _say(f"truth: {made.truth}")
     typer.echo(
         f"next: multimem audit --set data.shards='{out}/*.tar' --set data.planted={made.truth}"
     )
@@ -397,7 +445,7 @@ def config_show(config: ConfigFile = None, set_: Overrides = None) -> None:
     """Print the resolved configuration: every key with its value."""
     resolved = mm.load_config(config, set_)
     typer.echo(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False).rstrip())
-    typer.echo(f"# fingerprint: {resolved.fingerprint()}")
+    _say(f"# fingerprint: {resolved.fingerprint()}")
 
 
 @config_app.command("schema")
@@ -412,7 +460,12 @@ def config_presets() -> None:
     from multimem_ray.models.presets import preset_description, preset_names
 
     for name in preset_names():
-        typer.echo(f"{name:14} {preset_description(name)}")
+        _say(f"{name:14} {preset_description(name)}")
+
+
+def _say(text: str) -> None:
+    """One line on standard output, whatever names and captions it holds."""
+    typer.echo(line(text))
 
 
 def _executor(local: bool) -> ExecutorName:

@@ -22,6 +22,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
+from multimem_ray.foreign_text import line
+
 _PLAIN_EVERY_S = 30.0
 _LOOK_EVERY_S = 0.5
 
@@ -50,7 +52,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """One line about what happens."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(line(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def task(self, name: str, total: int, unit: str, done: int = 0) -> Iterator[Shown]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -164,3 +167,38 @@ def test_select_and_reshard_refuse_what_is_ambiguous(
     assert "no uid of 32" in capsys.readouterr().err
     assert run(monkeypatch, "reshard", "x.tar", "--out", str(tmp_path / "out")) == 2
     assert "either --remove or --keep" in capsys.readouterr().err
+
+
+def test_what_is_no_error_of_ours_says_so_and_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: Output, tmp_path: Path
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("no\x1b[31m such\nthing")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("multimem_ray.load_config", broken)
+    assert run(monkeypatch, "audit", "x.yaml") == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "\x1b" not in told
+    assert "defect" in told
+    (log,) = tmp_path.glob("multimem-*.log")
+    assert str(log) in told
+    assert "Traceback" in log.read_text()
+
+
+def test_a_full_disk_behind_the_output_is_one_line() -> None:
+    command = [sys.executable, "-m", "multimem_ray", "config", "schema"]
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(command, check=False, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr == "error: output: No space left on device\n"
+
+
+def test_an_output_that_is_not_utf_8_gets_what_it_can_show() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "multimem_ray", "status", "nöwhere…"]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: n\\xf6where\\u2026")
+    assert "Traceback" not in ended.stderr

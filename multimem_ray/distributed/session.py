@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from multimem_ray.errors import ConfigError
+from multimem_ray.errors import ClusterError, ConfigError
 
 if TYPE_CHECKING:
     from ray.data import DataContext
@@ -31,6 +32,7 @@ _QUIET = {
 _QUIET_DRIVER = {"RAY_DATA_LOG_LEVEL": "ERROR", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 _OBJECT_STORE_BYTES = 1 << 30
 _STARTS = 3
+_ANSWER_S = 10.0
 _LEAST = (2, 60)
 
 
@@ -54,16 +56,48 @@ def ray_session(address: str | None = None) -> Iterator[None]:
     if is_private(address):
         start_local(object_store_memory=_OBJECT_STORE_BYTES)
     else:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            configure_logging=False,
-            runtime_env={"env_vars": _QUIET},
-        )
+        _join(address or os.environ["RAY_ADDRESS"])
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _join(address: str) -> None:
+    """Join the cluster at an address.
+
+    Raises:
+        ClusterError: Nobody answers there, or whoever does is no Ray of this version.
+    """
+    import ray
+
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "://" not in address:
+        # Ray would try for minutes, and say so in native lines.
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+        except OSError as error:
+            raise ClusterError(
+                f"{address}: no Ray answers there ({error.strerror or error}); start the cluster, "
+                "or correct RAY_ADDRESS or resources.ray_address (neither: a private Ray)"
+            ) from error
+    try:
+        with _native_output_kept_back():
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                configure_logging=False,
+                runtime_env={"env_vars": _QUIET},
+            )
+    except Exception as error:
+        ray.shutdown()
+        raise ClusterError(f"{address}: cannot be joined: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    text = (str(error).strip() or type(error).__name__).partition("\n")[0].rstrip(".")
+    paths = getattr(error, "__notes__", [])
+    return " ".join([text, *(f"(Ray's own words: {path})" for path in paths)])
 
 
 def _require_version(version: str) -> None:
@@ -116,6 +150,9 @@ def start_local(**settings: Any) -> None:
 
     Ray gives its processes 30 seconds to start, which a busy machine can exceed: so it gets
     three chances.
+
+    Raises:
+        ClusterError: It does not start; names the way out.
     """
     import ray
 
@@ -132,15 +169,28 @@ def start_local(**settings: Any) -> None:
         except Exception as error:
             ray.shutdown()
             if "timed out during startup" not in str(error) or chance + 1 == _STARTS:
-                raise
+                raise ClusterError(_why_not(error)) from error
             logger.warning("Ray did not start in time; trying again")
         else:
             return
 
 
+def _why_not(error: Exception) -> str:
+    """Why a private Ray did not start, in one line with the way out."""
+    temporary = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    cause, way = _first_line(error), ""
+    if "AF_UNIX" in cause:
+        way = f"; the temporary folder {temporary} is too deep: set RAY_TMPDIR=/tmp"
+    elif isinstance(error, PermissionError) or "Permission denied" in cause:
+        way = f"; it writes to {temporary}: set RAY_TMPDIR to a folder that can be written"
+    elif "shm" in cause or "object store" in cause.lower() or "No space left" in cause:
+        way = f"; it needs {_OBJECT_STORE_BYTES >> 20} MiB in /dev/shm and room in {temporary}"
+    return f"Ray does not start on this machine: {cause}{way}; or work without it: --local"
+
+
 @contextlib.contextmanager
 def _native_output_kept_back() -> Iterator[None]:
-    """Keep what Ray's native code writes to standard error, and show it only if the block fails.
+    """Keep what Ray's native code writes to standard error; in a file, if the block fails.
 
     It announces there that it was told to be quiet.
     """
@@ -150,9 +200,14 @@ def _native_output_kept_back() -> Iterator[None]:
         os.dup2(kept.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception as error:
             kept.seek(0)
-            os.write(before, kept.read())
+            native = kept.read()
+            if native:
+                descriptor, path = tempfile.mkstemp(prefix="multimem-ray-", suffix=".log")
+                with os.fdopen(descriptor, "wb") as log:
+                    log.write(native)
+                error.add_note(path)
             raise
         finally:
             os.dup2(before, 2)

@@ -20,6 +20,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from multimem_ray.foreign_text import visible
 from multimem_ray.report import svg, text
 from multimem_ray.report.samples import Content, Place
 from multimem_ray.results.duplicates import duplicate_words
@@ -81,7 +82,7 @@ def render(view: RunView) -> str:
     style, script = _asset("page.css"), _asset("page.js")
     summary = dict(view.summary)
     return _template().render(
-        title=text.visible(view.title or "Memorization audit", 120),
+        title=visible(view.title or "Memorization audit", 120),
         policy=_policy(style, script),
         style=Markup(style),  # noqa: S704 - the package's own file
         script=Markup(script),  # noqa: S704 - the package's own file
@@ -146,7 +147,7 @@ def _rings(view: RunView) -> list[tuple[float, float, str, str]]:
     for rows, kind, what in ((view.low, "ring low", "misfit"), (view.top, "ring top", "memorized")):
         for row in rows:
             if row.get("cmc_in") is not None and row.get("cmc_out") is not None:
-                hint = f"{what}: {text.visible(str(row['key']), 60)}"
+                hint = f"{what}: {visible(str(row['key']), 60)}"
                 rings.append((float(row["cmc_out"]), float(row["cmc_in"]), kind, hint))
     return rings
 
@@ -182,8 +183,8 @@ def _card(view: RunView, row: Mapping[str, Any], rank: int, column: str, total: 
         if row.get(f"attribution_{name}") is not None
     ]
     contents = view.contents.get(place, ())
-    label = None if row.get("label") is None else text.visible(str(row["label"]), 60)
-    key = text.visible(place[1], 160)
+    label = None if row.get("label") is None else visible(str(row["label"]), 60)
+    key = visible(place[1], 160)
     found = " ".join(line for c in contents if c.kind == "text" for line in c.lines)
     se = row.get("multimem_se") if column == "multimem" else None
     memorized = column == "multimem"
@@ -191,7 +192,7 @@ def _card(view: RunView, row: Mapping[str, Any], rank: int, column: str, total: 
     return Card(
         rank=rank,
         key=key,
-        shard=text.visible(place[0], 300),
+        shard=visible(place[0], 300),
         score=text.number(row.get(column)),
         se=None if se is None else text.number(se),
         sides=f"{'cmc_out' if memorized else 'MultiMem'} {text.number(other)}",
@@ -286,7 +287,7 @@ def _settings(view: RunView) -> list[tuple[str, str]]:
         ("Fingerprint", run.get("fingerprint")),
         ("Versions", ", ".join(f"{k} {v}" for k, v in (run.get("versions") or {}).items())),
     ]
-    return [(name, text.visible(str(value), 500)) for name, value in rows if value]
+    return [(name, visible(str(value), 500)) for name, value in rows if value]
 
 
 def _design(design: Mapping[str, Any]) -> str:

@@ -22,10 +22,10 @@ from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
 from multimem_ray.errors import AbsentError, MultiMemError
+from multimem_ray.foreign_text import visible
 from multimem_ray.modalities import registry
 from multimem_ray.modalities.decoder import decode_one
 from multimem_ray.modalities.image import FORMATS
-from multimem_ray.report.text import visible
 from multimem_ray.report.thumbnails import drawn
 from multimem_ray.results.table import Progress
 from multimem_ray.sample import Failure, Sample

@@ -9,8 +9,10 @@ from typing import Any
 
 import jinja2
 import rich.table
-from rich.markup import escape
+from rich.table import Column
+from rich.text import Text
 
+from multimem_ray.foreign_text import line, visible
 from multimem_ray.storage import Storage
 
 _PAGE = """<!DOCTYPE html>
@@ -79,9 +81,10 @@ def write_page(url: str, storage: Storage, title: str, tables: Sequence[Table]) 
 
 def for_terminal(table: Table) -> rich.table.Table:
     """The table without its notes, for a console."""
-    printed = rich.table.Table(*table.columns, title=table.title, box=None, pad_edge=False)
+    title, columns = Text(line(table.title)), [Column(Text(line(c))) for c in table.columns]
+    printed = rich.table.Table(*columns, title=title, box=None, pad_edge=False)
     for row in table.rows:
-        printed.add_row(*(escape(shown(cell)) for cell in row))
+        printed.add_row(*(Text(line(shown(cell))) for cell in row))
     return printed
 
 
@@ -91,7 +94,7 @@ def shown(cell: Any) -> str:
         return "–"
     if isinstance(cell, float):
         return f"{cell:.3f}" if abs(cell) < 10 else f"{cell:.1f}"
-    return str(cell)
+    return visible(str(cell))
 
 
 @cache

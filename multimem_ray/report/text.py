@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
 from datetime import UTC, datetime
 from typing import Any
 
+from multimem_ray.foreign_text import visible  # noqa: F401 - the templates find it here
+
 DASH = "–"
-JOINERS = "\u200c\u200d"  # letters of Persian and of Indian scripts, and emoji, are joined by them
-CHARACTERS = 600
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -48,24 +47,6 @@ def when(seconds: float | None) -> str:
     if seconds is None:
         return DASH
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def visible(text: str, most: int = CHARACTERS) -> str:
-    """A caption that is safe to look at: no control characters, no reversed reading, bounded.
-
-    Escaping for HTML is the template's; this keeps a text from hiding or reordering what stands
-    beside it.
-    """
-    cut = text[: most + 1]
-    shown = "".join(
-        c
-        if c == "\n"
-        or c in JOINERS
-        or unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Co", "Cn"}
-        else " "
-        for c in cut
-    ).strip()
-    return shown[:most] + "…" if len(shown) > most else shown
 
 
 _OUTSIDE = "lie outside the pool that models trained on: "

@@ -7,6 +7,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from multimem_ray.foreign_text import line
 
 from multimem_ray.results.duplicates import duplicate_words
 
@@ -21,7 +24,7 @@ def print_summary(summary: Mapping[str, Any], output: str, console: Console) -> 
     """Coverage, level of memorization, planted truth if any, and where to look next."""
 
     def say(text: str = "") -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.print(line(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     cover = summary["coverage"]
     say()
@@ -83,7 +86,7 @@ def evaluation_table(result: Mapping[str, Any]) -> Table:
         table.add_column(column, justify="right")
     for row in result["mean"]:
         se = "" if row["se"] is None else f"{row['se']:.3f}"
-        table.add_row(row["task"], row["of"], f"{row['mean']:.3f}", se)
+        table.add_row(row["task"], Text(line(row["of"])), f"{row['mean']:.3f}", se)
     return table
 
 

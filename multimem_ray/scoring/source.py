@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import ClassVar, Protocol
 
 from multimem_ray.distributed.executor import Executor, Row
+from multimem_ray.errors import MultiMemError
 from multimem_ray.progress import Progress
 
 
@@ -40,7 +41,15 @@ class Actor:
     """
 
     def __init__(self, make: Callable[[], Callable[[Row], Row]]) -> None:
-        self._do = make()
+        self._do: Callable[[Row], Row] | MultiMemError
+        try:
+            self._do = make()
+        except MultiMemError as error:
+            # Ray makes of an actor that could not be made pages about dead actors, after trying
+            # again and again; of a row that failed, the error as it is.
+            self._do = error
 
     def __call__(self, row: Row) -> Row:
+        if isinstance(self._do, MultiMemError):
+            raise self._do
         return self._do(row)

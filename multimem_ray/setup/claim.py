@@ -70,7 +70,7 @@ def _require_layout(run: Run, old: Mapping[str, Any]) -> None:
     if before != now:
         lines = difference({"partition_by": before}, {"partition_by": now}, "scoring.")
         raise ResumeError(
-            f"{run.output} holds scores that are partitioned in another way:\n  {lines[0]}\n"
+            f"{run.output} holds scores that are partitioned in another way: {lines[0]}. "
             "It changes no score: use the old value to resume, or another output folder."
         )
 
@@ -101,9 +101,9 @@ def _refusal(run: Run, shards: Shards, old: Mapping[str, Any]) -> str:
         lines.append("the weights that it was given: a checkpoint has other content now")
     if old.get("groups", "") != run.groups:
         lines.append("design.group: the table of groups has other content now")
-    changes = "\n  ".join(lines) or "the version of the tool"
+    changes = "; ".join(lines) or "the version of the tool"
     return (
-        f"{run.output} holds a run with another configuration:\n  {changes}\n"
+        f"{run.output} holds a run with another configuration: {changes}. "
         "Use another output folder, or the old values to resume it."
     )
 

@@ -1,14 +1,18 @@
-"""Starting Ray: quiet when it works, everything shown when it does not, three chances."""
+"""Starting Ray: quiet when it works, one line when it does not, three chances."""
 
 from __future__ import annotations
 
 import os
+import socket
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 
 from multimem_ray.distributed import session
+from multimem_ray.errors import ClusterError
 
 
 def test_native_chatter_is_kept_back(
@@ -20,18 +24,50 @@ def test_native_chatter_is_kept_back(
     assert capfd.readouterr().err == "after\n"
 
 
-def test_what_was_said_is_shown_when_it_fails(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("cause", "way"),
+    [
+        (RuntimeError("no port\nmore"), "--local"),
+        (OSError("AF_UNIX path length cannot exceed 107 bytes"), "RAY_TMPDIR=/tmp"),
+        (PermissionError(13, "Permission denied", "/root/ray"), "RAY_TMPDIR"),
+        (ValueError("the object store does not fit into /dev/shm"), "MiB in /dev/shm"),
+    ],
+)
+def test_a_ray_that_does_not_start_is_one_line_and_its_own_words_are_kept(
+    cause: Exception,
+    way: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     def fail(**_: Any) -> None:
         os.write(2, b"the reason\n")
-        raise RuntimeError("no port")
+        raise cause
 
     monkeypatch.setattr(ray, "init", fail)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
-    with pytest.raises(RuntimeError, match="no port"):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(ClusterError, match="Ray does not start on this machine") as caught:
         session.start_local()
-    assert "the reason" in capfd.readouterr().err
+    assert way in str(caught.value)
+    assert "\n" not in str(caught.value)
+    (log,) = tmp_path.glob("multimem-ray-*.log")
+    assert str(log) in str(caught.value)
+    assert log.read_text() == "the reason\n"
+    assert capfd.readouterr().err == ""
+
+
+def test_an_address_with_nobody_behind_it_is_told_at_once() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        started = time.monotonic()
+        with (
+            pytest.raises(ClusterError, match="no Ray answers there"),
+            session.ray_session(f"127.0.0.1:{port}"),
+        ):
+            pass
+    assert time.monotonic() - started < 15
 
 
 def test_a_slow_start_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

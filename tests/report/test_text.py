@@ -38,13 +38,6 @@ def test_plural_and_time() -> None:
     assert text.when(0.0) == "1970-01-01 00:00 UTC"
 
 
-def test_visible_texts_hide_nothing_and_reverse_nothing() -> None:
-    assert text.visible("a\u202eb\x00c\u200bd\ue000") == "a b c d"
-    assert text.visible("x" * 1000, 10) == "x" * 10 + "…"
-    family = "\U0001f468\u200d\U0001f469 می\u200cخواهم"
-    assert text.visible(family) == family
-
-
 def test_headline_and_cautions_of_four_models(tmp_path: Path) -> None:
     summary = summarize(fake_run(tmp_path).output, Storage())
     assert "600 samples scored with 4 reference models" in text.headline(summary)

@@ -6,7 +6,10 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from multimem_ray.embeddings.source import StoredSource, source_of
+from multimem_ray.errors import ModelError
 from multimem_ray.sample import Sample
 from multimem_ray.scoring.shard_source import ShardSource
 from multimem_ray.scoring.source import Actor
@@ -53,3 +56,12 @@ def test_an_actor_makes_what_works_where_it_is() -> None:
     actor = Actor(make)
     assert [actor({"question": n}) for n in (1, 2)] == [{"answer": 1}, {"answer": 2}]
     assert made == ["here"]
+
+
+def test_an_actor_that_cannot_be_made_says_why_at_its_first_row() -> None:
+    def refuse() -> Any:
+        raise ModelError("m0: weights of another model")
+
+    actor = Actor(refuse)
+    with pytest.raises(ModelError, match="m0: weights of another model"):
+        actor({"kind": "shard"})
