@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from multimem_ray.foreign_text import line
-
 from multimem_ray.results.duplicates import duplicate_words
 
 _METHODS = {
