@@ -37,7 +37,9 @@ app.add_typer(config_app, name="config")
 
 _OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE}
 
-ConfigFile = Annotated[Path | None, typer.Argument(metavar="CONFIG", help="YAML file")]
+ConfigFile = Annotated[
+    str | None, typer.Argument(metavar="CONFIG", help="YAML file, on a disk or in S3")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="override, such as training.epochs=3"),

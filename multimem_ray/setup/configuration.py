@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-import yaml
 from pydantic import (
     BaseModel,
     ValidationError,
@@ -15,6 +14,8 @@ from pydantic import (
 from multimem_ray.config.base import Section, nearest
 from multimem_ray.config.root import Config
 from multimem_ray.errors import ConfigError
+from multimem_ray.setup.yaml_text import parse, parse_value, with_paths
+from multimem_ray.storage import Storage
 
 
 def load(
@@ -36,14 +37,21 @@ def load(
 
 
 def _read(path: str | Path) -> Mapping[str, Any]:
+    storage = Storage()
     try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        if storage.is_remote(str(path)):
+            content = storage.read_bytes(str(path))
+        else:
+            content = Path(path).read_bytes()
+        raw = parse(content.decode("utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: a config file is a mapping of keys to values")
     return raw
@@ -73,9 +81,9 @@ def _parsed(item: str) -> tuple[str, Any]:
     if not equals or not dotted.strip():
         raise ConfigError(f"--set {item}: write key=value, such as training.epochs=3")
     try:
-        return dotted.strip(), yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {item}: the value is not valid YAML: {error}") from error
+        return dotted.strip(), parse_value(text)
+    except ConfigError as error:
+        raise ConfigError(f"--set {item}: {error}") from error
 
 
 def resolve(raw: Mapping[str, Any]) -> Config:
@@ -84,7 +92,8 @@ def resolve(raw: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: See :func:`load`.
     """
-    raw = _with_embeddings(_expanded(raw))
+    raw = with_paths(_without_emptied(Config, _expanded(raw)))
+    raw = _with_embeddings(raw)
     _refuse_unknown(Config, raw, "")
     complete = _merge(_of_other_kinds(_defaults(raw), raw), raw)
     try:
@@ -196,6 +205,21 @@ def _section_of(annotation: Any) -> type[Section] | None:
         if isinstance(candidate, type) and issubclass(candidate, Section):
             return candidate
     return None
+
+
+def _without_emptied(section: type[Section], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The raw mapping without sections that have nothing in them, as when all is a comment."""
+    kept = {}
+    for key, value in raw.items():
+        field = section.model_fields.get(str(key))
+        below = _section_of(field.annotation) if field is not None else None
+        if below is None:
+            kept[key] = value
+        elif isinstance(value, Mapping):
+            kept[key] = _without_emptied(below, value)
+        elif value is not None:
+            kept[key] = value
+    return kept
 
 
 def _refuse_unknown(section: type[Section], raw: Mapping[str, Any], prefix: str) -> None:
