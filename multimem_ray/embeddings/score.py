@@ -217,4 +217,5 @@ def _table(
         Agreement(a.where(both, 0.0), u.where(both, 0.0))
         for a, u in zip(alignment, uniformity, strict=True)
     ]
-    return score_rows(run, url, who, present, agreements, held_out.levels)
+    of_held_out = held_out.levels, held_out.population
+    return score_rows(run, url, who, present, agreements, *of_held_out)

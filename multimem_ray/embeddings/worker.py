@@ -87,7 +87,8 @@ def _embedded(reader: UnitReader, rows: Rows, dim: int) -> Embedded:
         means.append(torch.where(present[:, :, None], unit.mean(0), 0.0))
         alignments.append(metric.agreement(unit, present, nowhere).alignment)
     mean, alignment = torch.stack(means), torch.stack(alignments)
-    return Embedded(mean[:, usable], alignment[:, usable], present[usable])
+    assigned = torch.from_numpy(reader.run.design.assignments(reader.groups(rows)))
+    return Embedded(mean[:, usable], alignment[:, usable], present[usable], assigned[usable])
 
 
 def _normalised(vectors: Sequence[NDArray[np.float32]], views: int, dim: int) -> Tensor:

@@ -23,6 +23,7 @@ from markupsafe import Markup
 from multimem_ray.foreign_text import visible
 from multimem_ray.report import svg, text
 from multimem_ray.report.samples import Content, Place
+from multimem_ray.results.attack import attack_words
 from multimem_ray.results.duplicates import duplicate_words
 
 MODALITY_COLOURS = {"image": "m0", "audio": "m1", "video": "m2", "text": "m3"}
@@ -102,6 +103,7 @@ def render(view: RunView) -> str:
         w=text,
         waveform=svg.waveform,
         duplicates=duplicate_words,
+        attack=attack_words,
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from scipy import stats  # type: ignore[import-untyped]
 
+from multimem_ray.results.attack import Attack, stored_population
 from multimem_ray.results.coverage import coverage
 from multimem_ray.results.duplicates import duplicates
 from multimem_ray.results.planted import evaluate_planted
@@ -67,8 +68,8 @@ def summarize(
         ``pairs``, ``labels``, ``splits``, ``models`` (mean consistency on members, others and
         the held-out set), ``target`` (its gap to the references on the held-out set, with the
         standard error), ``noise``, ``reliability``, ``planted``,
-        ``duplicates`` (see :func:`~multimem_ray.results.duplicates.duplicates`). Undefined values
-        are None.
+        ``duplicates`` (see :func:`~multimem_ray.results.duplicates.duplicates`), ``attack`` (see
+        :meth:`~multimem_ray.results.attack.Attack.result`). Undefined values are None.
 
     Raises:
         StorageError: A file of the run cannot be read.
@@ -83,12 +84,16 @@ def summarize(
     with open_engine() as engine:
         for rows in _parts(table.batches(totals.columns, progress=progress)):
             totals.update(engine, rows)
+    copies = duplicates(table, run)
+    if copies and copies["groups"]:
+        totals.attack.merge_groups(table)
     result = {
         "coverage": coverage(table, run, totals.rows),
         "design": design | {"models": totals.references or design.get("models")},
         **totals.result(held_out),
         "target": _target(design, held_out),
-        "duplicates": duplicates(table, run),
+        "duplicates": copies,
+        "attack": totals.attack.result(stored_population(table)),
         "planted": evaluate_planted(table, planted) if planted else None,
     }
     plain: dict[str, Any] = _plain(result)
@@ -124,6 +129,7 @@ class _Totals:
         self.sets: Counter[str] = Counter()
         self.noise = _Noise(of_target)
         self.models = _Models(kind, targeted=of_target is not None)
+        self.attack = Attack(kind, targeted=of_target is not None)
 
     @property
     def references(self) -> int:
@@ -168,6 +174,7 @@ class _Totals:
         )
         for batch in rows.to_batches(max_chunksize=1 << 16):
             self.models.update(batch)
+            self.attack.update(lists(batch["cmc"]), lists(batch["member"]))
 
     def result(self, held_out: Mapping[str, Any]) -> dict[str, Any]:
         """The summary of what was seen."""

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from multimem_ray.foreign_text import line
+from multimem_ray.results.attack import attack_words
 from multimem_ray.results.duplicates import duplicate_words
 
 _METHODS = {
@@ -54,6 +55,8 @@ def print_summary(summary: Mapping[str, Any], output: str, console: Console) -> 
             f"target: {target['gap']:.3f}{error} above the references on {target['held_out']} "
             "held-out samples that neither saw; subtracted"
         )
+    for sentence in attack_words(summary.get("attack")):
+        say(sentence)
     shares = [row for row in summary["attribution"] if row["mean"] is not None]
     if shares:
         parts = ", ".join(f"{row['modality']} {row['mean']:.3f}" for row in shares)

@@ -177,7 +177,8 @@ class HeldOut(ABC):
         self._claim(_SUMMARY)
         run, target = self._run, self._run.config.design.target is not None
         try:
-            summary = summarize(self._embedded, run.modalities, target=target)
+            paired = run.config.design.kind == "complementary_halves"
+            summary = summarize(self._embedded, run.modalities, target=target, paired=paired)
         except Exception:
             # Another one may have been faster, and have cleared the parts away.
             if is_summarized(run):
@@ -239,14 +240,15 @@ class HeldOutSamples(Output[Embedded]):
 
     def __init__(self, run: Run, bank: ScoringBank, chosen: Chosen) -> None:
         super().__init__(_ChosenReader(run, chosen))
-        self._bank, self._modalities = bank, len(run.modalities)
+        self._bank, self._modalities, self._design = bank, len(run.modalities), run.design
 
     def rows(self, batch: ScoringBatch) -> Embedded:
         views = batch.views
         embedded = self._bank.embed(views).cpu()
         nowhere = torch.zeros(embedded.shape[-2:])
         alignment = [metric.agreement(e, views.present, nowhere).alignment for e in embedded]
-        return Embedded(embedded.mean(dim=1), torch.stack(alignment), views.present)
+        assigned = torch.from_numpy(self._design.assignments(batch.who.groups))
+        return Embedded(embedded.mean(dim=1), torch.stack(alignment), views.present, assigned)
 
     def joined(self, rows: Sequence[Embedded]) -> Embedded:
         nothing = Embedded.nothing(self._bank.count, self._modalities, self._bank.dim)
@@ -266,7 +268,7 @@ class _ChosenReader(ChunkReader):
 
     def identity(self, sample: Sample) -> IdentityRow:
         # Nothing else is needed; a label that cannot be read must not cost a held-out sample.
-        return sample.key, sample.index, None, sample.key, None
+        return sample.key, sample.index, None, self._run.group(sample), None
 
     def unread(self, shard: str, position: int, detail: str) -> list[Failure]:
         seen = {item.key for item in islice(self.items(shard), position)}

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
 from multimem_ray import metric
 from multimem_ray.metric import Agreement, Calibration, CalibrationAccumulator, MeanAccumulator
+from multimem_ray.metric.attack import Population
 from multimem_ray.sample import Failure
 from multimem_ray.store.parts import Part, PartFolder
 
@@ -32,11 +34,14 @@ class Embedded:
         mean: (M, B, n, d), embeddings averaged over the views.
         alignment: (M, B, n, n).
         present: (B, n).
+        assigned: (B, M), which models the rule would have trained on them; None in parts that an
+            earlier version wrote.
     """
 
     mean: Tensor
     alignment: Tensor
     present: Tensor
+    assigned: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.present)
@@ -48,15 +53,18 @@ class Embedded:
             torch.zeros(models, 0, modalities, dim),
             torch.zeros(models, 0, modalities, modalities, dtype=torch.float64),
             torch.zeros(0, modalities, dtype=torch.bool),
+            torch.zeros(0, models, dtype=torch.bool),
         )
 
     @classmethod
     def joined(cls, rows: Sequence[Embedded]) -> Embedded:
         """The samples of one or more, in their order."""
+        assigned = [one.assigned for one in rows if one.assigned is not None]
         return cls(
             torch.cat([one.mean for one in rows], dim=1),
             torch.cat([one.alignment for one in rows], dim=1),
             torch.cat([one.present for one in rows]),
+            torch.cat(assigned) if len(assigned) == len(rows) else None,
         )
 
 
@@ -68,7 +76,8 @@ class EmbeddedParts(PartFolder[Embedded]):
     def encoded(self, part: Part[Embedded]) -> bytes:
         listed = json.dumps([asdict(one) for one in part.failures]).encode()
         failures = torch.frombuffer(bytearray(listed), dtype=torch.uint8)
-        named = {**vars(part.rows), _FAILURES: failures}
+        named = {n: tensor for n, tensor in vars(part.rows).items() if tensor is not None}
+        named[_FAILURES] = failures
         return bytes(save({name: tensor.contiguous() for name, tensor in named.items()}))
 
     def decoded(self, data: bytes, first: int = 0, end: int | None = None) -> Part[Embedded]:
@@ -90,17 +99,20 @@ class HeldOutStatistics:
     Args:
         means: (M, n, d) float64, mean vectors.
         levels: How consistent H is under each model; None without a target.
+        population: H as the attack sees it; None where an earlier version summed it up.
     """
 
     means: Tensor
     levels: Calibration | None = None
+    population: Population | None = None
 
     @classmethod
     def from_bytes(cls, data: bytes) -> HeldOutStatistics:
         """What :meth:`to_bytes` wrote."""
         stored = load(data)
+        population = Population.from_arrays({name: t.numpy() for name, t in stored.items()})
         if "alignment" not in stored:
-            return cls(stored["means"])
+            return cls(stored["means"], population=population)
         sets = [name.removeprefix(_COVARIANCE) for name in stored if name.startswith(_COVARIANCE)]
         levels = Calibration(
             stored["alignment"],
@@ -108,7 +120,7 @@ class HeldOutStatistics:
             {int(bits): stored[_COVARIANCE + bits] for bits in sets},
             {int(bits): int(stored[_COUNT + bits]) for bits in sets},
         )
-        return cls(stored["means"], levels)
+        return cls(stored["means"], levels, population)
 
     def to_bytes(self) -> bytes:
         """As safetensors."""
@@ -118,6 +130,9 @@ class HeldOutStatistics:
             named |= {f"{_COVARIANCE}{bits}": c for bits, c in self.levels.covariance.items()}
             counts = self.levels.counts.items()
             named |= {f"{_COUNT}{bits}": torch.tensor(count) for bits, count in counts}
+        if self.population is not None:
+            arrays = self.population.arrays().items()
+            named |= {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays}
         return save({name: tensor.contiguous() for name, tensor in named.items()})
 
 
@@ -141,12 +156,17 @@ class HeldOutSummary:
 
 
 def summarize(
-    parts: Callable[[], Iterable[Part[Embedded]]], modalities: Sequence[str], *, target: bool
+    parts: Callable[[], Iterable[Part[Embedded]]],
+    modalities: Sequence[str],
+    *,
+    target: bool,
+    paired: bool = False,
 ) -> HeldOutSummary:
     """Sum H up; its parts are gone through twice, one at a time in memory.
 
     Args:
         target: The last of the models is a target.
+        paired: Models 2k and 2k + 1 train on complements.
 
     Raises:
         HeldOutError: H lacks a modality, or an embedding is not finite.
@@ -161,22 +181,37 @@ def summarize(
             accumulator.add(mean[None], rows.present)
     means = torch.stack([accumulator.means() for accumulator in sums])
     values: list[Tensor] = []
+    assigned: list[Tensor | None] = []
     calibration = CalibrationAccumulator(len(sums), len(modalities))
     for part in parts():
         own = [_own_agreement(one, part.rows, number) for number, one in enumerate(sums)]
+        assigned.append(part.rows.assigned)
         values.append(torch.stack([metric.cmc(one, part.rows.present) for one in own]))
         if target:
             calibration.add(own, part.rows.present)
     cmc = torch.cat(values, dim=1)
     gap = _mean_and_se(cmc[-1] - cmc[:-1].mean(dim=0)) if target else None
     return HeldOutSummary(
-        HeldOutStatistics(means, calibration.levels() if target else None),
+        HeldOutStatistics(
+            means,
+            calibration.levels() if target else None,
+            _population(cmc, assigned, paired=paired, target=target),
+        ),
         samples=cmc.shape[1],
         failures=failures,
         modalities=dict(zip(modalities, sums[0].counts.tolist(), strict=True)),
         models=[dict(zip(("cmc_mean", "cmc_se"), _mean_and_se(own), strict=True)) for own in cmc],
         target=gap and {"gap": gap[0], "gap_se": gap[1]},
     )
+
+
+def _population(
+    cmc: Tensor, assigned: Sequence[Tensor | None], *, paired: bool, target: bool
+) -> Population | None:
+    known = [one for one in assigned if one is not None]
+    if len(known) < len(assigned):
+        return None
+    return Population(cmc.t().double().numpy(), torch.cat(known).numpy(), paired, target)
 
 
 def _mean_and_se(values: Tensor) -> tuple[float, float | None]:

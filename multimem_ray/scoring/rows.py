@@ -22,6 +22,7 @@ from torch import Tensor
 
 from multimem_ray import metric
 from multimem_ray.metric import Agreement, Calibration
+from multimem_ray.metric.attack import Population
 from multimem_ray.run import Run
 from multimem_ray.store.schema import ATTRIBUTION, CLIPMEM, PAIR, UNSEEN, VALUE, score_schema
 
@@ -73,6 +74,7 @@ def score_rows(
     present: Tensor,
     found: Sequence[Agreement],
     levels: Calibration | None = None,
+    population: Population | None = None,
 ) -> pa.Table:
     """Score B samples of one shard.
 
@@ -81,6 +83,7 @@ def score_rows(
         present: (B, n) bool, the modalities of each.
         found: Agreement matrices, one per model.
         levels: With a target: what is taken away from each model before it is compared.
+        population: The held-out set, which the attack compares with; without it, no risk is told.
     """
     names = run.modalities
     members, f, g = (torch.from_numpy(side) for side in run.sides(who.groups, shard))
@@ -131,11 +134,19 @@ def score_rows(
         columns[f"{ATTRIBUTION}{name}"] = _nullable(here)
         columns[f"{UNSEEN}{name}"] = _nullable(torch.where(present[:, j], fit[:, j], torch.nan))
     columns["unseen_clipmem"] = _nullable(unseen(_clipmem_sum))
+    columns["attack_rmia"] = _risk(cmc, members, population)
     columns["cmc"] = _lists(cmc.t().to(torch.float32))
     columns["member"] = _lists(members)
     columns[VALUE] = _partition_values(run, who)
     schema = schema_of(run)
     return pa.table([pa.array(columns[n], schema.field(n).type) for n in schema.names], schema)
+
+
+def _risk(cmc: Tensor, members: Tensor, population: Population | None) -> pa.Array:
+    if population is None:
+        return pa.nulls(len(members), pa.float64())
+    risk = population.risk(cmc.t().double().numpy(), members.numpy())
+    return pa.array(risk, pa.float64(), mask=np.isnan(risk))
 
 
 def _partition_values(run: Run, who: Identity) -> list[str | None]:

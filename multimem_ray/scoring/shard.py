@@ -100,8 +100,9 @@ class Scores(TableOutput):
 
     def rows(self, batch: ScoringBatch) -> pa.Table:
         agreements = self._bank.agreements(batch.views, self._held_out.means)
-        present, levels = batch.views.present, self._held_out.levels
-        return score_rows(self._run, batch.shard, batch.who, present, agreements, levels)
+        present, held_out = batch.views.present, self._held_out
+        of_held_out = held_out.levels, held_out.population
+        return score_rows(self._run, batch.shard, batch.who, present, agreements, *of_held_out)
 
 
 def joined_tables(schema: pa.Schema, tables: Sequence[pa.Table]) -> pa.Table:

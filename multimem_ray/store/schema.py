@@ -57,6 +57,7 @@ def score_schema(
         *((f"{CLIPMEM}{pair}", number) for pair in pairs),
         *((f"{UNSEEN}{name}", number) for name in modalities),
         ("unseen_clipmem", number),
+        ("attack_rmia", number),
         ("cmc", pa.list_(pa.float32(), models)),
         ("member", pa.list_(pa.bool_(), models)),
         *((name, text) for name in (VALUE,) if partitioned),

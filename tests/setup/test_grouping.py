@@ -66,6 +66,10 @@ def test_exact_copies_are_left_out_together_by_default(tmp_path: Path) -> None:
     assert len(told["examples"]) == both
     assert all(len(example["samples"]) == 2 for example in told["examples"])
     assert "exact copies" in (out / "report.html").read_text()
+    # Copies share one membership: they are one group under the attack.
+    assert found["attack"]["members"] + found["attack"]["others"] == len(rows) - both
+    assert all(0 <= row["attack_rmia"] <= 1 for row in rows.values())
+    assert found["attack"]["held_out"]["samples"] == found["held_out"]["samples"]
     again = audit(config_of(shards, out), QUIET, executor="local")
     assert again["duplicates"] == told
 
