@@ -239,7 +239,8 @@ class ScoreTable:
         files: Sequence[FileInfo],
     ) -> Any:
         if not self.storage.is_remote(self.output):
-            return engine.read_parquet(paths_of(files), hive_partitioning=False)
+            # A run that a later version went on with has files with fewer columns.
+            return engine.read_parquet(paths_of(files), hive_partitioning=False, union_by_name=True)
         schema = pa.schema([self.schema.field(column) for column in columns])
         return pa.RecordBatchReader.from_batches(schema, self._read(files, columns, None))
 
@@ -277,12 +278,26 @@ class ScoreTable:
             with self._open(file) as handle:
                 parquet = ParquetFile(handle, file.url)
                 names = None if columns is None else list(columns)
-                yield from parquet.iter_batches(self.batch_rows, columns=names, use_threads=False)
+                there = set(parquet.schema_arrow.names)
+                for batch in parquet.iter_batches(
+                    self.batch_rows, columns=names, use_threads=False
+                ):
+                    yield batch if names is None else self._completed(batch, names, there)
         except (pa.ArrowException, OSError) as error:
             raise StorageError(
                 f"{file.url}: cannot be read as Parquet ({error}). Remove this file and its marker "
                 "in commits/, and run the audit again: only this shard is scored anew."
             ) from error
+
+    def _completed(
+        self, batch: pa.RecordBatch, names: Sequence[str], there: set[str]
+    ) -> pa.RecordBatch:
+        """With nulls in columns that an earlier version did not write."""
+        if there.issuperset(names):
+            return batch
+        kept = dict(zip(batch.schema.names, batch.columns, strict=True))
+        empty = {n: pa.nulls(len(batch), self.schema.field(n).type) for n in names if n not in kept}
+        return pa.RecordBatch.from_pydict({n: (kept | empty)[n] for n in names})
 
 
 @contextmanager

@@ -7,8 +7,8 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
-from sklearn.metrics import roc_auc_score, roc_curve  # type: ignore[import-untyped]
+from scipy import stats  # type: ignore[import-untyped]
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from multimem_ray.metric.attack import (
     Population,

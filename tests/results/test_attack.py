@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]
+from sklearn.metrics import roc_auc_score
 
 from multimem_ray.metric.attack import Population, attack_ratios
 from multimem_ray.results.attack import Attack, attack_words
