@@ -197,8 +197,8 @@ class DesignConfig(Section):
         CONTENT,
         description="what keeps samples together, so that all of them are left out together: "
         "content (exact copies of all modalities), key (each sample alone), a field such as "
-        "json.source, or a table of groups as `multimem duplicates` writes it (a .parquet with the "
-        "columns key, shard and group); an output that was begun by key goes on by key",
+        "json.source, or a table of groups (a .parquet with the columns key and group, and shard "
+        "where keys repeat); an output that was begun by key goes on by key",
     )
     candidate_fraction: Fraction = Field(0.1, description="candidate: share of S_C")
     independent_fraction: Fraction | None = Field(

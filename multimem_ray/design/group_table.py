@@ -76,7 +76,7 @@ def read_groups(url: str, storage: Storage) -> GroupTable:
     numbers: dict[str, int] = {}
     shards: Counter[str] = Counter()
     if not storage.exists(url):
-        raise ConfigError(f"design.group: {url} is not there; `multimem duplicates` writes one")
+        raise ConfigError(f"design.group: {url} is not there: correct the path")
     try:
         with storage.open(url) as stream, ParquetFile(stream, url) as file:
             names = set(file.schema_arrow.names)

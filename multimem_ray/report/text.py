@@ -195,7 +195,7 @@ def _about_design(summary: dict[str, Any]) -> list[str]:
     if scored and group == "content":
         found.append(
             "Exact copies were left out together, near-duplicates were not: where they fall on "
-            "both sides of a split they hide each other's memorization. `multimem duplicates` "
-            "finds them, and design.group takes its table."
+            "both sides of a split they hide each other's memorization. design.group takes a table "
+            "of what belongs together."
         )
     return found

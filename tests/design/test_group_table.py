@@ -45,7 +45,7 @@ def test_what_is_no_table_of_groups_is_refused(tmp_path: Path) -> None:
         read_groups(written(tmp_path, key=["a", "a"], group=["g", "h"]), Storage())
     with pytest.raises(ConfigError, match="columns 'key' and 'group'"):
         read_groups(written(tmp_path, key=["a"]), Storage())
-    with pytest.raises(ConfigError, match="multimem duplicates"):
+    with pytest.raises(ConfigError, match="correct the path"):
         read_groups(str(tmp_path / "no.parquet"), Storage())
     (tmp_path / "text.parquet").write_text("no Parquet at all")
     with pytest.raises(ConfigError, match="cannot be read"):
