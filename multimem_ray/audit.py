@@ -24,6 +24,7 @@ from multimem_ray.planning.timings import OTHER, compare, record
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
 from multimem_ray.setup import open_run, require_shards
+from multimem_ray.setup.shared_disk import require_shared
 from multimem_ray.storage import Storage
 
 if TYPE_CHECKING:
@@ -300,6 +301,7 @@ class _Stages:
         if not self._begun:
             self.session.enter_context(self.executor.session())
             self._begun = True
+            require_shared(self.run, self.shards, self.executor)
 
     def train(self) -> float:
         """Returns the seconds of the stage, 0 if nothing was left to do."""

@@ -106,6 +106,9 @@ class Executor(Protocol):
     def call(self, function: Callable[[], T], gpus: float) -> T:
         """What a function returns where there is such a part of a GPU."""
 
+    def elsewhere(self, function: Callable[[], T]) -> T | None:
+        """What a function returns on another node than this; None if there is no other."""
+
     def counter(self, shown: Shown, task: str) -> Counter:
         """What a task is counted on."""
 
@@ -183,6 +186,11 @@ class LocalExecutor:
         """What the function returns here."""
         del gpus
         return function()
+
+    def elsewhere(self, function: Callable[[], T]) -> T | None:
+        """None: there is no other node."""
+        del function
+        return None
 
     def counter(self, shown: Shown, task: str) -> Counter:
         """One that shows what is counted at once."""

@@ -102,6 +102,23 @@ class RayExecutor:
         result: T = ray.get(ask.remote())
         return result
 
+    def elsewhere(self, function: Callable[[], T]) -> T | None:
+        """What the function returns on one of the nodes where the driver is not; None: no such."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = ray.get_runtime_context().get_node_id()
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        others = [n["NodeID"] for n in nodes if n["Alive"] and n["NodeID"] != here]
+        if not others:
+            return None
+
+        def task() -> T:
+            return function()
+
+        there = NodeAffinitySchedulingStrategy(others[0], soft=False)
+        remote = ray.remote(num_cpus=0, max_retries=2)(task).options(scheduling_strategy=there)
+        return ray.get(remote.remote())
+
     def counter(self, shown: Shown, task: str) -> Counter:
         """A small actor; :func:`~multimem_ray.progress.finished_with_progress` shows it."""
         del shown, task

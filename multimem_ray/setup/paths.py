@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from multimem_ray.config import Config, GivenModel
+from multimem_ray.errors import ConfigError
 from multimem_ray.storage import Storage
+
+_JOB_FOLDER = "working_dir_files"
+"""Where Ray unpacks the working directory of a job, below its session's folder."""
 
 
 def absolute(config: Config, storage: Storage) -> Config:
@@ -13,6 +17,11 @@ def absolute(config: Config, storage: Storage) -> Config:
     cache = str(Path(config.resources.cache_dir).expanduser().absolute())
     resources = config.resources.model_copy(update={"cache_dir": cache})
     output = absolute_url(config.output, storage)
+    if _JOB_FOLDER in Path(output).parts and not storage.is_remote(output):
+        raise ConfigError(
+            f"output: {config.output} lies in the package folder of a Ray job, which Ray deletes; "
+            "write an absolute path on a disk that all nodes share, or s3://bucket/folder"
+        )
     model = config.model.model_copy(
         update={
             "adapter": config.model.adapter and _absolute_adapter(config.model.adapter),
