@@ -1,4 +1,4 @@
-"""Images: JPEG, PNG, WebP, GIF and BMP, as uint8 RGB.
+"""Images: JPEG, PNG, WebP, AVIF, TIFF, GIF and BMP, as uint8 RGB.
 
 Decoded to the centre square of the picture, at most ``oversize`` times the size of a view, so that
 a view has room to crop. Pillow does it all: for a JPEG its draft mode leaves out the resolution
@@ -17,6 +17,7 @@ from PIL import UnidentifiedImageError
 from pydantic import Field
 
 from multimem_ray.errors import DecodeError
+from multimem_ray.modalities import png
 from multimem_ray.modalities.base import (
     Array,
     Modality,
@@ -26,9 +27,10 @@ from multimem_ray.modalities.base import (
     too_large,
     undecodable,
 )
+from multimem_ray.modalities.formats import but
 from multimem_ray.modalities.registry import register
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP")
 _ORIENTATION = 0x0112
 # EXIF orientation: what turns the stored picture upright (EXIF 2.32, 4.6.4).
 _UPRIGHT = {
@@ -75,7 +77,7 @@ class Image(Modality):
     """RGB pictures; views (3, size, size) of uint8, decoded (D, D, 3) of uint8."""
 
     name = "image"
-    extensions = ("jpg", "jpeg", "png", "webp")
+    extensions = ("jpg", "jpeg", "png", "webp", "avif", "tif", "tiff", "gif", "bmp")
     Settings = ImageSettings
     settings: ImageSettings
 
@@ -94,12 +96,16 @@ class Image(Modality):
         """
         raw = as_bytes(data, self.name)
         try:
-            with Pillow.open(io.BytesIO(raw), formats=FORMATS) as picture:
-                return self._canonical(picture)
+            try:
+                return self._opened(raw)
+            except ValueError as error:
+                if "MAX_TEXT" not in str(error) or not raw.startswith(png.MAGIC):
+                    raise
+                return self._opened(png.without_text(raw))
         except Pillow.DecompressionBombError as error:
             raise self._bomb(str(error)) from error
         except UnidentifiedImageError as error:
-            raise undecodable(self.name, f"none of {', '.join(FORMATS)}") from error
+            raise undecodable(self.name, f"none of {', '.join(FORMATS)}{but(raw)}") from error
         except DecodeError:
             raise
         except _PILLOW_ERRORS as error:
@@ -129,6 +135,12 @@ class Image(Modality):
         changed: Array = _levels(gain, slope).take(view)
         return changed
 
+    def _opened(self, raw: bytes) -> Array:
+        with Pillow.open(io.BytesIO(raw), formats=FORMATS) as picture:
+            if picture.format == "PNG" and raw[24] in (2, 4) and "transparency" in picture.info:
+                return self._canonical(_scaled_key(picture, raw[24]))
+            return self._canonical(picture)
+
     def _canonical(self, picture: Pillow.Image) -> Array:
         settings = self.settings
         width, height = picture.size
@@ -137,8 +149,10 @@ class Image(Modality):
         most = int(np.ceil(settings.size * settings.oversize))
         if picture.format == "JPEG":
             picture.draft(None, (most, most))
-        upright = _UPRIGHT.get(_orientation(picture))
         whole = _resizable(picture)
+        # A PNG may say behind its pixels how it is turned.
+        picture.load()
+        upright = _UPRIGHT.get(_orientation(picture))
         width, height = whole.size
         short = min(width, height)
         side = min(short, most)
@@ -179,21 +193,46 @@ def _saturated(view: Array, purity: float) -> Array:
 
 
 def _orientation(picture: Pillow.Image) -> int:
-    if "exif" not in picture.info and "xmp" not in picture.info:
+    if picture.format == "TIFF" or not picture.info:
+        # Pillow turns a TIFF itself.
         return 1
     try:
-        return int(picture.getexif().get(_ORIENTATION, 1))
+        found = int(picture.getexif().get(_ORIENTATION, 1))
+        for kind in ("APP1", "xmp"):
+            content = png.profile(picture.info, kind) if found == 1 else None
+            if content and content.startswith(b"Exif\0\0"):
+                exif = Pillow.Exif()
+                exif.load(content)
+                found = int(exif.get(_ORIENTATION, 1))
+            elif content:
+                found = png.xmp_orientation(content)
     except _PILLOW_ERRORS:
         # A picture with broken metadata is still a picture.
         return 1
+    return found
+
+
+def _scaled_key(picture: Pillow.Image, bits: int) -> Pillow.Image:
+    """With the transparent grey of a PNG of 2 or 4 bits on the scale of its pixels, 8 bits."""
+    picture.load()
+    if picture.mode == "L" and isinstance(picture.info["transparency"], int):
+        picture.info["transparency"] *= 255 // ((1 << bits) - 1)
+    return picture
 
 
 def _resizable(picture: Pillow.Image) -> Pillow.Image:
     """The picture in a mode whose pixels can be averaged; alpha is kept."""
+    if picture.mode in ("I", "F") and picture.format == "TIFF":
+        raise undecodable("image", "a TIFF of 32 bits has no known white; store 8 or 16 bits")
     if picture.mode.startswith("I"):
         # convert() would clip 16 bits at 255 instead of scaling them.
-        grey = np.clip(np.asarray(picture), 0, 65535).astype(np.uint16) >> 8
-        return Pillow.fromarray(grey.astype(np.uint8))
+        values = np.clip(np.asarray(picture), 0, 65535).astype(np.uint16)
+        grey = Pillow.fromarray((values >> 8).astype(np.uint8))
+        key = picture.info.get("transparency")
+        if not isinstance(key, int):
+            return grey
+        alpha = Pillow.fromarray(np.where(values == key, 0, 255).astype(np.uint8))
+        return Pillow.merge("LA", (grey, alpha)).convert("RGBA")
     if picture.has_transparency_data:
         return picture.convert("RGBA")
     return picture if picture.mode in _AVERAGED else picture.convert("RGB")

@@ -28,6 +28,7 @@ _UNSPACED = (
     "\U00020000-\U0003ffff"
 )
 _PUNCTUATION = r"!-/:-@\[-`{-~\u00a1-\u00bf\u2000-\u206f\u3000-\u303f\uff00-\uff0f\uff1a-\uff20"
+_CONTROL = re.compile(rb"[\x01-\x08\x0e-\x1f]")
 _Word = TypeVar("_Word", int, str)
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_PUNCTUATION}{_UNSPACED}]+")
 
@@ -86,11 +87,11 @@ class Text(Modality):
         """Captions without surrounding whitespace, array of str (captions,).
 
         Args:
-            data: UTF-8 bytes (a byte order mark is left out), a string, or a list of strings, of
-                which empty ones are left out.
+            data: Bytes in UTF-8, UTF-16 or UTF-32 (a byte order mark is left out), a string, or a
+                list of strings, of which empty ones and nulls are left out.
 
         Raises:
-            DecodeError: No UTF-8, no text, only whitespace, or above a limit.
+            DecodeError: Of another encoding, no text, only whitespace, or above a limit.
         """
         captions = [data] if isinstance(data, str) else self._captions(data)
         settings = self.settings
@@ -130,17 +131,18 @@ class Text(Modality):
             if len(data) > 4 * self.settings.max_characters + 3:
                 what, limit = f"{len(data)} bytes", self.settings.max_characters
                 raise too_large(self.name, what, "max_characters", limit)
-            try:
-                return [bytes(data).decode("utf-8-sig")]
-            except UnicodeDecodeError as error:
-                raise DecodeError(
-                    f"text: not UTF-8 at byte {error.start}; convert the shard's text to UTF-8"
-                ) from error
-        if isinstance(data, list) and all(isinstance(item, str) for item in data):
-            return data
+            return [_decoded(bytes(data))]
+        if isinstance(data, list):
+            captions = [item for item in data if item is not None]
+            other = next((item for item in captions if not isinstance(item, str)), None)
+            if other is None:
+                return captions
+            holds = f"a list with a {type(other).__name__} in it"
+        else:
+            holds = f"a {type(data).__name__}"
         raise DecodeError(
-            f"text: the JSON field holds a {type(data).__name__}, not a string or a list of "
-            "strings; name another in data.fields.text"
+            f"text: the JSON field holds {holds}, not a string or a list of strings; name another "
+            "in data.fields.text"
         )
 
     def _tokens(self, text: str) -> list[int]:
@@ -168,6 +170,38 @@ def token(word: str, vocab: int) -> int:
     """Token id of a word: 1 .. vocab - 1, by blake2b, the same on every machine."""
     digest = hashlib.blake2b(word.encode(), digest_size=8).digest()
     return 1 + int.from_bytes(digest, "little") % (vocab - 1)
+
+
+def _decoded(raw: bytes) -> str:
+    """UTF-8, or UTF-16 and UTF-32 where a mark or their zeros tell them."""
+    encoding = _encoding(raw)
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        name = "UTF-8" if encoding == "utf-8-sig" else encoding.upper()
+        raise DecodeError(
+            f"text: not {name} at byte {error.start}; convert the shard's text to UTF-8"
+        ) from error
+
+
+def _encoding(raw: bytes) -> str:
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")):
+        wide = raw.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff"))
+        return "utf-32" if wide else "utf-16"
+    if b"\0" not in raw:
+        return "utf-8-sig"
+    # Without a mark, zeros tell: UTF-8 text has none, in UTF-16 a space has one, in UTF-32 three.
+    zeros = [raw[place::4].count(0) * 4 / len(raw) for place in range(4)]
+    if len(raw) % 4 == 0 and min(zeros[2:]) > 0.9 and zeros[0] < 0.5:
+        return "utf-32-le"
+    if len(raw) % 4 == 0 and min(zeros[:2]) > 0.9 and zeros[3] < 0.5:
+        return "utf-32-be"
+    even, odd = (raw[place::2].count(0) * 2 / len(raw) for place in range(2))
+    # Scripts beyond Latin have fewer zeros, and control characters in the places between.
+    enough = 0.05 if _CONTROL.search(raw) else 0.4
+    if len(raw) % 2 == 0 and max(even, odd) > enough and min(even, odd) * 10 < max(even, odd):
+        return "utf-16-le" if odd > even else "utf-16-be"
+    return "utf-8-sig"
 
 
 def _clean(text: str) -> str:

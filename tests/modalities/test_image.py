@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image as Pillow
 
 from multimem_ray.errors import DecodeError
 from multimem_ray.modalities.image import Image, ImageSettings
+from tests.modalities.hostile import chunk, png
 from tests.modalities.media import gradient, image_bytes
 
 SMALL = ImageSettings.model_validate({"size": 32, "oversize": 1.25})
@@ -21,7 +23,7 @@ def decode(data: bytes) -> np.ndarray:
     return Image(SMALL).decode(data)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP"])
 def test_every_format_gives_the_centre_square(kind: str) -> None:
     picture = decode(image_bytes(gradient(96, 64), kind))
     assert picture.shape == (40, 40, 3)
@@ -115,6 +117,79 @@ def test_exif_orientation_turns_the_picture_upright(orientation: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def _with_chunk(data: bytes, name: bytes, content: bytes, before: bytes = b"IEND") -> bytes:
+    at = data.index(before) - 4
+    return data[:at] + chunk(name, content) + data[at:]
+
+
+def _exif() -> bytes:
+    exif = Pillow.Exif()
+    exif[0x0112] = 6
+    return exif.tobytes()
+
+
+def _profile(kind: str, content: bytes) -> bytes:
+    return f"Raw profile type {kind}\0\n{kind}\n{len(content):8d}\n{content.hex()}\n".encode()
+
+
+XMP = b'<rdf:Description tiff:Orientation="6"/>'
+TURNED = {
+    "eXIf": (b"eXIf", _exif().removeprefix(b"Exif\0\0")),
+    "exif profile": (b"tEXt", _profile("exif", _exif())),
+    "APP1 profile": (b"tEXt", _profile("APP1", _exif())),
+    "xmp profile": (b"tEXt", _profile("xmp", XMP)),
+    "XMP": (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
+}
+
+
+@pytest.mark.parametrize("before", [b"IDAT", b"IEND"])
+@pytest.mark.parametrize("kind", TURNED)
+def test_a_png_is_upright_whatever_says_it(kind: str, before: bytes) -> None:
+    stored = image_bytes(gradient(64, 64))
+    turned = decode(_with_chunk(stored, *TURNED[kind], before))
+    np.testing.assert_array_equal(turned, np.rot90(decode(stored), -1))
+
+
+@pytest.mark.parametrize("name", [b"zTXt", b"iCCP", b"iTXt"])
+def test_megabytes_beside_the_pixels_are_left_out(name: bytes) -> None:
+    stored = image_bytes(gradient(64, 64))
+    long = {b"iTXt": b"k\0\1\0\0\0"}.get(name, b"k\0\0") + zlib.compress(b"a" * 3_000_000)
+    np.testing.assert_array_equal(decode(_with_chunk(stored, name, long, b"IDAT")), decode(stored))
+    both = _with_chunk(_with_chunk(stored, name, long, b"IDAT"), *TURNED["XMP"])
+    np.testing.assert_array_equal(decode(both), np.rot90(decode(stored), -1))
+
+
+@pytest.mark.parametrize(("bits", "row"), [(16, b"\x12\x34\x12\x35"), (4, b"\x5a"), (2, b"\x60")])
+def test_a_transparent_grey_lies_on_white(bits: int, row: bytes) -> None:
+    columns = len(row) * 8 // bits
+    data = png(columns, columns, zlib.compress((b"\0" + row) * columns), bits, 0)
+    key = {16: 0x1234, 4: 5, 2: 1}[bits]
+    picture = decode(_with_chunk(data, b"tRNS", struct.pack(">H", key), b"IDAT"))
+    assert (picture[:, 0] == 255).all()
+    assert (picture[:, 1] == {16: 0x12, 4: 170, 2: 170}[bits]).all()
+
+
+def test_a_refusal_names_what_there_is() -> None:
+    with pytest.raises(DecodeError, match=r"none of JPEG, .*, but PDF"):
+        decode(b"%PDF-1.7 and so on")
+    with pytest.raises(DecodeError, match="but HEIC"):
+        decode(b"\0\0\0\x18ftypheic" + bytes(40))
+    with pytest.raises(DecodeError, match="32 bits has no known white"):
+        decode(image_bytes(np.ones((8, 8), np.float32), "TIFF"))
+
+
+ODD = Path(__file__).resolve().parents[3] / "shared" / "data" / "odd" / "images"
+
+
+@pytest.mark.skipif(not ODD.exists(), reason="files that are not part of the project")
+def test_files_of_others() -> None:
+    for name in ("exif_after.png", "raw_profile.png"):
+        red, blue = decode((ODD / name).read_bytes())[:, -1], decode((ODD / name).read_bytes())[0]
+        assert red[10:, 0].mean() > 2 * red[10:, 2].mean()
+        assert blue[:-10, 2].mean() > 2 * blue[:-10, 0].mean()
+    assert decode((ODD / "text_1mb.png").read_bytes()).shape == (40, 40, 3)
+
+
 def test_broken_exif_is_ignored() -> None:
     data = image_bytes(gradient(), "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff")
     assert decode(data).shape == (40, 40, 3)

@@ -36,9 +36,7 @@ def test_a_byte_order_mark_is_left_out() -> None:
     assert text().decode("\ufeffa dog").tolist() == ["a dog"]
 
 
-@pytest.mark.parametrize(
-    "data", ["ein Hündchen".encode("latin-1"), "dog".encode("utf-16"), b"\xff"]
-)
+@pytest.mark.parametrize("data", ["ein Hündchen".encode("latin-1"), b"dog\xff", b"\xff"])
 def test_what_is_not_utf_8_says_where(data: bytes) -> None:
     with pytest.raises(DecodeError, match=r"not UTF-8 at byte \d+") as raised:
         text().decode(data)
@@ -76,6 +74,27 @@ def test_too_many_captions_name_the_setting() -> None:
 
 def test_a_megabyte_is_read_where_it_is_allowed() -> None:
     assert len(clean(b"word " * 200_000, max_characters=2_000_000)) == 32
+
+
+@pytest.mark.parametrize("caption", ["a dog runs", "собака бежит по траве", "犬 runs"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"]
+)
+def test_encodings_are_told_with_a_mark_or_without(caption: str, encoding: str) -> None:
+    assert text().decode(caption.encode(encoding)).tolist() == [caption]
+
+
+@pytest.mark.parametrize("data", [b"ab\0dog", b"two words\0\0\0", b"a\0b c d e"])
+def test_a_few_zeros_are_no_other_encoding(data: bytes) -> None:
+    assert text().decode(data).tolist() == [data.decode().replace("\0", " ").strip()]
+
+
+def test_nulls_in_a_list_are_left_out_and_others_are_named() -> None:
+    assert text().decode(["a dog", None, "a cat"]).tolist() == ["a dog", "a cat"]
+    with pytest.raises(DecodeError, match="a list with a int in it, not a string"):
+        text().decode(["a dog", 3])
+    with pytest.raises(DecodeError, match="empty"):
+        text().decode([None])
 
 
 def test_half_a_surrogate_pair_is_replaced() -> None:
