@@ -24,7 +24,8 @@ from multimem_ray.modalities.base import (
     too_large,
     undecodable,
 )
-from multimem_ray.modalities.containers import container_of
+from multimem_ray.modalities.containers import container_of, missing_bytes, needs_packets
+from multimem_ray.modalities.formats import but
 from multimem_ray.modalities.masking import masked
 from multimem_ray.modalities.registry import register
 from multimem_ray.modalities.resampling import resample
@@ -94,7 +95,7 @@ class Audio(Modality):
             AbsentError: A video without a sound track.
         """
         raw = as_bytes(data, self.name)
-        container = container_of(raw)
+        container = container_of(raw) or needs_packets(raw)
         try:
             if container is not None:
                 part, rate = middle_of_track(raw, container, self._wanted_seconds, self)
@@ -111,7 +112,9 @@ class Audio(Modality):
             EOFError,
         ) as error:
             said = getattr(error, "strerror", None) or str(error).split(">: ")[-1]
-            raise undecodable(self.name, said.replace(*_UNRECOGNISED)) from error
+            if said == _UNRECOGNISED[0]:
+                said = _UNRECOGNISED[1] + but(raw)
+            raise undecodable(self.name, said) from error
         if not len(part):
             raise DecodeError("audio: the recording holds no sound (0 values)", "empty")
         channels = part.shape[1]
@@ -170,7 +173,17 @@ class Audio(Modality):
 
     def _of_file(self, raw: bytes) -> tuple[Array, int]:
         """The middle of what libsndfile reads, float32 (values, channels), and its rate."""
-        with soundfile.SoundFile(_File(raw)) as sound:
+        missing = missing_bytes(raw)
+        if missing:
+            raise undecodable(self.name, f"cut short: {missing} bytes are missing at its end")
+        try:
+            opened = soundfile.SoundFile(_File(raw))
+        except soundfile.SoundFileError:
+            if not raw.startswith(b"OggS"):
+                raise
+            # FLAC and Speex in Ogg, which libsndfile does not know.
+            return middle_of_track(raw, "ogg", self._wanted_seconds, self)
+        with opened as sound:
             rate = int(sound.samplerate)
             self.check_format(sound.channels, rate)
             if sound.frames >= _UNKNOWN_LENGTH:

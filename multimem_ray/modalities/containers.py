@@ -17,6 +17,7 @@ _EBML = b"\x1a\x45\xdf\xa3"
 _SEGMENT = b"\x18\x53\x80\x67"
 # Twelve bits of ones, then layer 0, which MP3 does not have (ISO 14496-3, 1.A.2.2).
 _ADTS = frozenset({b"\xff\xf0", b"\xff\xf1", b"\xff\xf8", b"\xff\xf9"})
+_OPEN_END = 0x7FFF0000
 _MOV_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
 
 
@@ -31,7 +32,55 @@ def container_of(raw: bytes) -> str | None:
         return "matroska"
     if raw[:4] == b"RIFF" and raw[8:12] == b"AVI ":
         return "avi"
-    return "aac" if raw[:2] in _ADTS else None
+    return "aac" if raw[:2] in _ADTS or _adts_behind_tag(raw) else None
+
+
+def _adts_behind_tag(raw: bytes) -> bool:
+    return raw.startswith(b"ID3") and raw[(at := behind_id3(raw)) : at + 2] in _ADTS
+
+
+def behind_id3(raw: bytes) -> int:
+    """Where an ID3v2 tag ends (ID3v2.4, 3.1: four times seven bits); 0 without one."""
+    if not raw.startswith(b"ID3") or len(raw) < 10:
+        return 0
+    size = 0
+    for byte in raw[6:10]:
+        size = size << 7 | byte & 0x7F
+    return 10 + size + (10 if raw[5] & 0x10 else 0)
+
+
+def needs_packets(raw: bytes) -> str | None:
+    """FFmpeg's name of a stream whose length only its packets tell; None for all others.
+
+    An MP3 has no length but in a header of its encoder, which one written to a pipe lacks, and
+    which in joined files speaks of the first part alone; so do the pages of a chained Ogg.
+    """
+    if raw.startswith(b"OggS"):
+        return "ogg" if raw.count(b"OggS\0\2") > 1 else None
+    at = behind_id3(raw)
+    if raw[at : at + 1] != b"\xff" or len(raw) < at + 2 or raw[at + 1] & 0xE6 != 0xE2:
+        return None
+    head = raw[at : at + 200]
+    told = b"Xing" in head or b"Info" in head or b"VBRI" in head
+    joined = raw.count(b"Xing\0\0\0") + raw.count(b"Info\0\0\0") > 1
+    return "mp3" if joined or not told else None
+
+
+def missing_bytes(raw: bytes) -> int:
+    """How many bytes a WAV or AIFF announces and does not have; 0 where it says no length.
+
+    Sizes near the largest stand for a stream whose writer could not know.
+    """
+    big = raw[:4] == b"FORM"
+    if not big and raw[:4] != b"RIFF":
+        return 0
+    at = 12
+    while at + 8 <= len(raw):
+        size = int.from_bytes(raw[at + 4 : at + 8], "big" if big else "little")
+        if raw[at : at + 4] in (b"data", b"SSND"):
+            return 0 if size >= _OPEN_END else max(0, at + 8 + size - len(raw))
+        at += 8 + size + size % 2
+    return 0
 
 
 def opened(raw: bytes, container: str) -> Any:

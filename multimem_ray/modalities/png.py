@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 _TEXT = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
@@ -28,7 +29,7 @@ def without_text(raw: bytes) -> bytes:
     )
 
 
-def profile(info: dict[object, object], kind: str) -> bytes | None:
+def profile(info: Mapping[Any, Any], kind: str) -> bytes | None:
     """A profile in ImageMagick's notation: a name, a length, hexadecimal digits."""
     text = info.get(_PROFILE + kind)
     if not isinstance(text, str):

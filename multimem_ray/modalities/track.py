@@ -73,12 +73,21 @@ def _packets(file: Any, stream: Any, container: str, limits: Limits) -> tuple[li
     """All packets with a time, and the seconds that they last."""
     base = float(stream.time_base)
     packets: list[Any] = []
-    end = 0.0
+    end, link, following = 0.0, 0, 0
     for packet in file.demux(stream):
         if not packet.size or packet.pts is None:
             continue
         if packet.is_corrupt:
             raise undecodable("audio", f"cut short after {end:.1f} s")
+        if container == "ogg":
+            if (packet.duration or 0) >= 1 << 31:
+                # FFmpeg's difference to the page's end, below zero where the last packet is cut.
+                packet.duration = 0
+            # Each link of a chain counts from its own beginning (RFC 3533, 4).
+            if packets and packet.pts + link < packets[-1].pts:
+                link = following
+            packet.pts += link
+            following = packet.pts + (packet.duration or 0)
         packets.append(packet)
         end = max(end, (packet.pts - packets[0].pts + (packet.duration or 0)) * base)
         limits.check_seconds(end)

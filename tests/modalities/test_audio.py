@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from multimem_ray.errors import DecodeError
 from multimem_ray.modalities.audio import Audio, AudioSettings
-from tests.modalities.media import sound_bytes, tone
+from tests.modalities.media import sound_bytes, tone, track_bytes
 
 
 def audio(**settings: object) -> Audio:
@@ -277,3 +278,47 @@ def test_the_clean_view_does_not_depend_on_the_strength(rate: int) -> None:
     clean = [audio(strength=s).view(audio(strength=s).decode(data), None) for s in (0, 0.3, 1)]
     assert np.array_equal(clean[0], clean[1])
     assert np.array_equal(clean[0], clean[2])
+
+
+LONG = AudioSettings.model_validate({"seconds": 8, "sample_rate": 8000})
+
+
+@pytest.mark.parametrize("kind", ["OGG", "MP3"])
+def test_parts_joined_end_to_end_are_all_read(kind: str) -> None:
+    first = sound_bytes(tone(level=0.1, rate=16_000), 16_000, kind)
+    second = sound_bytes(tone(level=0.8, rate=16_000), 16_000, kind)
+    decoded = Audio(LONG).decode(first + second).astype(float)
+    assert abs(len(decoded) - 16_000) < 1500
+    assert decoded[-6000:-2000].std() > 5 * decoded[2000:6000].std()
+
+
+@pytest.mark.parametrize("kind", ["WAV", "AIFF"])
+def test_half_a_file_without_compression_is_cut_short(kind: str) -> None:
+    whole = sound_bytes(tone(), 8000, kind, "PCM_16")
+    with pytest.raises(DecodeError, match="cut short"):
+        Audio(LONG).decode(whole[: len(whole) // 2])
+    assert len(Audio(LONG).decode(whole)) == 8000
+
+
+def test_aac_behind_a_tag_and_flac_in_ogg() -> None:
+    aac = track_bytes(tone(), 8000, "adts", "aac")
+    tag = b"ID3\4\0\0\0\0\1\0" + bytes(128)
+    np.testing.assert_array_equal(Audio(LONG).decode(tag + aac), Audio(LONG).decode(aac))
+    assert abs(len(Audio(LONG).decode(track_bytes(tone(), 8000, "ogg", "flac"))) - 8000) < 10
+
+
+ODD = Path(__file__).resolve().parents[3] / "shared" / "data" / "odd" / "audio"
+
+
+@pytest.mark.skipif(not ODD.exists(), reason="files that are not part of the project")
+@pytest.mark.parametrize(
+    ("name", "seconds"),
+    [
+        *[("piped_0.9s.mp3", 0.94), ("noxing_16000.mp3", 3.1), ("vbr_noxing.mp3", 3.03)],
+        *[("aac_id3.aac", 3.04), ("chained.ogg", 6.0)],
+    ],
+)
+def test_files_of_others(name: str, seconds: float) -> None:
+    decoded = Audio(LONG).decode((ODD / name).read_bytes())
+    assert abs(len(decoded) / 8000 - seconds) < 0.02
+    assert name != "vbr_noxing.mp3" or decoded.astype(float).std() > 3000
