@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 from multimem_ray.results.attack import Attack, stored_population
 from multimem_ray.results.coverage import coverage

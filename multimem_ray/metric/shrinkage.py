@@ -1,0 +1,105 @@
+"""The shrunk score: what is expected of the score of very many models, given that of a few.
+
+A score of few models is truth and error, and the highest of many such scores are high by error as
+well (the winner's curse). What the samples have in common tells how much of it is truth: the spread
+of the scores over samples holds both, the spread between pairs of models within a sample the error
+alone. With y = (cmc_out, multimem, …) of a sample, its mean over samples ȳ, E the covariance of its
+error and S = Cov(y) - E that of the truth, the best linear prediction of the truth is
+
+    m = ȳ + K (y - ȳ),    K = S (S + E)⁻¹,    and what is left of the truth's variance  V = S - K S
+
+(linear Bayes; Efron & Morris 1973 for one column). ``cmc_out`` helps since what fits together badly
+is memorized more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+MULTIMEM = 1
+"""Which column of y is predicted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shrinkage:
+    """How scores are shrunk.
+
+    Attributes:
+        mean: (k,) ȳ.
+        weights: (k,) the row of K that predicts the score.
+        sd: Standard deviation of what the prediction leaves open, in units of the score.
+    """
+
+    mean: Floats
+    weights: Floats
+    sd: float
+
+    def shrunk(self, values: Floats) -> Floats:
+        """(N,) the shrunk score.
+
+        Args:
+            values: (N, k) columns of y.
+        """
+        shrunk: Floats = self.mean[MULTIMEM] + (values - self.mean) @ self.weights
+        return shrunk
+
+
+class ShrinkageMoments:
+    """Sums over samples that the shrinkage follows from, in one pass and in any grouping.
+
+    Args:
+        columns: k, how many columns y has.
+    """
+
+    def __init__(self, columns: int = 2) -> None:
+        self.count = 0
+        self._errors = 0.0
+        self._mean = np.zeros(columns)
+        self._squares = np.zeros((columns, columns))
+        self._within = np.zeros((columns, columns))
+
+    def update(self, pairs: Floats) -> None:
+        """Add samples.
+
+        Args:
+            pairs: (N, P, k) columns of y as each of P >= 2 pairs of models has them; samples with
+                anything that is not finite are passed over.
+        """
+        known = pairs[np.isfinite(pairs).all(axis=(1, 2))]
+        if not len(known):
+            return
+        size, count = known.shape[1], len(known)
+        y = known.mean(axis=1)
+        off = known - y[:, None, :]
+        # The covariance of the mean of P pairs is that of one pair, over P.
+        self._within += np.einsum("npj,npk->jk", off, off) / ((size - 1) * size)
+        mean, total = y.mean(axis=0), self.count + count
+        step, own = mean - self._mean, y - mean
+        self._squares += own.T @ own + np.outer(step, step) * self.count * count / total
+        self._mean = self._mean + step * count / total
+        self.count = total
+
+    def fit(self, views: float = 0.0) -> Shrinkage:
+        """How scores are shrunk.
+
+        Args:
+            views: Variance that the views add to the score of every sample whatever the models;
+                it is error, and no spread between models shows it.
+        """
+        return fit(self._mean, self._squares / (self.count - 1), self._within / self.count, views)
+
+
+def fit(mean: Floats, covariance: Floats, errors: Floats, views: float = 0.0) -> Shrinkage:
+    """The shrinkage of a mean (k,), and two covariances (k, k): of y, and of its error."""
+    error = errors.copy()
+    error[MULTIMEM, MULTIMEM] += views
+    values, vectors = np.linalg.eigh(covariance - error)
+    truth = (vectors * values.clip(0)) @ vectors.T
+    # Columns that never vary, such as a constant cmc_out, have no inverse and need none.
+    weights = truth @ np.linalg.pinv(truth + error, hermitian=True)
+    left = truth - weights @ truth
+    return Shrinkage(mean, weights[MULTIMEM], float(np.sqrt(max(0.0, left[MULTIMEM, MULTIMEM]))))
