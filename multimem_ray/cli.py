@@ -318,15 +318,13 @@ def reshard(
 ) -> None:
     """Rewrite shards without some of their samples. Again = resume."""
     from multimem_ray.config import StorageConfig
-    from multimem_ray.design.key_list import read_keys
     from multimem_ray.shards.reshard import reshard as rewrite
     from multimem_ray.storage import Storage
 
     if (remove is None) == (keep is None):
         raise ConfigError("reshard: give either --remove or --keep")
     storage, progress = Storage(StorageConfig(endpoint_url=endpoint_url)), _progress()
-    listed = read_keys(remove or keep or "", storage)
-    progress.say(f"{len(listed)} samples in the list")
+    listed = remove or keep or ""
     with progress.task("reshard", 1, unit="shards") as shown:
         made = rewrite(
             shards, out, listed, keep=keep is not None, storage=storage, advance=shown.resize

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,7 @@ from multimem_ray.design.given import UnseenHeldOut
 from multimem_ray.design.group_table import GroupTable, is_table, read_groups
 from multimem_ray.design.hashing import uniform
 from multimem_ray.design.membership import BoolMatrix
+from multimem_ray.design.shard_names import tail
 from multimem_ray.errors import DesignError, SampleError, StorageError
 from multimem_ray.modalities import registry
 from multimem_ray.modalities.content import content_name
@@ -53,6 +55,8 @@ class Run:
             ``design.pool_shards``.
         weights: Digest of the weights that the run was given; empty if it was given none.
         groups: Digest of the table of groups that it was given; empty if it was given none.
+        shard_parts: Parts of a shard's path that tell it from the others of the run: with its key
+            and index, what a sample is known by.
     """
 
     config: Config
@@ -63,12 +67,13 @@ class Run:
     pool_below: float = 1.0
     weights: str = ""
     groups: str = ""
+    shard_parts: int = 1
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Run:
         """The run that ``run.json`` tells of; its held-out shards are not listed there."""
         config = recorded_config(content)
-        own = {"shard_set": "", "pool_below": 1.0, "weights": "", "groups": ""}
+        own = {"shard_set": "", "pool_below": 1.0, "weights": "", "groups": "", "shard_parts": 1}
         known = {name: content.get(name, default) for name, default in own.items()}
         return cls(config, content["fields"], content["label"], **known)
 
@@ -102,6 +107,10 @@ class Run:
         """Names of the modalities, sorted: the order of every axis over modalities."""
         return tuple(sorted(self.fields))
 
+    def shard_name(self, url: str) -> str:
+        """What a shard is called in this run, wherever it lies."""
+        return tail(url, self.shard_parts)
+
     @property
     def output(self) -> str:
         return self.config.output
@@ -113,8 +122,8 @@ class Run:
     def group(self, sample: Sample) -> str:
         """What membership and the held-out set are decided by; see ``design.group``.
 
-        A sample without the group field belongs with nothing but itself, one that a table does
-        not name with its exact copies.
+        A sample without the group field, or with an empty one or NaN in it, belongs with nothing
+        but itself, one that a table does not name with its exact copies.
 
         Raises:
             SampleError: Its JSON is needed for that and cannot be read.
@@ -124,10 +133,10 @@ class Run:
             return sample.key
         if self.config.design.groups_by_field:
             value = sample.field(group)
-            return sample.key if value is None else _as_text(value)
+            return sample.key if value is None else _group_name(value) or sample.key
         listed = None
         if self.group_table is not None:
-            listed = self.group_table.group(sample.key, self.storage.name(sample.shard))
+            listed = self.group_table.group(sample.key, sample.shard)
         return listed or content_name(sample, self.decoder.fields) or sample.key
 
     @cached_property
@@ -136,7 +145,7 @@ class Run:
         group = self.config.design.group
         if group is None or not is_table(group):
             return None
-        table = read_groups(group, self.storage)
+        table = read_groups(group, self.storage, self.shard_parts)
         if self.groups and table.digest() != self.groups:
             raise DesignError(f"{group} has changed since the run was opened; run it again")
         return table
@@ -276,6 +285,13 @@ def require_format(content: Mapping[str, Any], url: str) -> None:
 def pool_places(seed: int, urls: Sequence[str]) -> NDArray[np.float64]:
     """(N,) the hash of each shard that decides whether models may train on it."""
     return uniform(seed, "pool_shards", urls)
+
+
+def _group_name(value: Any) -> str:
+    """A group as text; empty for what names none: NaN, blanks, an empty list."""
+    if value in ([], {}) or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return _as_text(value).strip() and _as_text(value)
 
 
 def _as_text(value: Any) -> str:

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from multimem_ray.arrow_files import ParquetFile
-from multimem_ray.design.key_list import Hashes, hashed
+from multimem_ray.design.key_list import Hashes, hashed, texts
+from multimem_ray.design.shard_names import require_parts, tail
 from multimem_ray.errors import ConfigError
 from multimem_ray.storage import Storage
 
@@ -32,7 +34,8 @@ class GroupTable:
         codes: (N,) number of each sample's group.
         names: Of the groups.
         by_shard: Whether the shard is part of what a sample is known by.
-        shards: How many rows there are of each shard, by file name; empty without ``by_shard``.
+        shards: How many rows there are of each shard, by name; empty without ``by_shard``.
+        parts: Parts of a shard's path that are its name.
     """
 
     hashes: Hashes
@@ -40,6 +43,7 @@ class GroupTable:
     names: Sequence[str]
     by_shard: bool
     shards: Mapping[str, int]
+    parts: int = 1
 
     def __len__(self) -> int:
         return len(self.hashes)
@@ -48,11 +52,11 @@ class GroupTable:
         """The group of a sample; None if the table does not name it.
 
         Args:
-            shard: File name of the shard that it stands in.
+            shard: URL or name of the shard that it stands in.
         """
         if not len(self.hashes):
             return None
-        value = hashed([key], [shard] if self.by_shard else None)[0]
+        value = hashed([key], [tail(shard, self.parts)] if self.by_shard else None)[0]
         place = min(int(np.searchsorted(self.hashes, value)), len(self.hashes) - 1)
         return self.names[self.codes[place]] if self.hashes[place] == value else None
 
@@ -65,11 +69,17 @@ class GroupTable:
         return found.hexdigest()
 
 
-def read_groups(url: str, storage: Storage) -> GroupTable:
+def read_groups(url: str, storage: Storage, parts: int = 1) -> GroupTable:
     """Read a table with the columns ``key`` and ``group``, and ``shard`` where keys repeat.
 
+    Rows without a group say nothing.
+
+    Args:
+        parts: Parts of a shard's path that tell the shards of the run apart.
+
     Raises:
-        ConfigError: It is no such table, or puts a sample into two groups.
+        ConfigError: It is no such table, puts a sample into two groups, or does not say which of
+            several shards of one file name it means.
         StorageError: It cannot be read.
     """
     hashes, codes = list[Hashes](), list[NDArray[np.int32]]()
@@ -84,9 +94,14 @@ def read_groups(url: str, storage: Storage) -> GroupTable:
                 raise ConfigError(f"design.group: {url} needs the columns 'key' and 'group'")
             by_shard = "shard" in names
             columns = ["key", "group", *(["shard"] if by_shard else [])]
-            for batch in file.iter_batches(columns=columns):
-                keys = [str(key) for key in batch["key"].to_pylist()]
-                of = [storage.name(str(s)) for s in batch["shard"].to_pylist()] if by_shard else []
+            for rows in file.iter_batches(columns=columns):
+                batch = rows.filter(_grouped(rows["group"]))
+                keys = texts(batch["key"], f"design.group: {url}: column 'key'")
+                of = list[str]()
+                if by_shard:
+                    of = texts(batch["shard"], f"design.group: {url}: column 'shard'")
+                    require_parts(set(of), parts, f"design.group: {url}")
+                    of = [tail(shard, parts) for shard in of]
                 shards.update(of)
                 hashes.append(hashed(keys, of if by_shard else None))
                 groups = (str(group) for group in batch["group"].to_pylist())
@@ -101,7 +116,14 @@ def read_groups(url: str, storage: Storage) -> GroupTable:
     if (of_each[1:] != of_each[:-1])[~first[1:]].any():
         known = "shard and key" if by_shard else "key; add a column 'shard' where keys repeat"
         raise ConfigError(f"design.group: {url} puts a sample into two groups, by {known}")
-    return GroupTable(every[first], of_each[first], list(numbers), by_shard, shards)
+    return GroupTable(every[first], of_each[first], list(numbers), by_shard, shards, parts)
+
+
+def _grouped(groups: pa.Array) -> pa.Array:
+    """Where there is a group: no null, no NaN, no empty text, which are no name."""
+    if pa.types.is_floating(groups.type):
+        return pc.fill_null(pc.invert(pc.is_nan(groups)), False)
+    return pc.fill_null(pc.not_equal(groups.cast(pa.string()), ""), False)
 
 
 def is_table(group: str | None) -> bool:

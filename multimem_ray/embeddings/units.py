@@ -178,21 +178,29 @@ def make_units(
 def _aligned(
     pieces: Sequence[Sequence[Piece]],
 ) -> tuple[list[list[Piece]], list[list[Piece]]]:
-    """Files with the same keys in all models, and per model what is left."""
-    by_keys = [{piece.keys: piece for piece in of_model} for of_model in pieces]
+    """Files with the same samples in all models, and per model what is left.
+
+    Where all files say what shard they are of, as ours do, samples are known by it and their keys.
+    """
+    ours = all(piece.about is not None for of_model in pieces for piece in of_model)
+
+    def samples(piece: Piece) -> tuple[str, str]:
+        return (piece.about.shard if ours and piece.about else "", piece.keys)
+
+    by_samples = [{samples(piece): piece for piece in of_model} for of_model in pieces]
     twice = {
-        keys
+        who
         for of_model in pieces
-        for keys, count in Counter(piece.keys for piece in of_model).items()
+        for who, count in Counter(map(samples, of_model)).items()
         if count > 1
     }
     groups = [
-        [found[piece.keys] for found in by_keys]
+        [known[samples(piece)] for known in by_samples]
         for piece in pieces[0]
-        if piece.keys not in twice and all(piece.keys in found for found in by_keys)
+        if samples(piece) not in twice and all(samples(piece) in known for known in by_samples)
     ]
-    taken = {group[0].keys for group in groups}
-    return groups, [[p for p in of_model if p.keys not in taken] for of_model in pieces]
+    taken = {samples(group[0]) for group in groups}
+    return groups, [[p for p in of_model if samples(p) not in taken] for of_model in pieces]
 
 
 def _stretches(group: Sequence[Piece]) -> list[Unit]:

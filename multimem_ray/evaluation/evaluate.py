@@ -140,9 +140,9 @@ def _aligned(run: Run, wanted: dict[str, set[str]]) -> dict[str, set[str]]:
     url = run.config.data.planted
     if url is None:
         return wanted
-    truth = read_truth(url, run.storage)
+    truth = read_truth(url, run.storage, run.shard_parts)
     return {
-        shard: {key for key in keys if (run.storage.name(shard), key) not in truth}
+        shard: {key for key in keys if (run.shard_name(shard), key) not in truth}
         for shard, keys in wanted.items()
     }
 

@@ -1,6 +1,7 @@
 """A mitigated run beside the run of its references: what it remembers, and what it can do.
 
-Samples are compared one by one, by a hash of their keys; the mean runs over those that both runs
+Samples are compared one by one, by a hash of their keys, and of the names of their shards where
+keys repeat; the mean runs over those that both runs
 have scored. See :mod:`multimem_ray.mitigation` for the three figures.
 """
 
@@ -17,9 +18,11 @@ from numpy.typing import NDArray
 
 from multimem_ray.arrow_files import read_parquet
 from multimem_ray.design.key_list import hashed
+from multimem_ray.design.shard_names import tail
 from multimem_ray.errors import ConfigError
 from multimem_ray.evaluation.evaluate import evaluate
 from multimem_ray.mitigation.choice import CHOSEN
+from multimem_ray.mitigation.reference_scores import keys_repeat
 from multimem_ray.progress import Progress
 from multimem_ray.report.tables import Table
 from multimem_ray.results.planted import read_truth
@@ -34,7 +37,7 @@ _SCORES = ("multimem", "cmc_in", "cmc_out")
 
 @dataclass(frozen=True)
 class Memory:
-    """Scores of a run's samples, by the hash of their keys.
+    """Scores of a run's samples, by the hash of what they are known by.
 
     Attributes:
         ids: (N,) sorted.
@@ -53,23 +56,35 @@ class Memory:
         return np.searchsorted(self.ids, ids)
 
 
-def read_memory(output: str, storage: Storage, planted: str | None = None) -> Memory:
+def read_memory(
+    output: str,
+    storage: Storage,
+    planted: str | None = None,
+    *,
+    by_shard: bool = False,
+    parts: int = 1,
+) -> Memory:
     """Read the scores of a run.
+
+    Args:
+        by_shard: Samples are known by shard and key, not by their key alone.
+        parts: Parts of a shard's path that are its name.
 
     Raises:
         ConfigError: Nothing is scored.
         StorageError: A file cannot be read.
     """
     table = ScoreTable(output, storage)
-    truth = read_truth(planted, storage) if planted else {}
+    truth = read_truth(planted, storage, parts) if planted else {}
     ids, flags = [], []
     scores: dict[str, list[Floats]] = defaultdict(list)
     for batch in table.batches(["key", "shard", *_SCORES]):
-        shards, keys = batch["shard"].to_pylist(), batch["key"].to_pylist()
-        ids.append(hashed(keys))
+        keys = batch["key"].to_pylist()
+        shards = [tail(shard, parts) for shard in batch["shard"].to_pylist()]
+        ids.append(hashed(keys, shards if by_shard else None))
         for name in _SCORES:
             scores[name].append(floats(batch[name]))
-        places = zip(map(storage.name, shards), keys, strict=True)
+        places = zip(shards, keys, strict=True)
         flags.append(np.fromiter((place in truth for place in places), bool, batch.num_rows))
     if not ids:
         raise ConfigError(f"{output}: nothing is scored; run `multimem audit` on it first")
@@ -97,8 +112,11 @@ def compare_memory(run: Run, references: str) -> dict[str, Any]:
         ConfigError: The runs have no sample in common.
     """
     planted = run.config.data.planted
-    after = read_memory(run.output, run.storage, planted)
-    before = read_memory(references, run.storage, planted)
+    by_shard, parts = keys_repeat(run, ScoreTable(references, run.storage)), run.shard_parts
+    after, before = (
+        read_memory(output, run.storage, planted, by_shard=by_shard, parts=parts)
+        for output in (run.output, references)
+    )
     common = np.intersect1d(after.ids, before.ids)
     a, b = after.rows(common), before.rows(common)
     known = ~np.isnan(after.scores["multimem"][a]) & ~np.isnan(before.scores["multimem"][b])

@@ -116,6 +116,7 @@ class MitigationPolicy(SamplePolicy):
         self._regrouped = BatchGroup(self.config.noise, fewest=2)
         self.groups = (ORDINARY, self._regrouped, OBSERVED)
         self.observes_first = self._observes(-1)
+        self.by_shard = self.references.by_shard
 
     def begin(self, epoch: int, model: ContrastiveModel) -> None:
         """Before an epoch: choose by what is known, if a choice is due.
@@ -205,7 +206,7 @@ class MitigationPolicy(SamplePolicy):
         self.chosen = dict(zip(ids, state[:, 1].tolist(), strict=True))
 
     def files(self) -> dict[str, bytes]:
-        """What is chosen at the end: ``id`` (hash of the key) and ``misfit`` (a modality)."""
+        """What is chosen at the end: ``id`` (of the references) and ``misfit`` (a modality)."""
         names = [None if m < 0 else self.modalities[m] for m in self.chosen.values()]
         ids = pa.array(list(self.chosen), pa.uint64())
         buffer = io.BytesIO()

@@ -48,11 +48,13 @@ class SamplePolicy:
         groups: All groups that samples are assigned to, in the order of their last batches.
         observes: Whether every sample of this epoch must come by: it cannot be resumed midway.
         observes_first: Whether the samples must come by once before the first epoch, as epoch -1.
+        by_shard: Whether it knows samples by shard and key, since keys repeat.
     """
 
     groups: Sequence[BatchGroup] = (ORDINARY,)
     observes = False
     observes_first = False
+    by_shard = False
 
     def begin(self, epoch: int, model: ContrastiveModel) -> None:
         """Before an epoch."""
@@ -63,7 +65,7 @@ class SamplePolicy:
         """Where a sample goes, and what of it; None: nowhere.
 
         Args:
-            key: Its key.
+            key: What it is known by: its key, or the name of its shard and its key.
             views: Its views, at least two.
             other_views: Makes the views of :attr:`Policies.decoder`; None if there is none.
         """
@@ -79,7 +81,7 @@ class SamplePolicy:
         """See the embeddings of a batch that is learned from.
 
         Args:
-            keys: Of its samples, B.
+            keys: What its samples are known by, B.
             embeddings: Modality → (N_m, d), before any noise.
             rows: Modality → (N_m,) positions in the batch.
             model: The running model.

@@ -2,8 +2,8 @@
 
 The driver streams the scores of an earlier audit once, decides by this run's design who trains on
 what, and writes one small file, which every process that trains reads: nothing is embedded again. A
-sample is known by a 64-bit hash of its key, so a row is some forty bytes; samples that share a key
-are treated alike.
+sample is known by a 64-bit hash of its key (of the name of its shard and its key where keys repeat,
+which the file's metadata says), so a row is some forty bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -32,11 +33,12 @@ Hashes = NDArray[np.uint64]
 Floats = NDArray[np.float64]
 
 PLACE = ("mitigation", "judged.parquet")
+_BY_SHARD = b"multimem_ray.by_shard"
 _COLUMNS = ("key", "shard", "group", "multimem", "cmc_out", "unseen_clipmem")
 
 
 def schema(models: int) -> pa.Schema:
-    """Columns of the file: hash of the key, scores, the modality that fits least, membership."""
+    """Columns of the file: hash of the name, scores, the modality that fits least, membership."""
     return pa.schema(
         [
             ("id", pa.uint64()),
@@ -61,6 +63,7 @@ class ReferenceScores:
         misfit: (N,) place of the modality that fits least among the run's; -1 if not known.
         listed: (N,) whether the user's list has it.
         member: (N, M) which models of this run train on it.
+        by_shard: Whether the hashes are of shards and keys.
     """
 
     ids: Hashes
@@ -68,6 +71,7 @@ class ReferenceScores:
     misfit: NDArray[np.int8]
     listed: NDArray[np.bool_]
     member: NDArray[np.bool_]
+    by_shard: bool = False
 
     @classmethod
     def load(cls, run: Run) -> ReferenceScores:
@@ -84,6 +88,7 @@ class ReferenceScores:
             table["misfit"].to_numpy()[order],
             table["listed"].to_numpy()[order].astype(bool),
             flat.astype(bool).reshape(-1, models)[order],
+            _BY_SHARD in (table.schema.metadata or {}),
         )
 
     def rows(self, ids: Hashes) -> NDArray[np.int64]:
@@ -125,21 +130,36 @@ def prepare_references(run: Run, progress: Progress) -> None:
         return
     table = ScoreTable(mitigation.references, storage)
     _check(run, table)
-    listed = read_keys(mitigation.samples, storage) if mitigation.samples else None
+    samples = mitigation.samples
+    listed = read_keys(samples, storage, parts=run.shard_parts) if samples else None
     names = {*_COLUMNS, *(f"unseen_{m}" for m in run.modalities)}
     columns = [c for c in table.columns if c in names or c.startswith(CLIPMEM)]
     pairs = [name for name in columns if name.startswith(CLIPMEM)]
+    by_shard = keys_repeat(run, table)
     with progress.task("references", len(table.score_files), unit="files") as shown:
         batches = table.batches(columns, progress=lambda done, _: shown.update(done))
-        parts = [_reference_rows(run, batch, _sum(batch, pairs), listed) for batch in batches]
+        parts = [
+            _reference_rows(run, batch, _sum(batch, pairs), listed, by_shard) for batch in batches
+        ]
     whole = pa.Table.from_batches(parts, schema=schema(len(run.design.model_ids())))
+    if listed is not None and not pc.any(whole["listed"]).as_py():
+        raise ConfigError(
+            f"mitigation.samples: none of the {len(listed)} samples of {samples} is "
+            f"scored in {mitigation.references}; it has {', '.join(map(repr, listed.examples))}"
+        )
+    if by_shard:
+        whole = whole.replace_schema_metadata({_BY_SHARD: b"1"})
     buffer = io.BytesIO()
     pq.write_table(whole, buffer, compression="zstd")
     storage.write_atomic(url, buffer.getvalue())
 
 
 def _reference_rows(
-    run: Run, batch: pa.RecordBatch, clipmem: NDArray[np.float64], listed: KeyList | None
+    run: Run,
+    batch: pa.RecordBatch,
+    clipmem: NDArray[np.float64],
+    listed: KeyList | None,
+    by_shard: bool,
 ) -> pa.RecordBatch:
     keys, shards = batch["key"].to_pylist(), batch["shard"].to_pylist()
     groups = batch["group"].to_pylist() if run.config.design.group else keys
@@ -155,26 +175,35 @@ def _reference_rows(
     misfit = np.where(unknown, -1, np.where(np.isnan(own), np.inf, own).argmin(axis=1))
     models = member.shape[1]
     columns = [
-        pa.array(hashed(keys)),
+        pa.array(hashed(keys, [run.shard_name(s) for s in shards] if by_shard else None)),
         pa.array(floats(batch["multimem"])),
         pa.array(clipmem),
         pa.array(floats(batch["cmc_out"])),
         pa.array(floats(batch["unseen_clipmem"])),
         pa.array(misfit.astype(np.int8)),
-        pa.array(_listed(run, listed, shards, keys)),
+        pa.array(_listed(listed, shards, keys)),
         pa.FixedSizeListArray.from_arrays(pa.array(member.reshape(-1)), models),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema(models))
 
 
-def _listed(run: Run, listed: KeyList | None, shards: list[str], keys: list[str]) -> NDArray[Any]:
+def keys_repeat(run: Run, table: ScoreTable) -> bool:
+    """Whether two scored samples have one key, so that the shard belongs to what they are."""
+    if run.shard_parts > 1:
+        return True
+    seen = [hashed(batch["key"].to_pylist()) for batch in table.batches(["key"])]
+    every = np.concatenate(seen) if seen else np.empty(0, np.uint64)
+    return len(np.unique(every)) < len(every)
+
+
+def _listed(listed: KeyList | None, shards: list[str], keys: list[str]) -> NDArray[Any]:
     flags = np.zeros(len(keys), bool)
     if listed is None:
         return flags
     for shard in set(shards):
         rows = np.array([s == shard for s in shards])
         own = [key for key, here in zip(keys, rows, strict=True) if here]
-        flags[rows] = listed.contains(own, run.storage.name(shard))
+        flags[rows] = listed.contains(own, shard)
     return flags
 
 

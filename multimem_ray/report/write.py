@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from multimem_ray.design.shard_names import tail
 from multimem_ray.modalities import registry
 from multimem_ray.report.page import RunView, render
 from multimem_ray.report.samples import Place, fetch_contents, places_of
@@ -74,7 +75,7 @@ def write_report(
         )
         if _has_shards(run)
         else {},
-        planted=_planted(places, planted, storage) if planted else {},
+        planted=_planted(places, planted, table) if planted else {},
         title=title,
     )
     url = storage.join(output, "report.html")
@@ -87,10 +88,10 @@ def _has_shards(run: Mapping[str, Any]) -> bool:
     return not ((run.get("config") or {}).get("data") or {}).get("embeddings")
 
 
-def _planted(places: Sequence[Place], truth_url: str, storage: Storage) -> dict[Place, str]:
+def _planted(places: Sequence[Place], truth_url: str, table: ScoreTable) -> dict[Place, str]:
     """What was planted in the shown samples, in words."""
-    truth = read_truth(truth_url, storage)
-    named = {(shard, key): (storage.name(shard), key) for shard, key in places}
+    truth, parts = read_truth(truth_url, table.storage, table.shard_parts), table.shard_parts
+    named = {(shard, key): (tail(shard, parts), key) for shard, key in places}
     return {place: truth[name] or "a modality" for place, name in named.items() if name in truth}
 
 

@@ -63,7 +63,7 @@ def _of_table(table: ScoreTable, content: Mapping[str, Any]) -> dict[str, int]:
     Held-out samples have no row in the scores; which they are follows from the rule.
     """
     run = Run.from_json(content)
-    groups = read_groups(str(run.config.design.group), table.storage)
+    groups = read_groups(str(run.config.design.group), table.storage, run.shard_parts)
     apart = run.config.held_out.shards is not None
     names = list(groups.names)
     rule = None if apart else HeldOutRule(run.config.held_out, run.config.design.seed)
@@ -73,7 +73,7 @@ def _of_table(table: ScoreTable, content: Mapping[str, Any]) -> dict[str, int]:
     scored = 0
     for batch in table.batches(["key", "shard"]):
         pairs = zip(batch["key"].to_pylist(), batch["shard"].to_pylist(), strict=True)
-        scored += sum(groups.group(k, table.storage.name(s)) is not None for k, s in pairs)
+        scored += sum(groups.group(k, s) is not None for k, s in pairs)
     return {
         "rows": len(groups),
         "scored": scored,

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from multimem_ray.arrow_files import ParquetFile
+from multimem_ray.design.shard_names import require_parts, tail
 from multimem_ray.errors import ConfigError
 from multimem_ray.results.statistics import Bools, Floats, auroc, curve, precision
 from multimem_ray.results.table import ScoreTable, floats
@@ -76,24 +77,27 @@ def evaluate_planted(table: ScoreTable, truth_url: str) -> dict[str, Any]:
     }
 
 
-def read_truth(url: str, storage: Storage) -> dict[tuple[str, str], str | None]:
-    """What was planted: file name of the shard, and key, of the planted samples → modality.
+def read_truth(url: str, storage: Storage, parts: int = 1) -> dict[tuple[str, str], str | None]:
+    """What was planted: name of the shard, and key, of the planted samples → modality.
+
+    Args:
+        parts: Parts of a shard's path that are its name.
 
     Raises:
-        ConfigError: It is no Parquet, or a column is missing.
+        ConfigError: It is no Parquet, a column is missing, or a shard is named too briefly.
         StorageError: It cannot be read.
     """
     truth: dict[tuple[str, str], str | None] = {}
-    for batch in _truth_batches(url, storage):
+    for batch in _truth_batches(url, storage, parts):
         rows = batch.filter(pc.fill_null(batch["planted"], False))
-        names = [storage.name(shard) for shard in rows["shard"].to_pylist()]
+        names = [tail(shard, parts) for shard in rows["shard"].to_pylist()]
         places = zip(names, rows["key"].to_pylist(), strict=True)
         truth.update(zip(places, rows["modality"].to_pylist(), strict=True))
     return truth
 
 
-def _truth_batches(url: str, storage: Storage) -> Iterator[pa.RecordBatch]:
-    """Batches with the columns of ``_TRUTH``."""
+def _truth_batches(url: str, storage: Storage, parts: int) -> Iterator[pa.RecordBatch]:
+    """Batches with the columns of ``_TRUTH``; shards by at least ``parts`` of their paths."""
     try:
         with storage.open(url) as file:
             parquet = ParquetFile(file, url)
@@ -106,6 +110,8 @@ def _truth_batches(url: str, storage: Storage) -> Iterator[pa.RecordBatch]:
             for batch in parquet.iter_batches(columns=[c for c in _TRUTH.names if c in known]):
                 columns = {c: batch[c].cast(_TRUTH.field(c).type) for c in batch.schema.names}
                 columns.setdefault("modality", pa.nulls(batch.num_rows, pa.string()))
+                named = columns["shard"].drop_null().unique().to_pylist()
+                require_parts(named, parts, f"data.planted: {url}")
                 yield pa.RecordBatch.from_pydict(columns, schema=_TRUTH)
     except pa.ArrowInvalid as error:
         raise ConfigError(f"data.planted: {url} is not a Parquet file: {error}") from error
@@ -114,15 +120,17 @@ def _truth_batches(url: str, storage: Storage) -> Iterator[pa.RecordBatch]:
 def _joined(table: ScoreTable, truth_url: str) -> pa.Table:
     """Suspicion of every scored sample by each method, and its truth where that is known.
 
-    Samples are joined by a hash of the shard's file name and the key: shards may have moved since
+    Samples are joined by a hash of the shard's name and the key: shards may have moved since
     planting. The order is that of the hash, so that ties don't follow the order of the files.
     """
-    batches = _truth_batches(truth_url, table.storage)
+    parts = table.shard_parts
+    batches = _truth_batches(truth_url, table.storage, parts)
     first = next(batches, None)  # what is wrong with the file is told before DuckDB reads it
     truth = pa.RecordBatchReader.from_batches(_TRUTH, chain([first] if first else [], batches))
     # The one model that people would filter by is the target, or the first that saw the sample.
     one = "cmc_in" if "gap" in table.columns else "cmc[list_position(member, true)]"
-    identity = "hash(parse_filename(shard), key) AS id"
+    name = f"array_to_string(string_split(shard, '/')[-{parts}:], '/')"
+    identity = f"hash({name}, key) AS id"
     return pa.Table.from_batches(
         table.stream(
             f"""

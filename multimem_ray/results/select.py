@@ -37,6 +37,7 @@ import pyarrow.parquet as pq
 
 from multimem_ray.arrow_files import read_parquet
 from multimem_ray.design.hashing import uniform
+from multimem_ray.design.shard_names import PARTS
 from multimem_ray.errors import ConfigError
 from multimem_ray.results.statistics import QuantileSketch
 from multimem_ray.results.table import ScoreTable, floats
@@ -260,7 +261,8 @@ def write_selection(name: str, rule: Rule, about: Mapping[str, Any] | None = Non
     storage, sketch = table.storage, ranking.sketch
     folder = storage.join(table.output, "selections", name)
     storage.remove(folder, recursive=True)
-    lists = {kind: _List(storage, storage.join(folder, kind)) for kind in KINDS}
+    parts_of_name = table.shard_parts
+    lists = {kind: _List(storage, storage.join(folder, kind), parts_of_name) for kind in KINDS}
     select, columns = _reasons(table, ranking)
     removed = f"coalesce({rule.condition}, false) AS removed"
     without = 0
@@ -386,8 +388,10 @@ def select_samples(
 class _List:
     """Parts of a list, each atomic and at most about a million rows long."""
 
-    def __init__(self, storage: Storage, folder: str) -> None:
+    def __init__(self, storage: Storage, folder: str, shard_parts: int) -> None:
         self._storage, self._folder = storage, folder
+        # Whoever reads the list beside other shards must not take one for the other.
+        self._about = {PARTS: str(shard_parts).encode()}
         self._waiting: list[pa.RecordBatch] = []
         self._urls: list[str] = []
         self.rows = 0
@@ -405,7 +409,9 @@ class _List:
 
     def _write(self) -> None:
         buffer = BytesIO()
-        pq.write_table(pa.Table.from_batches(self._waiting), buffer, compression="zstd")
+        rows = pa.Table.from_batches(self._waiting)
+        rows = rows.replace_schema_metadata({**(rows.schema.metadata or {}), **self._about})
+        pq.write_table(rows, buffer, compression="zstd")
         url = self._storage.join(self._folder, f"{len(self._urls):05d}.parquet")
         self._storage.write_atomic(url, buffer.getvalue())
         self._urls.append(url)

@@ -116,6 +116,11 @@ class ScoreTable:
         missing = [str(url) for url in self.document("run.json").get("missing") or []]
         return error_files(self.storage, self.output, self.commits, missing)
 
+    @property
+    def shard_parts(self) -> int:
+        """Parts of a shard's path that tell it from the others of the run."""
+        return int(self.document("run.json").get("shard_parts", 1))
+
     @cached_property
     def schema(self) -> pa.Schema:
         """Columns of the score files; empty when no sample is scored yet."""

@@ -119,7 +119,7 @@ def _choose(
 ) -> list[Chosen]:
     """At most ``max_samples`` held-out samples, from as few shards as hold them."""
     candidates = shards.held_out or shards.scored
-    names = [shard.url.rsplit("/", 1)[-1] for shard in candidates]
+    names = [run.shard_name(shard.url) for shard in candidates]
     places = uniform(run.config.design.seed, "held-out-shards", names)
     order = sorted(range(len(names)), key=lambda i: (places[i], candidates[i].url))
     limit, cap = run.config.held_out.max_samples, run.held_out_rule.cap()

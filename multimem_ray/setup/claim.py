@@ -51,6 +51,7 @@ def _claim(run: Run, shards: Shards) -> None:
         "pool_below": run.pool_below,
         "weights": run.weights,
         "groups": run.groups,
+        "shard_parts": run.shard_parts,
         "modalities": list(run.modalities),
         "label": run.label,
         "design": run.design.describe(),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from multimem_ray.config import Config, DataConfig, DesignConfig, digest
+from multimem_ray.design.shard_names import parts_needed
 from multimem_ray.errors import ConfigError, SampleError
 from multimem_ray.modalities import registry
 from multimem_ray.modalities.fields import Fields, find_fields
@@ -62,7 +63,8 @@ def inspect(config: Config) -> tuple[Run, Shards]:
     require_grouping(config, fields, storage)
     table = open_groups(config, shards, storage)
     groups = "" if table is None else table.digest()
-    run = Run(config, fields, label, held_out_urls, digest(urls), below, weights, groups)
+    parts = parts_needed(urls)
+    run = Run(config, fields, label, held_out_urls, digest(urls), below, weights, groups, parts)
     unknown = set(config.modalities) - set(registry.names())
     if unknown:
         raise ConfigError(

@@ -15,6 +15,7 @@ from typing import Any
 from multimem_ray.config import CONTENT, Config
 from multimem_ray.design.given import recorded_membership
 from multimem_ray.design.group_table import GroupTable, is_table, read_groups
+from multimem_ray.design.shard_names import parts_needed, tail
 from multimem_ray.embeddings import layout
 from multimem_ray.errors import ConfigError, DesignError
 from multimem_ray.run import Shards
@@ -87,8 +88,9 @@ def open_groups(config: Config, shards: Shards, storage: Storage) -> GroupTable 
     group = config.design.group
     if group is None or not is_table(group):
         return None
-    table = read_groups(group, storage)
-    names = {storage.name(shard.url) for shard in (*shards.scored, *shards.held_out)}
+    places = [shard.url for shard in (*shards.scored, *shards.held_out)]
+    table = read_groups(group, storage, parts_needed(places))
+    names = {tail(place, table.parts) for place in places}
     if table.by_shard and not names & set(table.shards):
         raise ConfigError(
             f"design.group: {group} names samples of {len(table.shards)} shards, such as "

@@ -1,27 +1,36 @@
-"""Where copies of shards go: under their own names, never onto themselves."""
+"""Where copies of shards go: under their own names, never onto themselves.
+
+A name is the shortest tail of the path that tells the shards apart, folders included, so that
+what is known of a sample by shard and key holds for its copy.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
+from multimem_ray.design.shard_names import located, parts_needed, tail
 from multimem_ray.errors import ConfigError
 from multimem_ray.storage import FileInfo, Storage, local_path
 
 
 def copies(shards: Sequence[FileInfo], out: str, storage: Storage) -> list[str]:
-    """A URL in ``out`` for each shard, under its own name if no two have the same.
+    """A URL in ``out`` for each shard, under its own name.
 
     Raises:
-        ConfigError: ``out`` is where a shard is.
+        ConfigError: ``out`` is where a shard is, or two shards differ in their suffix alone.
     """
+    places = [located(shard.url) for shard in shards]
+    parts = parts_needed(places)
     names = []
-    for shard in shards:
-        name = storage.name(shard.url)
+    for place in places:
+        name = tail(place, parts)
         for suffix in (".tar.gz", ".tgz", ".tar"):
             name = name.removesuffix(suffix)
         names.append(f"{name}.tar")
-    if len(set(names)) < len(names):
-        names = [f"{number:06d}-{name}" for number, name in enumerate(names)]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ConfigError(f"two shards would be copied to {twice[0]}; rename one of them")
     urls = [storage.join(out, name) for name in names]
     for shard, url in zip(shards, urls, strict=True):
         if _place(shard.url) == _place(url):

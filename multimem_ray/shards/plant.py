@@ -53,7 +53,7 @@ class PlantReport:
     """What was planted.
 
     Attributes:
-        truth: URL of the truth: a row per sample, ``shard`` being the file name of the copy.
+        truth: URL of the truth: a row per sample, ``shard`` being the copy's name in ``out``.
         shards: URLs of the copies.
         missing: Shards that were named and are not there.
         failures: What could not be read, and is not in the copy.
@@ -125,7 +125,8 @@ def plant(
     storage.remove(report.truth)
     with storage.create(report.truth) as stream, pq.ParquetWriter(stream, SCHEMA) as truth:
         for number, url in enumerate(urls):
-            rows = planter.copy(number, url, report)
+            name = url.removeprefix(storage.join(out, ""))
+            rows = planter.copy(number, url, name, report)
             if rows.num_rows:
                 truth.write_table(rows)
                 report.shards.append(url)
@@ -191,8 +192,11 @@ class _Planter:
             self._ties = count - int(np.searchsorted(ranks, self._cutoff))
         logger.info("planting %d of %d samples", count, self._samples)
 
-    def copy(self, number: int, url: str, report: PlantReport) -> pa.Table:
+    def copy(self, number: int, url: str, name: str, report: PlantReport) -> pa.Table:
         """Second pass over one shard: write its copy, unless nothing in it can be read.
+
+        Args:
+            name: What the truth calls the copy.
 
         Returns:
             Its rows of the truth.
@@ -208,7 +212,7 @@ class _Planter:
                 shard.write(item.sample.key, item.sample.members if got is None else got.members)
                 rows.append(
                     {
-                        "shard": self._storage.name(url),
+                        "shard": name,
                         "key": item.sample.key,
                         "planted": got is not None,
                         "modality": got and got.modality,

@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from multimem_ray.design.key_list import KeyList
-from multimem_ray.errors import ShardError, StorageError
+from multimem_ray.design.key_list import KeyList, read_keys
+from multimem_ray.design.shard_names import located, parts_needed
+from multimem_ray.errors import ConfigError, ShardError, StorageError
 from multimem_ray.sample import Sample
 from multimem_ray.shards.copies import copies
 from multimem_ray.shards.find import find_shards
+from multimem_ray.shards.met import require_met
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.shards.writer import create_shard
 from multimem_ray.storage import FileInfo, Storage
@@ -63,7 +65,8 @@ class ReshardReport:
     @property
     def agrees(self) -> bool:
         """Whether every sample read is written or left out, and none is found twice."""
-        return self.samples == self.written + self.left_out
+        once = self.found <= self.listed
+        return once and self.samples == self.written + self.left_out
 
     def lines(self) -> list[str]:
         """The report for a person."""
@@ -71,7 +74,12 @@ class ReshardReport:
         lines = [f"{made} in {self.out}; {self.left_out} left out"]
         if self.skipped:
             lines.append(f"{self.skipped} shards had been rewritten before")
-        if self.found != self.listed:
+        if self.found > self.listed:
+            lines.append(
+                f"{self.found} samples have the {self.listed} keys of the list: it needs a column "
+                "'shard' that says which are meant"
+            )
+        elif self.found < self.listed:
             lines.append(f"{self.found} samples of the list's {self.listed} stand in these shards")
         lines += [f"not copied: {failure}" for failure in self.failures[:20]]
         if len(self.failures) > 20:
@@ -82,7 +90,7 @@ class ReshardReport:
 def reshard(
     spec: str | Sequence[str],
     out: str,
-    listed: KeyList,
+    listed: KeyList | str,
     *,
     keep: bool = False,
     storage: Storage | None = None,
@@ -93,23 +101,26 @@ def reshard(
     Args:
         spec: Shards, as ``data.shards``.
         out: Folder or ``s3://`` prefix of what is written.
-        listed: The samples that are left out; with ``keep``, those that are kept.
+        listed: The samples that are left out, or where the list of them is; with ``keep``, those
+            that are kept.
         keep: Keep what is listed, and nothing else.
         storage: Where everything lies.
         advance: Called after each shard with shards done and shards in all.
 
     Raises:
-        ConfigError: ``out`` is where the shards are.
+        ConfigError: ``out`` is where the shards are; none of the list stands in them, or it does
+            not tell which of several shards of one file name it means.
         ShardError: Shards that are not found.
         StorageError: Something cannot be written.
     """
     storage = storage or Storage()
     found = find_shards(spec, storage)
     urls = copies(found.shards, out, storage)
+    listed = _settled(listed, found.shards, storage)
     report = ReshardReport(out, len(listed), keep, missing=found.missing)
     task = f"{listed.digest()}-{'keep' if keep else 'remove'}"
     for number, (shard, url) in enumerate(zip(found.shards, urls, strict=True), 1):
-        marker = storage.join(out, "reshard", f"{storage.name(url)}.json")
+        marker = storage.join(out, "reshard", f"{url.removeprefix(storage.join(out, ''))}.json")
         counts = _done(marker, shard, url, task, storage)
         if counts is None:
             counts = _rewrite(shard, url, listed, keep, storage)
@@ -128,6 +139,21 @@ def reshard(
     }
     storage.write_atomic(storage.join(out, SUMMARY), json.dumps(content, indent=1).encode())
     return report
+
+
+def _settled(listed: KeyList | str, shards: Sequence[FileInfo], storage: Storage) -> KeyList:
+    """The list, read if it is not, that has something in common with the shards."""
+    where = listed if isinstance(listed, str) else "the list"
+    parts = parts_needed(located(shard.url) for shard in shards)
+    if isinstance(listed, str):
+        listed = read_keys(listed, storage, parts=parts)
+    elif listed.by_shard and listed.parts < parts:
+        raise ConfigError(
+            f"{where} knows shards by {listed.parts} parts of their paths, and it takes {parts} to "
+            "tell these shards apart; read it with as many"
+        )
+    require_met(listed, shards, storage, where)
+    return listed
 
 
 def _done(
@@ -168,7 +194,7 @@ def _rewrite(
 def _kept(
     shard: FileInfo, listed: KeyList, keep: bool, storage: Storage, counts: dict[str, Any]
 ) -> Iterator[Sample]:
-    name = storage.name(shard.url)
+    name = located(shard.url)
     for item in read_shard(shard.url, storage):
         if not isinstance(item, Sample):
             where = item.key or "(shard)"

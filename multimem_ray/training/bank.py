@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from multimem_ray.design.key_list import sample_name
 from multimem_ray.mitigation.policy import ORDINARY, BatchGroup, Policies
 from multimem_ray.models.collectives import world_size
 from multimem_ray.models.precision import require_precision
@@ -157,14 +158,15 @@ class Bank:
     def _add(self, state: TrainState, place: int, sample: TrainingSample, progress: float) -> None:
         """Put a sample where the model's policy has it; a batch that is full is stepped on."""
         group, views = ORDINARY, sample.views
+        name = sample_name(sample.key, sample.shard if state.policy.by_shard else None)
         if views is not None:
-            assigned = state.policy.assign(sample.key, views, sample.other_views)
+            assigned = state.policy.assign(name, views, sample.other_views)
             if assigned is None:
                 return
             group, views = assigned
         pending = self._pending[state.id][group]
         pending.places.append(place)
-        pending.keys.append(sample.key)
+        pending.keys.append(name)
         pending.views.append(views)
         if len(pending.places) == self.config.batch_size:
             self._step(state, group, progress)

@@ -56,12 +56,14 @@ class DecodedSample:
         arrays: Modality → canonical array, of the modalities it has; empty if another rank
             decodes it.
         index: Its place in its shard.
+        shard: What its shard is called in the run; empty until it is read back.
     """
 
     key: str
     group: str
     arrays: Mapping[str, Array]
     index: int = 0
+    shard: str = ""
 
 
 def schema(modalities: Sequence[str]) -> pa.Schema:
@@ -97,7 +99,9 @@ def to_table(samples: Sequence[DecodedSample], modalities: Sequence[str], shard:
     return pa.table(columns, schema=schema(modalities))
 
 
-def from_table(table: pa.Table, modalities: Sequence[str]) -> Iterator[DecodedSample]:
+def from_table(
+    table: pa.Table, modalities: Sequence[str], shard: str = ""
+) -> Iterator[DecodedSample]:
     """Unpack samples; their arrays are read-only views into the table."""
     for batch in table.to_batches():
         keys, groups = batch["key"].to_pylist(), batch["group"].to_pylist()
@@ -117,7 +121,7 @@ def from_table(table: pa.Table, modalities: Sequence[str]) -> Iterator[DecodedSa
                 for name, data, dtypes, shapes in columns
                 if dtypes[row] is not None
             }
-            yield DecodedSample(keys[row], groups[row], arrays, indices[row])
+            yield DecodedSample(keys[row], groups[row], arrays, indices[row], shard)
 
 
 def decoded_tables(

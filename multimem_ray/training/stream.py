@@ -59,8 +59,9 @@ class TrainingSample(NamedTuple):
         views: Modality → view; None where another rank has the sample.
         members: Which models of the run train on it.
         share: Share of the epoch that is done with it.
-        key: Its key; policies know it by that.
+        key: Its key; policies know it by that, and by its shard where keys repeat.
         other_views: Makes the views that a policy may ask for instead; None if there are none.
+        shard: What its shard is called in the run.
     """
 
     views: Views | None
@@ -68,6 +69,7 @@ class TrainingSample(NamedTuple):
     share: float
     key: str = ""
     other_views: Callable[[], Views] | None = None
+    shard: str = ""
 
 
 def shard_order(names: Sequence[str], seed: int, epoch: int) -> list[int]:
@@ -191,7 +193,7 @@ class TrainingStream:
                 views = run.decoder.clean(sample.arrays)
             if other_decoder is not None and views is not None:
                 other = partial(other_decoder.views, *seeds)
-            yield TrainingSample(views, members, share, sample.key, other)
+            yield TrainingSample(views, members, share, sample.key, other, sample.shard)
 
     def _in_order(self, order: Sequence[int]) -> Iterator[tuple[DecodedSample, float]]:
         absent = [i for i in order if self.cache.get(self.name_of(i)) is None]
@@ -199,8 +201,9 @@ class TrainingStream:
         for place, index in enumerate(order):
             kept = self.cache.get(self.name_of(index))
             tables = [kept] if kept is not None else decoded.shard(index)
+            shard = self.run.shard_name(self.shards[index].url)
             for table in self.split.usable(tables):
-                for sample in from_table(table, self.run.modalities):
+                for sample in from_table(table, self.run.modalities, shard):
                     yield sample, place / len(order)
 
     def name_of(self, index: int) -> str:

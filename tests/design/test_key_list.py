@@ -81,3 +81,44 @@ def test_lists_that_are_none(tmp_path: Path) -> None:
         read_keys(str(tmp_path / "mixed"), STORAGE)
     with pytest.raises(DesignError, match="members 'x' is none of all, and no file of keys"):
         read_key_file(str(tmp_path / "junk"), STORAGE, "members 'x' is none of all")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [pa.array([1, 20]), pa.array([b"1", b"20"]), pa.array(["1", "20"]).dictionary_encode()],
+    ids=["integers", "bytes", "dictionary"],
+)
+def test_keys_are_understood_however_they_are_stored(tmp_path: Path, keys: pa.Array) -> None:
+    pq.write_table(pa.table({"key": keys}), tmp_path / "keys.parquet")
+    listed = read_keys(str(tmp_path / "keys.parquet"), STORAGE)
+    assert listed.contains(["1", "20", "2"]).tolist() == [True, True, False]
+    assert listed.examples == ("1", "20")
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (pa.array(["a", None]), "column 'key' has rows without a value"),
+        (pa.array([1.0, float("nan")]), "column 'key' holds double, which no key is written in"),
+        (pa.array([b"\xff"]), "holds bytes that are no UTF-8"),
+    ],
+    ids=["null", "floats", "no text"],
+)
+def test_what_names_no_sample_is_refused(tmp_path: Path, keys: pa.Array, said: str) -> None:
+    pq.write_table(pa.table({"key": keys}), tmp_path / "keys.parquet")
+    with pytest.raises(ConfigError, match=said):
+        read_keys(str(tmp_path / "keys.parquet"), STORAGE)
+
+
+def test_a_byte_order_mark_belongs_to_no_key(tmp_path: Path) -> None:
+    (tmp_path / "keys.txt").write_bytes(b"\xef\xbb\xbfa\r\nb\r\n")
+    listed = read_keys(str(tmp_path / "keys.txt"), STORAGE)
+    assert listed.contains(["a", "b"]).all()
+
+
+def test_shards_of_one_file_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    table = pa.table({"key": ["a", "b"], "shard": ["/x/cc3m/0.tar", "/x/cc12m/0.tar"]})
+    pq.write_table(table, tmp_path / "keys.parquet")
+    listed = read_keys(str(tmp_path / "keys.parquet"), STORAGE)
+    assert listed.parts == 2
+    assert listed.contains(["a", "b"], "s3://moved/cc3m/0.tar").tolist() == [True, False]
