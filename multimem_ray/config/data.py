@@ -178,10 +178,12 @@ class GivenModel(Section):
 class DesignConfig(Section):
     """Which model trains on which sample."""
 
-    kind: Literal["complementary_halves", "leave_subset_out", "candidate", "given"] = Field(
+    kind: Literal[
+        "complementary_halves", "three_folds", "leave_subset_out", "candidate", "given"
+    ] = Field(
         "complementary_halves",
-        description="which models train on a sample: one of each pair; all but one; the papers' "
-        "S_S, S_C and S_I; or models of your own, listed in `given`",
+        description="which models train on a sample: one of each pair; two of each three; all but "
+        "one; the papers' S_S, S_C and S_I; or models of your own, listed in `given`",
     )
     models: int = Field(4, ge=2, description="number of reference models")
     given: list[GivenModel] = Field(

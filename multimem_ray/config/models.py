@@ -57,6 +57,18 @@ class TrainingConfig(Section):
     """How each reference model is trained."""
 
     epochs: int = Field(120, ge=1, description="passes of each model over its samples")
+    stop_at: float = Field(
+        1.0,
+        gt=0.0,
+        le=1.0,
+        description="share of the epochs after which training stops; the schedule stays that of "
+        "all of them",
+    )
+    shared_init: bool | None = Field(
+        None,
+        description="models that are compared with one another (a pair, the folds of a three_folds "
+        "block) start from the same random weights; default: in three_folds only",
+    )
     batch_size: int = Field(128, ge=2, description="samples per step of each model")
     micro_batch: int | None = Field(
         None,
@@ -113,6 +125,11 @@ class TrainingConfig(Section):
         description="seconds between checkpoints, within an epoch too; more where writing them "
         "would take above a twentieth of the time; 0 = after every epoch",
     )
+
+    @property
+    def trained_epochs(self) -> int:
+        """Epochs after which training stops."""
+        return max(1, round(self.stop_at * self.epochs))
 
 
 class MitigationConfig(Section):

@@ -78,7 +78,22 @@ class Config(Section):
             raise ValueError(
                 f"design.models = {self.design.models}: {self.design.kind} needs an even number"
             )
+        if self.design.kind == "three_folds" and self.design.models % 3:
+            raise ValueError(
+                f"design.models = {self.design.models}: three_folds needs a multiple of three"
+            )
+        if self.training.shared_init and self.design.kind == "leave_subset_out":
+            raise ValueError(
+                "training.shared_init: in leave_subset_out all models are compared with one "
+                "another, and one start for all of them makes every score worse"
+            )
         return self
+
+    @property
+    def shares_init(self) -> bool:
+        """Whether models that are compared with one another start from the same weights."""
+        shared = self.training.shared_init
+        return self.design.kind == "three_folds" if shared is None else shared
 
     def fingerprint(self) -> str:
         """Sixteen hex digits that change with whatever could change a score.
@@ -107,6 +122,14 @@ class Config(Section):
             del kept["scoring"][name]
         for name in ("checkpoint_every_s", "cache_gb", "held_out_samples", "trackers"):
             del kept["training"][name]
+        # Outputs from before these keys are those of their defaults.
+        del kept["training"]["stop_at"]
+        if self.training.trained_epochs < self.training.epochs:
+            kept["training"]["trained_epochs"] = self.training.trained_epochs
+        if self.shares_init == (self.design.kind == "three_folds"):
+            del kept["training"]["shared_init"]
+        else:
+            kept["training"]["shared_init"] = self.shares_init
         if self.resources.train.workers_per_bank > 1:
             # Batch norm takes its statistics from what one worker has of a batch.
             workers = self.resources.train.workers_per_bank

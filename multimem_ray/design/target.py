@@ -56,6 +56,10 @@ class Targeted(Design):
         """See :meth:`Design.checkpoints`."""
         return self.references.checkpoints() | {TARGET: self.target.checkpoint}
 
+    def block_of(self, number: int) -> int:
+        """See :meth:`Design.block_of`; the target stands alone."""
+        return self.references.block_of(number)
+
     def seen_elsewhere(self, groups: Sequence[str]) -> BoolMatrix:
         """See :meth:`Design.seen_elsewhere`."""
         return np.concatenate(

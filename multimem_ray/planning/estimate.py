@@ -54,7 +54,7 @@ class Estimate:
 def estimate(config: Config, work: Work, speed: Speed, cpus: int, gpus: int) -> Estimate:
     """Estimate a run on a cluster of so many cores and GPUs."""
     workers, cache = config.resources.train.workers_per_bank, config.training.cache_gb
-    epochs = config.training.epochs
+    epochs = config.training.trained_epochs
     train_s, train_core_s, train_gpu_s = _training(epochs, cache, workers, work, speed, cpus)
     other_s = STARTS_OF_RUN * speed.start
     samples = work.samples - (work.held_out if config.held_out.shards is None else 0)

@@ -62,7 +62,7 @@ class TrainCallbacks:
             self._monitor.loss(model_id, line["loss"])
         mean = sum(losses) / len(losses) if losses else None
         self._counter.advance("train", len(lines), loss=mean)
-        if number + 1 < self._bank.config.epochs and self._is_due():
+        if number + 1 < self._bank.config.trained_epochs and self._is_due():
             self._checkpoint()
 
     def passing(self, epoch: int, passed: int) -> None:

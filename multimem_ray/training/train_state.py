@@ -159,7 +159,9 @@ def load_state(
         ModelError: Its checkpoint, or the weights it starts from, cannot be loaded.
     """
     training, number = run.config.training, run.design.model_ids().index(model_id)
-    seed = seed_of(training.seed, "init", number) % (1 << 63)
+    start = run.design.block_of(number) if run.config.shares_init else number
+    kind = "shared init" if run.config.shares_init else "init"
+    seed = seed_of(training.seed, kind, start) % (1 << 63)
     config = run.model_config(model_id)
     model = build_model(config, run.decoder.modalities, seed, storage=run.storage).to(device)
     model.precision = training.precision

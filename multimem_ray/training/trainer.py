@@ -52,13 +52,15 @@ def train(
         return []
     require_loggers(run.config.training.trackers)
     trained_on = [shard for shard in shards if run.trains_on(shard.url)]
-    packing, epochs = layout(run, len(todo), progress, executor), run.config.training.epochs
+    training = run.config.training
+    packing, epochs = layout(run, len(todo), progress, executor), training.trained_epochs
     banks = packing.banks(todo)
     progress.say(
         f"training {len(todo)} reference models in {len(banks)} "
         f"bank{'s' if len(banks) > 1 else ''}"
         + (f", {packing.at_once} at once" if 1 < packing.at_once < len(banks) else "")
         + f", {epochs} epochs"
+        + (f" of a schedule of {training.epochs}" if epochs < training.epochs else "")
         + (f", on {len(trained_on)} of {len(shards)} shards" if trained_on != list(shards) else "")
     )
     with progress.task("train", len(todo) * epochs, unit="epochs") as shown:

@@ -37,7 +37,7 @@ class HeldOutRetrieval:
     """
 
     def __init__(self, run: Run, shards: Sequence[FileInfo]) -> None:
-        self._decoder, self._epochs = run.decoder, run.config.training.epochs
+        self._decoder, self._epochs = run.decoder, run.config.training.trained_epochs
         self._views = list(_held_out(run, shards)) if run.config.training.held_out_samples else []
 
     def is_due(self, epoch: int) -> bool:

@@ -71,7 +71,7 @@ def train_bank(
             callbacks = TrainCallbacks(bank, log, validation, counter, monitor)
         if bank.observes_first:
             bank.observe(ahead(stream.samples(0), _SAMPLES_AHEAD))
-        for epoch in range(bank.next_epoch, training.epochs):
+        for epoch in range(bank.next_epoch, training.trained_epochs):
             samples = stream.samples(epoch, partial(bank.needs, epoch), treatment.decoder)
             samples = ahead(monitor.timed("decode", samples), _SAMPLES_AHEAD)
             passing = partial(callbacks.passing, epoch) if callbacks else None

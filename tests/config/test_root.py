@@ -16,6 +16,11 @@ def test_combinations_that_cannot_work_are_refused() -> None:
     with pytest.raises(ConfigError, match="even number"):
         resolve({**MINIMAL, "design": {"models": 3}})
     assert resolve({**MINIMAL, "design": {"models": 3, "kind": "leave_subset_out"}})
+    with pytest.raises(ConfigError, match="three_folds needs a multiple of three"):
+        resolve({**MINIMAL, "design": {"kind": "three_folds"}})
+    shared = {"design": {"kind": "leave_subset_out"}, "training": {"shared_init": True}}
+    with pytest.raises(ConfigError, match=r"training\.shared_init: in leave_subset_out"):
+        resolve(MINIMAL | shared)
     with pytest.raises(ConfigError, match="H is empty"):
         resolve({**MINIMAL, "held_out": {"fraction": 0}})
 
@@ -50,6 +55,8 @@ def test_what_changes_no_score_changes_no_fingerprint(
     ("section", "key", "value"),
     [
         ("training", "lr", 0.5),
+        ("training", "stop_at", 0.5),
+        ("training", "shared_init", True),
         ("scoring", "views", 2),
         ("design", "seed", 1),
         ("held_out", "fraction", 0.5),
@@ -77,6 +84,29 @@ def test_the_share_of_s_i_enters_only_where_it_differs() -> None:
         resolve({**MINIMAL, "design": {"independent_fraction": 0.3}})
     with pytest.raises(ConfigError, match="at most 1 together"):
         of(independent_fraction=0.9)
+
+
+def test_early_stop_and_shared_start_enter_only_where_they_differ() -> None:
+    def of(design: str = "complementary_halves", models: int = 6, **training: object) -> Config:
+        return resolve(
+            {**MINIMAL, "design": {"kind": design, "models": models}, "training": training}
+        )
+
+    plain = of(epochs=60)
+    assert (
+        not {"stop_at", "trained_epochs", "shared_init"} & plain.score_relevant()["training"].keys()
+    )
+    assert of(epochs=60, stop_at=1.0, shared_init=False).fingerprint() == plain.fingerprint()
+    # What counts is the epochs, not how the share was written.
+    early = of(epochs=60, stop_at=0.667)
+    assert early.training.trained_epochs == 40
+    assert early.fingerprint() == of(epochs=60, stop_at=2 / 3).fingerprint()
+    # Forty of sixty epochs are not forty of forty: the schedule differs.
+    assert early.fingerprint() != of(epochs=40).fingerprint()
+    folds = of("three_folds")
+    assert folds.shares_init
+    assert folds.fingerprint() == of("three_folds", shared_init=True).fingerprint()
+    assert folds.fingerprint() != of("three_folds", shared_init=False).fingerprint()
 
 
 def test_mitigation_needs_models_that_train() -> None:

@@ -9,7 +9,12 @@ import pytest
 from multimem_ray.config import DesignConfig
 from multimem_ray.design import make_design
 from multimem_ray.design.given import Given
-from multimem_ray.design.membership import Candidate, ComplementaryHalves, LeaveSubsetOut
+from multimem_ray.design.membership import (
+    Candidate,
+    ComplementaryHalves,
+    LeaveSubsetOut,
+    ThreeFolds,
+)
 from multimem_ray.design.target import Targeted
 
 GIVEN = {"kind": "given", "given": [{"checkpoint": c, "members": "all"} for c in "ab"]}
@@ -21,6 +26,7 @@ GIVEN = {"kind": "given", "given": [{"checkpoint": c, "members": "all"} for c in
         ({}, ComplementaryHalves),
         ({"kind": "leave_subset_out"}, LeaveSubsetOut),
         ({"kind": "candidate"}, Candidate),
+        ({"kind": "three_folds", "models": 3}, ThreeFolds),
         (GIVEN, Given),
     ],
 )

@@ -15,17 +15,24 @@ from multimem_ray.design import Design, make_design
 from multimem_ray.errors import DesignError
 
 KEYS = [f"clips/{i:06d}" for i in range(20_000)]
-KINDS = ["complementary_halves", "leave_subset_out", "candidate"]
+KINDS = ["complementary_halves", "leave_subset_out", "candidate", "three_folds"]
 PINNED = {
     "complementary_halves": "0110 0110 1001 0101 0110 0110 1010 1010 0110 0110 1010 0110",
     "leave_subset_out": "1101 1110 1011 1110 1110 1101 1011 1110 1110 1011 1101 1101",
+    "three_folds": (
+        "011011 110101 110011 011101 110101 110101 101101 101110 011011 101101 110011 011110"
+    ),
     "candidate": "1111 1111 1111 1111 1111 1111 1111 1111 0101 1111 1010 1111",
 }
 groups_of = st.lists(st.text(max_size=12), max_size=12)
 even = st.integers(1, 12).map(lambda pairs: 2 * pairs)
 
 
-def design(kind: str, models: int = 4, **settings: object) -> Design:
+threes = st.integers(1, 8).map(lambda blocks: 3 * blocks)
+
+
+def design(kind: str, models: int | None = None, **settings: object) -> Design:
+    models = models or (6 if kind == "three_folds" else 4)
     return make_design(DesignConfig.model_validate({"kind": kind, "models": models, **settings}))
 
 
@@ -60,6 +67,38 @@ def test_each_sample_is_out_of_exactly_one_fold(groups: list[str], models: int, 
     assert members.shape == (len(groups), models)
     assert members[:, 0].all()
     assert ((~members).sum(axis=1) == 1).all()
+
+
+@given(groups_of, threes, threes, st.integers(0, 2**40))
+def test_two_of_each_three_models_see_a_sample(
+    groups: list[str], few: int, many: int, seed: int
+) -> None:
+    few, many = sorted((few, many))
+    members = design("three_folds", many, seed=seed).members(groups)
+    assert (members.reshape(len(groups), many // 3, 3).sum(axis=2) == 2).all()
+    # More models change no earlier one.
+    assert (members[:, :few] == design("three_folds", few, seed=seed).members(groups)).all()
+
+
+def test_thirds_are_thirds_and_blocks_independent() -> None:
+    left_out = ~design("three_folds", 6).members(KEYS)
+    assert np.abs(left_out.mean(axis=0) - 1 / 3).max() < 0.012
+    across = np.corrcoef(left_out.T)[:3, 3:]
+    assert np.abs(across).max() < 0.025
+
+
+@pytest.mark.parametrize(
+    ("kind", "blocks"),
+    [
+        ("complementary_halves", [0, 0, 1, 1, 2, 2]),
+        ("candidate", [0, 0, 1, 1, 2, 2]),
+        ("three_folds", [0, 0, 0, 1, 1, 1]),
+        ("leave_subset_out", [0, 1, 2, 3, 4, 5]),
+    ],
+)
+def test_models_that_are_compared_are_a_block(kind: str, blocks: list[int]) -> None:
+    made = design(kind, 6)
+    assert [made.block_of(number) for number in range(6)] == blocks
 
 
 def test_folds_are_of_equal_size() -> None:
@@ -146,26 +185,26 @@ def test_shares_are_what_is_drawn(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_sample_no_rows(kind: str) -> None:
-    made = design(kind, 4)
+    made = design(kind, 6)
     f, g = made.contrast([])
-    assert made.members([]).shape == f.shape == g.shape == (0, 4)
+    assert made.members([]).shape == f.shape == g.shape == (0, 6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_design_can_be_sent_and_written(kind: str) -> None:
-    made = design(kind, 4, group="json.source")
+    made = design(kind, 6, group="json.source")
     sent = pickle.loads(pickle.dumps(made))
     assert (sent.members(KEYS[:100]) == made.members(KEYS[:100])).all()
     told = json.loads(json.dumps(made.describe()))
     assert told["kind"] == kind
     assert told["group"] == "json.source"
-    assert list(told["share"]) == made.model_ids() == ["000", "001", "002", "003"]
+    assert list(told["share"]) == made.model_ids() == [f"{n:03d}" for n in range(6)]
 
 
 def test_values_are_pinned() -> None:
     """Models already trained depend on them: they must be the same for ever."""
     for kind, rows in PINNED.items():
-        drawn = design(kind, 4).members(list("abcdefghijkl"))
+        drawn = design(kind).members(list("abcdefghijkl"))
         assert [[bit == "1" for bit in row] for row in rows.split()] == drawn.tolist()
 
 
@@ -174,6 +213,7 @@ def test_values_are_pinned() -> None:
     [
         ("complementary_halves", 3, r"design\.models = 3: .* use 2 or 4"),
         ("candidate", 5, r"design\.models = 5: .* use 4 or 6"),
+        ("three_folds", 4, r"design\.models = 4: .* use 3 or 6"),
         ("leave_subset_out", 2, r"design\.models = 2: .* use 3 or more"),
     ],
 )

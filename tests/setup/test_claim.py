@@ -25,6 +25,9 @@ def test_more_models_are_the_same_training_other_scores(tmp_path: Path) -> None:
     assert two.fingerprint != four.fingerprint
     open_run(two.config)
     open_run(four.config)
+    three, _ = small_run(tmp_path, "design.kind=three_folds", "design.models=3")
+    six, _ = small_run(tmp_path, "design.kind=three_folds", "design.models=6")
+    assert three.training_fingerprint == six.training_fingerprint
     fold, _ = small_run(tmp_path, "design.kind=leave_subset_out", "design.models=3")
     folds, _ = small_run(tmp_path, "design.kind=leave_subset_out", "design.models=4")
     assert fold.training_fingerprint != folds.training_fingerprint

@@ -33,7 +33,7 @@ class Watched:
         self.checkpoints: list[tuple[int | None, int, int]] = []
         self.counted: list[tuple[int, float | None]] = []
         self.can_stop_midway = True
-        self.config = SimpleNamespace(checkpoint_every_s=every_s, epochs=9)
+        self.config = SimpleNamespace(checkpoint_every_s=every_s, trained_epochs=9)
         self.models = [SimpleNamespace(id="000", folder=self.folder, model=None)]
         validation = SimpleNamespace(is_due=lambda n: n == 1, measure=lambda _: {"a_b": 0.5})
         loggers = SimpleNamespace(tell=lambda *_: None)

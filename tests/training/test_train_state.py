@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 from threading import Lock
 
+import pytest
 import torch
 
 from multimem_ray.config import ModelConfig, TrainingConfig
@@ -31,6 +33,26 @@ def test_a_model_starts_from_its_seed(tmp_path: Path) -> None:
         assert torch.equal(a, b)
     pairs = zip(one.model.parameters(), other.model.parameters(), strict=True)
     assert not all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize(
+    ("sets", "same"),
+    [
+        (("design.models=4",), []),
+        (("design.models=4", "training.shared_init=true"), [(0, 1), (2, 3)]),
+        (("design.kind=three_folds", "design.models=6"), [(0, 1, 2), (3, 4, 5)]),
+    ],
+)
+def test_models_that_are_compared_may_start_alike(
+    tmp_path: Path, sets: tuple[str, ...], same: list[tuple[int, ...]]
+) -> None:
+    run, _ = small_run(tmp_path, *sets)
+    ids = run.design.model_ids()
+    starts = [load_state(run, i, CPU, Lock(), Policies()).model for i in ids]
+    first = [next(p for p in model.parameters() if p.ndim > 1) for model in starts]
+    groups = {number: own for own in same for number in own}
+    for a, b in combinations(range(len(ids)), 2):
+        assert torch.equal(first[a], first[b]) == (b in groups.get(a, ())), (a, b)
 
 
 def test_a_checkpoint_keeps_place_losses_and_what_waits(tmp_path: Path) -> None:

@@ -38,6 +38,22 @@ def test_models_are_trained_and_their_epochs_counted(tmp_path: Path) -> None:
     assert list(cache_folder(run).glob("*.arrow"))
 
 
+def test_an_early_stop_leaves_the_schedule_as_it_is(tmp_path: Path) -> None:
+    sets = ("training.epochs=4", "training.warmup_steps=0")
+    whole, shards = small_run(tmp_path, *sets)
+    early, _ = small_run(tmp_path, *sets, "training.stop_at=0.5", f"output={tmp_path / 'early'}")
+    counter = Counting()
+    train_bank(whole, ["000"], 1, 1, SilentCounter(), shards.scored)
+    train_bank(early, ["000"], 1, 1, counter, shards.scored)
+    assert early.is_trained("000")
+    assert len(counter.told) == 2
+    told, known = (run.model_folder("000").history() for run in (early, whole))
+    assert [line["epoch"] for line in told] == [0, 1]
+    assert [line["lr"] for line in told] == [line["lr"] for line in known[:2]]
+    assert [line["loss"] for line in told] == pytest.approx([line["loss"] for line in known[:2]])
+    assert told[-1]["held_out_recall"]
+
+
 def test_a_training_goes_on_where_it_was_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
