@@ -1,4 +1,4 @@
-"""Audits with cheaper reference models and other designs: scored, kept apart, resumed, and grown."""
+"""Audits with cheaper reference models and other designs: scored, kept apart, resumed, grown."""
 
 from __future__ import annotations
 

@@ -186,8 +186,8 @@ class ThreeFolds(Design):
         seed, blocks = self.config.seed, self.config.models // 3
         drawn = [uniform(seed, f"three folds {block}", groups) for block in range(blocks)]
         fold = np.floor(np.stack(drawn, axis=1) * 3).astype(np.int64)
-        left_out = fold[:, :, None] == np.arange(3)
-        return ~left_out.reshape(len(groups), self.config.models)
+        members = np.not_equal(fold[:, :, None], np.arange(3))
+        return members.reshape(len(groups), self.config.models)
 
     def train_fractions(self) -> list[float]:
         """See :meth:`Design.train_fractions`."""
