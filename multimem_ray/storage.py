@@ -340,16 +340,21 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _walk(prefix: str, path: Path, recursive: bool) -> Iterator[FileInfo]:
+def _walk(
+    prefix: str, path: Path, recursive: bool, above: frozenset[str] = frozenset()
+) -> Iterator[FileInfo]:
     try:
         entries = list(os.scandir(path))
     except (FileNotFoundError, NotADirectoryError):
         return
+    # Folders behind links are followed, as a glob does, unless they lead back to one above.
+    above |= {str(path.resolve())}
     for entry in entries:
         url = f"{prefix.rstrip('/')}/{entry.name}"
         if entry.is_dir():
-            if recursive and not entry.is_symlink():
-                yield from _walk(url, Path(entry.path), recursive)
+            circle = entry.is_symlink() and str(Path(entry.path).resolve()) in above
+            if recursive and not circle:
+                yield from _walk(url, Path(entry.path), recursive, above)
         elif not _TEMPORARY.search(entry.name):
             # A file may go away between listing and looking, as a temporary one does.
             with suppress(FileNotFoundError):

@@ -28,7 +28,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import islice
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -193,10 +193,8 @@ class HeldOut(ABC):
             "keys_seen": chosen,
             "samples": summary.samples,
             "undecodable": chosen - summary.samples - len(killed),
-            "killed": [
-                {name: getattr(one, name) for name in ("shard", "key", "stage", "detail")}
-                for one in killed
-            ],
+            "killed": [_told(one) for one in killed],
+            "left_out": [_told(one) for one in summary.failures if one.error != KILLED],
             "modalities": summary.modalities,
             "models": dict(zip(run.design.model_ids(), summary.models, strict=True)),
             "target": summary.target,
@@ -207,6 +205,10 @@ class HeldOut(ABC):
 
     def _clear(self) -> None:
         self._run.storage.remove(self._run.path("held_out", "parts"), recursive=True)
+
+
+def _told(failure: Failure) -> dict[str, Any]:
+    return {name: getattr(failure, name) for name in ("shard", "key", "stage", "detail")}
 
 
 class HeldOutOfShards(HeldOut):

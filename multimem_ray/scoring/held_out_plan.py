@@ -21,14 +21,18 @@ import pyarrow.parquet as pq
 from multimem_ray.arrow_files import read_parquet
 from multimem_ray.design.hashing import uniform
 from multimem_ray.distributed.executor import LOCAL, Executor, Row
-from multimem_ray.errors import HeldOutError
+from multimem_ray.errors import HeldOutError, SampleError
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
+from multimem_ray.sample import Sample
 from multimem_ray.scoring.source import Source
+from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import FileInfo
 
 ALONE_S = 3.0
 """Seconds after which the driver leaves the looking to tasks."""
+
+_FEWEST = 2
 
 CLAIMS = "claims"
 _FINGERPRINT = b"multimem_ray"
@@ -78,7 +82,7 @@ def plan_held_out(
         source: Where the samples come from.
 
     Raises:
-        HeldOutError: No sample is held out.
+        HeldOutError: No sample is held out, or too few of those that are have some modality.
     """
     if is_summarized(run):
         return []
@@ -88,6 +92,8 @@ def plan_held_out(
     if known:
         return known
     chosen = _choose(run, shards, progress, executor, source)
+    if not run.is_stored:
+        require_modalities(run, chosen)
     rows = [(item.shard, key) for item in chosen for key in item.keys]
     table = pa.table(
         {"shard": [row[0] for row in rows], "key": [row[1] for row in rows]},
@@ -97,6 +103,37 @@ def plan_held_out(
     pq.write_table(table, buffer, compression="zstd")
     run.storage.write_atomic(run.path("held_out", "keys.parquet"), buffer.getvalue())
     return chosen
+
+
+def require_modalities(run: Run, chosen: Sequence[Chosen]) -> None:
+    """Raise HeldOutError if a modality is in fewer than two of the held-out samples.
+
+    One is compared with the mean of the others, so that one alone says nothing. Samples are looked
+    at until there are two of each, which are the first few unless a modality is rare.
+    """
+    counts = dict.fromkeys(run.modalities, 0)
+    for shard in chosen:
+        keys = frozenset(shard.keys)
+        for item in read_shard(shard.shard, run.storage):
+            if isinstance(item, Sample) and item.key in keys:
+                for name in run.modalities:
+                    counts[name] += _has(run, item, name)
+            if min(counts.values()) >= _FEWEST:
+                return
+    rare = min(counts, key=lambda name: (counts[name], name))
+    total = sum(len(shard.keys) for shard in chosen)
+    raise HeldOutError(
+        f"{counts[rare]} of {total} held-out samples have {rare} ({run.fields[rare]}), and it "
+        f"takes {_FEWEST}: raise held_out.fraction (now {run.config.held_out.fraction}) or "
+        f"held_out.max_samples, name held_out.shards, or leave {rare} out of data.fields"
+    )
+
+
+def _has(run: Run, sample: Sample, name: str) -> bool:
+    try:
+        return bool(run.decoder.fields.value(sample, name))
+    except SampleError:
+        return False
 
 
 def load_plan(run: Run) -> list[Chosen]:

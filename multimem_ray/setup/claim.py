@@ -11,6 +11,7 @@ from typing import Any
 from multimem_ray.config import Config, difference
 from multimem_ray.errors import ResumeError
 from multimem_ray.run import FORMAT, Run, Shards, recorded_config, require_format
+from multimem_ray.setup.contents import keep_contents
 from multimem_ray.setup.discovery import inspect
 
 
@@ -20,7 +21,7 @@ def open_run(config: Config) -> tuple[Run, Shards]:
     Raises:
         ShardNotFoundError: No shard at all.
         ConfigError: A configured modality is in no sample, or fewer than two were found.
-        ResumeError: The output belongs to another configuration.
+        ResumeError: The output belongs to another configuration, or shards were replaced.
         StorageError: A later version of the tool wrote it.
     """
     run, shards = inspect(config)
@@ -29,6 +30,8 @@ def open_run(config: Config) -> tuple[Run, Shards]:
         from multimem_ray.embeddings.open import store_units
 
         store_units(run, shards)
+    else:
+        keep_contents(run, shards)
     return run, shards
 
 

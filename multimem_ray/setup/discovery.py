@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from multimem_ray.config import Config, DataConfig, DesignConfig, digest
+from multimem_ray.design.key_list import read_key_file
 from multimem_ray.design.shard_names import parts_needed
 from multimem_ray.errors import ConfigError, SampleError
 from multimem_ray.modalities import registry
@@ -20,6 +21,7 @@ from multimem_ray.setup.grouping import open_groups, require_grouping, settled_g
 from multimem_ray.setup.paths import absolute, absolute_url
 from multimem_ray.setup.provenance import weights_digest
 from multimem_ray.shards.find import find_shards
+from multimem_ray.shards.met import require_met
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import FileInfo, Storage
 
@@ -62,6 +64,7 @@ def inspect(config: Config) -> tuple[Run, Shards]:
     weights = weights_digest(config, storage)
     require_grouping(config, fields, storage)
     table = open_groups(config, shards, storage)
+    _require_members(config, shards, storage)
     groups = "" if table is None else table.digest()
     parts = parts_needed(urls)
     run = Run(config, fields, label, held_out_urls, digest(urls), below, weights, groups, parts)
@@ -77,6 +80,20 @@ def inspect(config: Config) -> tuple[Run, Shards]:
         )
     _ = run.decoder, run.design  # settings are checked before anything is started
     return run, shards
+
+
+def _require_members(config: Config, shards: Shards, storage: Storage) -> None:
+    """Raise ConfigError if what a given model saw, by a file of keys, are none of these samples."""
+    design = config.design
+    if design.group is not None:
+        return  # the file names groups
+    given = [(f"design.given.{place}", model) for place, model in enumerate(design.given)]
+    for field, model in [*given, *([("design.target", design.target)] if design.target else [])]:
+        if model.members not in {"all", "none", "recorded"}:
+            wrong = f"members '{model.members}' is none of all, none, recorded"
+            listed = read_key_file(model.members, storage, wrong)
+            where = f"{field}.members: {model.members}"
+            require_met(listed, (*shards.scored, *shards.held_out), storage, where)
 
 
 def _settled(modalities: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ passed over. In S3 each folder is listed once, however many shards in it are nam
 
 from __future__ import annotations
 
+import glob
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -112,9 +113,10 @@ class _Lookup:
         named = self._named(path)
         if named is not None:
             return [named]
-        if _MAGIC.search(path):
-            return [info for info in self._storage.glob(path) if _is_shard(info.url)]
-        if _is_shard(path):
+        if _MAGIC.search(path) and not _is_folder(path):
+            pattern = _literal(path)
+            return [info for info in self._storage.glob(pattern) if _is_shard(info.url)]
+        if _is_shard(path) and not _is_folder(path):
             return []
         return [info for info in self._storage.list(path) if _is_shard(info.url)]
 
@@ -137,11 +139,29 @@ def _is_shard(url: str) -> bool:
     return url.lower().endswith(SUFFIXES) or bool(_UNSUPPORTED.search(url))
 
 
+def _is_folder(path: str) -> bool:
+    local = local_path(path)
+    return local is not None and local.is_dir()
+
+
+def _literal(pattern: str) -> str:
+    """A pattern in which folders that are there, such as ``v[2]``, stand for themselves."""
+    local = local_path(pattern)
+    if local is None:
+        return pattern
+    place, parts = Path(), list[str]()
+    for part in local.parts:
+        place /= part
+        parts.append(glob.escape(part) if place.is_dir() else part)
+    return str(Path(*parts))
+
+
 def _unique(shards: list[FileInfo]) -> list[FileInfo]:
+    """Each shard once, whatever links and ``..`` lead to it; under the name that comes first."""
     first: dict[str, FileInfo] = {}
     for info in shards:
         path = local_path(info.url)
-        first.setdefault(info.url if path is None else str(Path.cwd() / path), info)
+        first.setdefault(info.url if path is None else str(path.resolve()), info)
     if len(first) < len(shards):
         warnings.warn(
             f"data.shards: {len(shards) - len(first)} shards are named more than once; "

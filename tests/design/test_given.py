@@ -62,9 +62,11 @@ def test_what_a_model_saw_must_be_known(tmp_path: Path) -> None:
     small_run(tmp_path / "first")
     with pytest.raises(DesignError, match=r"does not say what it trained on.*file of keys"):
         given(tmp_path, ("/nowhere", "recorded"), ("/nowhere", "all"))
-    run, _ = given(tmp_path, ("/nowhere", "/no/list.txt"), ("/nowhere", "all"))
     with pytest.raises(DesignError, match=r"members '/no/list\.txt' is none of all, none"):
-        run.design.members(["a"])
+        given(tmp_path, ("/nowhere", "/no/list.txt"), ("/nowhere", "all"))
+    (tmp_path / "list.txt").write_text("nobody\n")
+    with pytest.raises(ConfigError, match=r"given\.0\.members: .*none of its 1 samples stands"):
+        given(tmp_path, ("/nowhere", str(tmp_path / "list.txt")), ("/nowhere", "all"))
     raw = {"output": "o", "data": {"shards": "s"}, "design": {"kind": "given"}}
     with pytest.raises(ConfigError, match="at least two models"):
         resolve(raw)

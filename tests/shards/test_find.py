@@ -157,3 +157,32 @@ def test_what_the_user_got_wrong_is_named(tmp_path: Path) -> None:
 def test_a_name_with_brackets_is_a_name(tmp_path: Path) -> None:
     (tmp_path / "x[1].tar").write_bytes(b"")
     assert len(find_shards(str(tmp_path / "x[1].tar"), Storage()).shards) == 1
+
+
+def test_links_and_dots_lead_to_a_shard_once(tmp_path: Path) -> None:
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    (tmp_path / "in" / "1.tar").write_bytes(b"1")
+    (tmp_path / "in" / "2.tar").symlink_to(tmp_path / "in" / "1.tar")
+    spec = [f"{tmp_path}/in/*.tar", f"{tmp_path}/in/deep/../1.tar"]
+    with pytest.warns(MultiMemWarning, match="2 shards are named more than once"):
+        found = find_shards(spec, Storage())
+    assert [info.url for info in found.shards] == [f"{tmp_path}/in/1.tar"]
+
+
+def test_a_folder_behind_a_link_is_followed_and_a_circle_is_not(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "in").mkdir()
+    for name in ("in/1.tar", "other/2.tar"):
+        (tmp_path / name).write_bytes(b"t")
+    (tmp_path / "in" / "more").symlink_to(tmp_path / "other")
+    (tmp_path / "other" / "back").symlink_to(tmp_path / "in")
+    found = find_shards(f"{tmp_path}/in", Storage())
+    assert names(found, str(tmp_path)) == ["in/1.tar", "in/more/2.tar"]
+
+
+@pytest.mark.parametrize("spec", ["{}/v[2]", "{}/v[2]/*.tar", "{}/v[2]/1.tar"])
+def test_a_folder_with_brackets_in_its_name_is_found(tmp_path: Path, spec: str) -> None:
+    (tmp_path / "v[2]").mkdir()
+    (tmp_path / "v[2]" / "1.tar").write_bytes(b"t")
+    found = find_shards(spec.format(tmp_path), Storage())
+    assert names(found, str(tmp_path)) == ["v[2]/1.tar"]
