@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -29,7 +29,8 @@ from multimem_ray.modalities import registry
 from multimem_ray.modalities.content import content_name
 from multimem_ray.modalities.decoder import Decoder
 from multimem_ray.models.checkpoint import ModelFolder
-from multimem_ray.sample import Sample
+from multimem_ray.sample import Failure, Sample
+from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import FileInfo, Storage
 
 FORMAT = 1
@@ -85,6 +86,10 @@ class Run:
     def storage(self) -> Storage:
         return Storage(self.config.storage)
 
+    def read(self, shard: str) -> Iterator[Sample | Failure]:
+        """What :func:`read_shard` makes of a shard within ``data.limits``."""
+        return read_shard(shard, self.storage, limits=self.config.data.limits)
+
     @cached_property
     def decoder(self) -> Decoder:
         registry.load_plugins(self.config.data.plugins)
@@ -133,7 +138,7 @@ class Run:
             return sample.key
         if self.config.design.groups_by_field:
             value = sample.field(group)
-            return sample.key if value is None else _group_name(value) or sample.key
+            return sample.key if value is None else self._group_name(value) or sample.key
         listed = None
         if self.group_table is not None:
             listed = self.group_table.group(sample.key, sample.shard)
@@ -152,7 +157,23 @@ class Run:
 
     def label_of(self, sample: Sample) -> str | None:
         value = sample.field(self.label) if self.label else None
-        return None if value is None else _as_text(value)
+        return None if value is None else self._as_text(value, str(self.label))
+
+    def _group_name(self, value: Any) -> str:
+        """A group as text; empty for what names none: NaN, blanks, an empty list."""
+        if value in ([], {}) or (isinstance(value, float) and math.isnan(value)):
+            return ""
+        name = self._as_text(value, str(self.config.design.group))
+        return name if name.strip() else ""
+
+    def _as_text(self, value: Any, field: str) -> str:
+        """A value that every row of the sample holds: as text, and within a limit."""
+        text = value.decode("utf-8", "replace").strip() if isinstance(value, bytes) else str(value)
+        limit = self.config.data.limits.name_bytes
+        if 4 * len(text) > limit and len(text.encode("utf-8", "replace")) > limit:
+            reason = f"{field} is longer than the limit data.limits.name_bytes = {limit}"
+            raise SampleError(reason, "too_large", "select")
+        return text
 
     def partition_of_sample(self, sample: Sample) -> str | None:
         """The value of ``scoring.partition_by`` where that is a field of the sample's json."""
@@ -161,10 +182,10 @@ class Run:
             return None
         try:
             value = sample.field(field)
+            return None if value is None else self._as_text(value, field)
         except SampleError:
             # Where a row is written must not decide whether the sample is scored.
             return None
-        return None if value is None else _as_text(value)
 
     @property
     def is_stored(self) -> bool:
@@ -285,14 +306,3 @@ def require_format(content: Mapping[str, Any], url: str) -> None:
 def pool_places(seed: int, urls: Sequence[str]) -> NDArray[np.float64]:
     """(N,) the hash of each shard that decides whether models may train on it."""
     return uniform(seed, "pool_shards", urls)
-
-
-def _group_name(value: Any) -> str:
-    """A group as text; empty for what names none: NaN, blanks, an empty list."""
-    if value in ([], {}) or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return _as_text(value).strip() and _as_text(value)
-
-
-def _as_text(value: Any) -> str:
-    return value.decode("utf-8", "replace").strip() if isinstance(value, bytes) else str(value)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -43,3 +44,29 @@ def test_json_in_any_unicode_encoding(encoding: str) -> None:
 def test_lone_surrogates_become_something_that_can_be_written() -> None:
     one = sample(json=b'{"c": ["ok", "x\\uD800y"], "\\udc00": {"d": "\\ud83d\\ude00"}}')
     assert one.metadata() == {"c": ["ok", "x?y"], "?": {"d": "\N{GRINNING FACE}"}}
+
+
+def test_packed_members_are_unpacked_as_webdataset_does() -> None:
+    packed = gzip.compress(b"a cap") + gzip.compress(b"tion")
+    one = sample(**{"txt.gz": packed, "json.gz": gzip.compress(b'{"label": 3}')})
+    assert one.field("txt") == b"a caption"
+    assert one.field("txt") is one.field("txt")
+    assert one.field("txt.gz") == packed
+    assert one.field("json.label") == 3
+    assert set(one.extensions) == {"txt", "json"}
+    assert sample(**{"txt.gz": packed, "txt": b"own"}).field("txt") == b"own"
+
+
+@pytest.mark.parametrize(
+    ("packed", "kind"),
+    [
+        (b"no gzip", "undecodable"),
+        (gzip.compress(b"a caption")[:-9], "undecodable"),
+        (gzip.compress(bytes(17 << 20)), "too_large"),
+        (gzip.compress(bytes(9 << 20)) * 2, "too_large"),
+    ],
+)
+def test_packed_members_that_cannot_be_used(packed: bytes, kind: str) -> None:
+    with pytest.raises(SampleError, match=r"txt\.gz") as caught:
+        sample(**{"txt.gz": packed}).field("txt")
+    assert caught.value.kind == kind

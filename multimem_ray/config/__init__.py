@@ -5,8 +5,8 @@ YAML file in ``multimem_ray/models/presets``) may give defaults for ``model``, `
 ``training``; what the user writes wins over it. :func:`multimem_ray.setup.load` makes a *resolved*
 configuration of it, in which nothing is left to be looked up, and which is kept with each output.
 
-    base  data  models  runtime    the sections of the file, key by key
-    root                           all of them, and their fingerprint
+    base  data  limits  models  runtime    the sections of the file, key by key
+    root                                   all of them, and their fingerprint
 """
 
 from multimem_ray.config.base import Fraction, Precision, Section, difference, nearest
@@ -20,6 +20,7 @@ from multimem_ray.config.data import (
     HeldOutConfig,
     StorageConfig,
 )
+from multimem_ray.config.limits import DEFAULT_LIMITS, LimitsConfig
 from multimem_ray.config.models import MitigationConfig, ModelConfig, TrainingConfig
 from multimem_ray.config.root import Config, digest
 from multimem_ray.config.runtime import (
@@ -35,6 +36,7 @@ from multimem_ray.config.runtime import (
 
 __all__ = [
     "CONTENT",
+    "DEFAULT_LIMITS",
     "Config",
     "DataConfig",
     "DesignConfig",
@@ -44,6 +46,7 @@ __all__ = [
     "Fraction",
     "GivenModel",
     "HeldOutConfig",
+    "LimitsConfig",
     "MitigationConfig",
     "ModelConfig",
     "PlanConfig",

@@ -13,6 +13,7 @@ from pydantic import (
 
 from multimem_ray.config.base import Section
 from multimem_ray.config.data import DataConfig, DesignConfig, HeldOutConfig, StorageConfig
+from multimem_ray.config.limits import LimitsConfig
 from multimem_ray.config.models import MitigationConfig, ModelConfig, TrainingConfig
 from multimem_ray.config.runtime import (
     EvaluationConfig,
@@ -116,6 +117,9 @@ class Config(Section):
             # Which files is told by what was found; who trained on what, by the design.
             del stored["run"], stored["models"]
             kept["data"]["embeddings"] = stored
+        # A sample beyond a limit is not trained on: limits count, where they are not the default.
+        if self.data.limits == LimitsConfig():
+            del kept["data"]["limits"]
         # Consent changes what is loaded at all, never a score.
         del kept["data"]["planted"], kept["model"]["allow"]
         for name in ("batch_size", "partitions", "partition_by", "max_partition_values"):

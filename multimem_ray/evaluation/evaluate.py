@@ -29,7 +29,6 @@ from multimem_ray.run import Run
 from multimem_ray.sample import Sample
 from multimem_ray.scoring.bank import ScoringBank, Views
 from multimem_ray.scoring.held_out_plan import load_plan
-from multimem_ray.shards.reader import read_shard
 
 _TEXT = "text"
 
@@ -102,7 +101,7 @@ def embed_held_out(run: Run, bank: ScoringBank, progress: Progress) -> HeldOutEm
 
     with progress.task("embed held-out set", total, unit="samples") as shown:
         for shard, keys in sorted(wanted.items()):
-            for item in read_shard(shard, run.storage):
+            for item in run.read(shard):
                 if not isinstance(item, Sample) or item.key not in keys:
                     continue
                 try:

@@ -76,7 +76,7 @@ class Fields:
 
     def _absent(self, name: str, samples: Sequence[Sample]) -> str:
         wanted = ";".join(self.alternatives[name])
-        there = sorted({extension for sample in samples for extension in sample.members})
+        there = sorted({extension for sample in samples for extension in sample.extensions})
         return (
             f"data.fields.{name}: none of the first {len(samples)} samples (from "
             f"{samples[0].shard}) has '{wanted}'{nearest(wanted, there)}; correct "
@@ -93,7 +93,7 @@ def find_fields(samples: Sequence[Sample]) -> dict[str, str]:
     Raises:
         ConfigError: Fewer than two modalities are there; says what is.
     """
-    present = {extension for sample in samples for extension in sample.members}
+    present = {extension for sample in samples for extension in sample.extensions}
     found: dict[str, str] = {}
     for name in registry.names():
         modality = registry.get(name)
@@ -130,8 +130,16 @@ def _parse(name: str, field: str) -> tuple[str, ...]:
 def _carried(name: str, samples: Sequence[Sample], extension: str) -> bool:
     """Whether a modality lies in the first of the members of another one."""
     modality = registry.create(name)
-    members = (s.members[extension] for s in samples if extension in s.members)
-    return any(modality.carried(member) for member in islice(members, _LOOKED_INTO))
+    members = (_member(sample, extension) for sample in samples)
+    there = (member for member in members if member is not None)
+    return any(modality.carried(member) for member in islice(there, _LOOKED_INTO))
+
+
+def _member(sample: Sample, extension: str) -> bytes | None:
+    try:
+        return sample.member(extension)
+    except SampleError:
+        return None
 
 
 def _in_json(sample: Sample, path: str) -> bool:

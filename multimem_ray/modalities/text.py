@@ -29,6 +29,7 @@ _UNSPACED = (
 )
 _PUNCTUATION = r"!-/:-@\[-`{-~\u00a1-\u00bf\u2000-\u206f\u3000-\u303f\uff00-\uff0f\uff1a-\uff20"
 _CONTROL = re.compile(rb"[\x01-\x08\x0e-\x1f]")
+_PADDING = 4  # times the characters of a sample that its captions may take in an array
 _Word = TypeVar("_Word", int, str)
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_PUNCTUATION}{_UNSPACED}]+")
 
@@ -105,6 +106,11 @@ class Text(Modality):
         kept = [text for text in map(_clean, captions) if text]
         if not kept:
             raise DecodeError("text: empty, or only whitespace", "empty")
+        # NumPy gives each of them the room of the longest.
+        padded, most = len(kept) * max(map(len, kept)), _PADDING * settings.max_characters
+        if padded > most:
+            what = f"{len(kept)} captions that take the room of {padded} characters"
+            raise too_large(self.name, what, "max_characters", settings.max_characters)
         return np.array(kept)
 
     def view(self, decoded: Array, rng: np.random.Generator | None) -> Array:

@@ -14,7 +14,6 @@ from multimem_ray.errors import ShardError
 from multimem_ray.models.build import build_model
 from multimem_ray.run import Run, Shards
 from multimem_ray.sample import Sample
-from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import FileInfo
 from multimem_ray.training.memory import BankPacking, ModelMemory, model_memory, pack
 
@@ -138,7 +137,7 @@ def spread(shards: Sequence[FileInfo], count: int = SHARDS_LOOKED_AT) -> Sequenc
 
 def first(run: Run, shard: FileInfo, count: int = SAMPLES_LOOKED_AT) -> Iterator[Sample]:
     """The first readable samples of a shard."""
-    found = (item for item in read_shard(shard.url, run.storage) if isinstance(item, Sample))
+    found = (item for item in run.read(shard.url) if isinstance(item, Sample))
     return islice(found, count)
 
 

@@ -27,10 +27,12 @@ from multimem_ray.run import Run
 from multimem_ray.sample import Failure, Sample
 from multimem_ray.scoring.bank import Views, make_views
 from multimem_ray.scoring.rows import Identity, IdentityRow
-from multimem_ray.shards.reader import read_shard
 
 PART_POSITIONS = 2048
 """Positions of a shard after which what was scored is kept in a file of its own."""
+
+CHUNK_BYTES = 256 << 20
+"""Bytes of its samples at which a chunk ends: threads that decode hold a chunk each."""
 
 Item: TypeAlias = Sample | Failure
 Placed: TypeAlias = tuple[int, Item]
@@ -111,7 +113,7 @@ class ChunkReader:
 
     def items(self, shard: str) -> Iterator[Item]:
         """What counts as a position of the shard, in its order."""
-        return read_shard(shard, self._run.storage)
+        return self._run.read(shard)
 
     def identity(self, sample: Sample) -> IdentityRow | None:
         """What is known of a sample beside its modalities; None: it is held out.
@@ -136,7 +138,8 @@ class ChunkReader:
     ) -> Generator[Chunk]:
         """The chunks of a shard, of ``scoring.batch_size`` positions, in order.
 
-        A chunk ends at every multiple of ``PART_POSITIONS``, too.
+        A chunk ends at every multiple of ``PART_POSITIONS``, too, and behind the sample with which
+        it has ``CHUNK_BYTES``.
 
         Args:
             done: Ranges of positions that are left out, ascending.
@@ -191,11 +194,14 @@ class ChunkReader:
     def _placed(self, shard: str, done: Sequence[tuple[int, int]]) -> Iterator[Placed]:
         """Whatever is not in the ranges ``done``, with the first position of its chunk."""
         first = previous = -1
+        size = 0
         for position, item in self.undone(shard, done):
             adjacent = first >= 0 and position == previous + 1
             full = position - first == self.batch_size or position % PART_POSITIONS == 0
-            first = position if full or not adjacent else first
+            if full or not adjacent or size >= CHUNK_BYTES:
+                first, size = position, 0
             previous = position
+            size += item.size if isinstance(item, Sample) else 0
             yield first, item
 
 

@@ -11,7 +11,6 @@ from multimem_ray.errors import SampleError
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run
 from multimem_ray.sample import Sample
-from multimem_ray.shards.reader import read_shard
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class ShardSource:
     def held_out_of(self, url: str) -> tuple[list[str], list[str]]:
         run, balance = self.run, self.run.config.held_out.balance
         keys, labels = list[str](), list[str]()
-        for item in read_shard(url, run.storage):
+        for item in run.read(url):
             if not isinstance(item, Sample):
                 continue
             try:

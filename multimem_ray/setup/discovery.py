@@ -9,7 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from multimem_ray.config import Config, DataConfig, DesignConfig, digest
+from multimem_ray.config import (
+    DEFAULT_LIMITS,
+    Config,
+    DataConfig,
+    DesignConfig,
+    LimitsConfig,
+    digest,
+)
 from multimem_ray.design.key_list import read_key_file
 from multimem_ray.design.shard_names import parts_needed
 from multimem_ray.errors import ConfigError, SampleError
@@ -27,6 +34,7 @@ from multimem_ray.storage import FileInfo, Storage
 
 _LABELS = ("json.class_label", "json.label", "json.class", "cls")
 _PROBED_SHARDS, _PROBED_SAMPLES = 8, 64
+_PROBED_BYTES = 64 << 20  # of each shard; all of them are held together
 
 
 def inspect(config: Config) -> tuple[Run, Shards]:
@@ -40,7 +48,7 @@ def inspect(config: Config) -> tuple[Run, Shards]:
         return inspect_stored(config, lambda url: absolute_url(url, storage))
     shards = _find(config.data.shards, config.held_out.shards, storage)
     scored, held_out = shards.scored, shards.held_out
-    probe = list(_probe(scored, storage))
+    probe = list(_probe(scored, storage, config.data.limits))
     if not probe:
         raise ConfigError(
             f"data.shards: no readable sample in the first shards (from {scored[0].url}); "
@@ -172,12 +180,20 @@ def detect_fields(spec: str | list[str], storage: Storage) -> tuple[dict[str, st
     return find_fields(probe), _find_label(probe)
 
 
-def _probe(shards: tuple[FileInfo, ...], storage: Storage) -> Iterator[Sample]:
+def _probe(
+    shards: tuple[FileInfo, ...], storage: Storage, limits: LimitsConfig = DEFAULT_LIMITS
+) -> Iterator[Sample]:
     """A few samples from shards spread over the list."""
     step = max(1, len(shards) // _PROBED_SHARDS)
     for shard in shards[::step][:_PROBED_SHARDS]:
-        found = (item for item in read_shard(shard.url, storage) if isinstance(item, Sample))
-        yield from islice(found, _PROBED_SAMPLES)
+        items = read_shard(shard.url, storage, limits=limits)
+        found = (item for item in items if isinstance(item, Sample))
+        left = _PROBED_BYTES
+        for sample in islice(found, _PROBED_SAMPLES):
+            yield sample
+            left -= sample.size
+            if left < 0:
+                break
 
 
 def _find_label(probe: list[Sample]) -> str | None:

@@ -96,10 +96,12 @@ def replaced(sample: Sample, own: Value, donated: Value, fields: Sequence[str]) 
         for part in parents:
             place = place[part]
         place[last] = donated.content
+        members.pop("json.gz", None)
         members["json"] = json.dumps(metadata, ensure_ascii=False).encode()
         return members
     for field in fields:
         if not field.startswith("json."):
             members.pop(field, None)
+            members.pop(f"{field}.gz", None)
     members[donated.field] = donated.content
     return members

@@ -12,59 +12,50 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from hashlib import blake2b
 
+from multimem_ray.config import DEFAULT_LIMITS, LimitsConfig
 from multimem_ray.errors import StorageError
 from multimem_ray.sample import Failure, Sample
 from multimem_ray.shards.tar import Damage, Entry, TarStream, unpacked
 from multimem_ray.storage import Storage
 
-
-@dataclass(frozen=True)
-class Limits:
-    """What a reader takes into memory.
-
-    Attributes:
-        max_member_bytes: Largest member; a sample with a larger one is a ``too_large`` failure.
-        max_sample_bytes: Largest sum over the members of a sample.
-    """
-
-    max_member_bytes: int = 1 << 30
-    max_sample_bytes: int = 2 << 30
-
-
-DEFAULT_LIMITS = Limits()
+_LONG = "named at too great a length"
+_BESIDE_KEY = 100  # bytes that a key takes beside itself, in the set of those seen
 
 
 def read_shard(
-    url: str, storage: Storage, *, limits: Limits = DEFAULT_LIMITS
+    url: str, storage: Storage, *, limits: LimitsConfig = DEFAULT_LIMITS
 ) -> Iterator[Sample | Failure]:
     """Stream the samples of a shard, and a failure for each that is lost.
 
-    Memory holds one sample and the keys seen. No error is raised for anything that a file can
-    contain or a storage can do; it is yielded.
+    Memory holds one sample and the keys seen, both within ``limits``. No error is raised for
+    anything that a file can contain or a storage can do; it is yielded.
 
     Args:
         url: Shard: ``.tar``, or gzip of it, whatever its name.
         storage: Where it lies.
-        limits: Sizes beyond which a sample is not taken.
+        limits: Sizes beyond which a sample, or the rest of the shard, is not taken.
 
     Yields:
         Samples in the order of the archive; failures of stage ``read`` with the kinds
         ``repeated_key``, ``repeated_member``, ``too_large``, ``not_a_file`` (a sample), and
         ``truncated``, ``bad_header``, ``no_end_marker``, ``trailing_data``, ``zero_filled``,
-        ``not_a_tar``, ``empty``, ``unreadable`` (the shard from some byte on, and the sample
-        that it cuts).
+        ``not_a_tar``, ``empty``, ``unreadable``, ``too_large`` (the shard from some byte on, and
+        the sample that it cuts).
     """
     group = _Group(url, limits)
     try:
         with storage.open(url) as stream:
-            members = TarStream(unpacked(stream))
+            members = TarStream(unpacked(stream, limits.expansion))
             for entry in members:
                 place = split_name(entry.name)
                 if place is None:
                     continue
                 key, extension = place
+                long = 4 * len(entry.name) > limits.name_bytes
+                if long and len(entry.name.encode()) > limits.name_bytes:
+                    key, extension, entry.obstacle = _short(key), _short(extension), _LONG
                 if key != group.key:
                     done = group.close()
                     if done is not None:
@@ -105,6 +96,12 @@ def split_name(name: str) -> tuple[str, str] | None:
     return name[:dot], name[dot + 1 :].lower()
 
 
+def _short(name: str) -> str:
+    """A name that is told apart from others and can be kept, of one that is too long for that."""
+    digest = blake2b(name.encode(), digest_size=8).hexdigest()
+    return f"{name[:100]}…{digest}" if len(name) > 116 else name
+
+
 def _is_meta(name: str) -> bool:
     # webdataset's skip_meta, r"__[^/]*__($|/)"
     first = name.partition("/")[0]
@@ -114,17 +111,27 @@ def _is_meta(name: str) -> bool:
 class _Group:
     """The sample being put together."""
 
-    def __init__(self, url: str, limits: Limits) -> None:
+    def __init__(self, url: str, limits: LimitsConfig) -> None:
         self.key: str | None = None
         self.count = 0
         self._url = url
         self._limits = limits
         self._seen: set[str] = set()
+        self._keys_bytes = 0
         self._members: dict[str, bytes] = {}
         self._size = 0
         self._problem: tuple[str, str] | None = None
 
     def open(self, key: str) -> None:
+        """Begin a sample.
+
+        Raises:
+            Damage: More keys than may be remembered.
+        """
+        self._keys_bytes += len(key) + _BESIDE_KEY
+        if self._keys_bytes > self._limits.keys_bytes:
+            limit = f"data.limits.keys_bytes = {self._limits.keys_bytes}"
+            raise Damage("too_large", f"its keys are above the limit {limit}; split the shard")
         self.key = key
         self._members = {}
         self._size = 0
@@ -139,22 +146,35 @@ class _Group:
             self._problem = self._objection(extension, entry)
         if self._problem is None:
             self._members[extension] = content.read()
-            self._size += entry.size
+            self._size += entry.size + len(extension)
         else:
             self._members.clear()
 
     def _objection(self, extension: str, entry: Entry) -> tuple[str, str] | None:
-        if entry.obstacle is not None:
+        if entry.obstacle is not None and entry.obstacle is not _LONG:
             reason = f"member .{extension} is {entry.obstacle}, not a file; repack the shard"
             return "not_a_file", f"{reason} with links followed"
         if extension in self._members:
             return "repeated_member", f"two members .{extension}; keep one of them"
-        if entry.size > self._limits.max_member_bytes:
-            limit = self._limits.max_member_bytes
-            return "too_large", f"member .{extension} has {entry.size} bytes, the limit is {limit}"
-        if self._size + entry.size > self._limits.max_sample_bytes:
-            limit = self._limits.max_sample_bytes
-            return "too_large", f"its members have more than {limit} bytes, which is the limit"
+        beyond = self._beyond(extension, entry)
+        if beyond is None:
+            return None
+        what, limit = beyond
+        limit = f"data.limits.{limit} = {getattr(self._limits, limit)}"
+        return "too_large", f"{what}, above the limit {limit}"
+
+    def _beyond(self, extension: str, entry: Entry) -> tuple[str, str] | None:
+        """What is too large, and which limit says so."""
+        limits = self._limits
+        of_member, most = limits.bytes_of(extension)
+        if entry.obstacle is _LONG:
+            return f"the name of member .{extension} is too long", "name_bytes"
+        if entry.size > most:
+            return f"member .{extension} has {entry.size} bytes", of_member
+        if self._size + entry.size > limits.sample_bytes:
+            return f"its members up to .{extension} have more bytes", "sample_bytes"
+        if len(self._members) == limits.members:
+            return f"it has more than {limits.members} members", "members"
         return None
 
     def close(self) -> Sample | Failure | None:
@@ -163,7 +183,7 @@ class _Group:
             return None
         done: Sample | Failure
         if self._problem is None:
-            done = Sample(self.key, self._url, self.count, self._members)
+            done = Sample(self.key, self._url, self.count, self._members, self._limits)
         else:
             done = self.failure(*self._problem)
         self.key = None

@@ -9,6 +9,7 @@ Format: POSIX.1-2024 ``pax``, and GNU tar's manual, "Basic Tar Format".
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,9 +18,12 @@ from typing import BinaryIO, cast
 BLOCK = 512
 PIECE = 8 << 20  # most bytes asked of the stream at once: a header may lie about the size
 MAX_EXTENSION = 1 << 20  # bytes of a PAX header or a GNU long name
+FREE_EXPANSION = 16 << 20  # unpacked bytes from which on their ratio counts
 MAX_PADDING = 4 << 20  # zeros after the last member; tar's default record is 10 KiB
 
 _ZERO = bytes(BLOCK)
+_SPARSE = "GNU.sparse.name"
+_RECORDS = frozenset([b"path", b"size", _SPARSE.encode()])
 _MODULUS = 65521  # of Adler-32
 _MAGIC = {
     b"BZh": "bzip2",
@@ -67,21 +71,59 @@ class _Extension:
 
     name: str | None = None
     records: dict[str, str] = field(default_factory=dict)
+    size: int = 0
 
 
-def unpacked(stream: BinaryIO) -> BinaryIO:
+def unpacked(stream: BinaryIO, expansion: float = 200.0) -> BinaryIO:
     """The tar stream inside ``stream``: itself, or what gzip holds.
+
+    Args:
+        expansion: Most that gzip may make of a byte; its ``read`` raises Damage above that.
 
     Raises:
         Damage: Another compression.
     """
     head = stream.peek(8)[:8]  # type: ignore[attr-defined]
     if head.startswith(b"\x1f\x8b"):
-        return cast("BinaryIO", gzip.GzipFile(fileobj=stream, mode="rb"))
+        return cast("BinaryIO", _Unpacked(stream, expansion))
     for magic, name in _MAGIC.items():
         if head.startswith(magic):
             raise Damage("not_a_tar", f"this is {name}; unpack it, or repack it as .tar or .tar.gz")
     return stream
+
+
+class _Unpacked:
+    """What gzip holds, up to a ratio: a few bytes of it can stand for a thousand times as many."""
+
+    def __init__(self, stream: BinaryIO, expansion: float) -> None:
+        self._packed = _Counted(stream)
+        self._file = gzip.GzipFile(fileobj=cast("BinaryIO", self._packed), mode="rb")
+        self._expansion = expansion
+        self._size = 0
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._size += len(data)
+        if self._size > FREE_EXPANSION + self._packed.size * self._expansion:
+            reason = (
+                f"{self._packed.size} bytes of gzip become more than {self._size}, above the limit "
+                f"data.limits.expansion = {self._expansion:g}"
+            )
+            raise Damage("too_large", reason)
+        return data
+
+
+class _Counted:
+    """A stream that knows how much was read of it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._read = stream.read
+        self.size = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._read(size)
+        self.size += len(data)
+        return data
 
 
 class TarStream:
@@ -122,19 +164,18 @@ class TarStream:
     def read(self) -> bytes:
         """The content of the member just yielded; once."""
         size, self._left = self._left, 0
-        data = self._read(size) if size <= PIECE else b"".join(self._pieces(size))
+        data = self._read(size) if size <= PIECE else self._in_pieces(size)
         self._offset += len(data)
         if len(data) < size:
             raise self._truncated(size - len(data))
         return data
 
-    def _pieces(self, size: int) -> Iterator[bytes]:
-        while size > 0:
-            piece = self._read(min(size, PIECE))
-            if not piece:
-                return
-            size -= len(piece)
-            yield piece
+    def _in_pieces(self, size: int) -> bytes:
+        # Pieces in a list would be held twice while they are joined.
+        whole = io.BytesIO()
+        while size > 0 and (piece := self._read(min(size, PIECE))):
+            size -= whole.write(piece)
+        return whole.getvalue()
 
     def _next_header(self) -> bytes | None:
         """The next header, with a correct checksum, or ``None`` at a clean end."""
@@ -199,6 +240,9 @@ class TarStream:
             self._globals |= self._records(data)
             return extension
         extension = extension or _Extension()
+        extension.size += size
+        if extension.size > MAX_EXTENSION:
+            raise self._damage("bad_header", f"header extensions of {extension.size} bytes", BLOCK)
         if kind == b"L":
             extension.name = _text(data.split(b"\0", 1)[0])
         elif kind != b"K":
@@ -206,7 +250,10 @@ class TarStream:
         return extension
 
     def _records(self, data: bytes) -> dict[str, str]:
-        """PAX records: ``"<length> <keyword>=<value>\\n"``, the length counting all of it."""
+        """PAX records: ``"<length> <keyword>=<value>\\n"``, the length counting all of it.
+
+        Only what is used is kept: global ones are looked up at every member.
+        """
         records: dict[str, str] = {}
         position = 0
         data = data.rstrip(b"\0")
@@ -217,7 +264,10 @@ class TarStream:
             keyword, equals, value = record[len(digits) + 1 :].partition(b"=")
             if not equals or len(record) < length or not record.endswith(b"\n"):
                 raise self._damage("bad_header", "a PAX header that cannot be read")
-            records[_text(keyword)] = _text(value[:-1])
+            if keyword in _RECORDS:
+                records[_text(keyword)] = _text(value[:-1])
+            elif keyword.startswith(b"GNU.sparse."):
+                records.setdefault(_SPARSE, "")
             position += length
         return records
 
@@ -232,8 +282,8 @@ class TarStream:
             name = records.get("path") or extension.name or name
             if "size" in records and kind not in _WITHOUT_CONTENT:
                 size = self._decimal(records["size"])
-            if any(keyword.startswith("GNU.sparse.") for keyword in records):
-                name = records.get("GNU.sparse.name") or name
+            if _SPARSE in records:
+                name = records.get(_SPARSE) or name
                 obstacle = "sparse"
         if kind == b"S":
             self._skip_sparse_map(header)

@@ -21,7 +21,6 @@ from multimem_ray.errors import SampleError
 from multimem_ray.modalities.base import Array
 from multimem_ray.run import Run
 from multimem_ray.sample import Sample
-from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import FileInfo
 
 BLOCK_SAMPLES = 256
@@ -145,7 +144,7 @@ def training_samples(run: Run, shard: FileInfo, part: RankShard = WHOLE) -> Iter
 
     Those of this part are decoded, and left out where that fails; the others come without arrays.
     """
-    for item in read_shard(shard.url, run.storage):
+    for item in run.read(shard.url):
         if not isinstance(item, Sample):
             continue
         try:

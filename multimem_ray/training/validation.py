@@ -18,7 +18,6 @@ from multimem_ray.models.contrastive import ContrastiveModel
 from multimem_ray.models.loss import pairs_of
 from multimem_ray.run import Run
 from multimem_ray.sample import Sample
-from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import FileInfo
 from multimem_ray.training.stream import shard_order
 
@@ -99,7 +98,7 @@ def _held_out(run: Run, shards: Sequence[FileInfo]) -> Iterator[Mapping[str, Arr
     order = shard_order(urls, run.config.design.seed, 0)[:MOST_SHARDS]
     left = run.config.training.held_out_samples
     for url in (urls[i] for i in order):
-        for item in read_shard(url, run.storage):
+        for item in run.read(url):
             if not isinstance(item, Sample):
                 continue
             try:

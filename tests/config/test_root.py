@@ -42,6 +42,7 @@ def test_a_resolved_config_survives_a_round_trip() -> None:
         ("scoring", "partitions", 2),
         ("training", "checkpoint_every_s", 1.0),
         ("data", "planted", "truth.parquet"),
+        ("data", "limits", {"json_bytes": 16 << 20}),
     ],
 )
 def test_what_changes_no_score_changes_no_fingerprint(
@@ -62,12 +63,13 @@ def test_what_changes_no_score_changes_no_fingerprint(
         ("held_out", "fraction", 0.5),
         ("model", "dim", 8),
         ("modalities", "image", {"size": 16}),
+        ("data", "limits", {"json_bytes": 1 << 20}),
     ],
 )
 def test_what_changes_a_score_changes_the_fingerprint(
     section: str, key: str, value: object
 ) -> None:
-    changed = resolve({**MINIMAL, section: {key: value}})
+    changed = resolve({**MINIMAL, section: {**MINIMAL.get(section, {}), key: value}})  # type: ignore[dict-item]
     assert changed.fingerprint() != resolve(MINIMAL).fingerprint()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from multimem_ray.config import DEFAULT_LIMITS
 from multimem_ray.errors import ConfigError
 from multimem_ray.modalities import registry
 from multimem_ray.modalities.base import Modality
@@ -100,3 +101,9 @@ def test_a_plugin_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ConfigError, match=r"broken_plugin.*module_that_is_missing"):
         registry.load_plugins(["broken_plugin"])
+
+
+def test_every_extension_has_a_limit_of_its_kind() -> None:
+    for name in ("audio", "image", "text", "video"):
+        for extension in registry.get(name).extensions:
+            assert DEFAULT_LIMITS.bytes_of(extension)[0] == f"{name}_bytes"

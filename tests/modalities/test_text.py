@@ -72,6 +72,14 @@ def test_too_many_captions_name_the_setting() -> None:
     assert raised.value.kind == "too_large"
 
 
+def test_one_long_caption_among_many_short_ones() -> None:
+    many = ["x" * 40_000] + ["short"] * 90
+    with pytest.raises(DecodeError, match="room of 3640000 characters") as caught:
+        Text().decode(many)
+    assert caught.value.kind == "too_large"
+    assert Text().decode(["x" * 40_000, "short", "other", "third", "last"]).shape == (5,)
+
+
 def test_a_megabyte_is_read_where_it_is_allowed() -> None:
     assert len(clean(b"word " * 200_000, max_characters=2_000_000)) == 32
 

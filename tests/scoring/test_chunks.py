@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from multimem_ray.errors import SampleError
+from multimem_ray.sample import Sample
 from multimem_ray.scoring import chunks
 from multimem_ray.scoring.chunks import Chunk, ChunkReader
 from tests.small import small_run
@@ -25,6 +28,27 @@ def test_chunks_cover_a_shard_and_leave_out_what_is_done(
     rest = list(ChunkReader(run).chunks(url, [(0, 5), (9, 11), (19, 20)]))
     covered = {at for c in rest for at in range(c.first, c.end)}
     assert covered == {5, 6, 7, 8, *range(11, 19)}
+
+
+def test_a_chunk_ends_where_its_samples_are_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, shards = small_run(tmp_path, "scoring.batch_size=8")
+    url = shards.scored[0].url
+    sizes = [item.size for item in run.read(url) if isinstance(item, Sample)]
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", sum(sizes[:3]))
+    alone, together = (list(ChunkReader(run).chunks(url, threads=n)) for n in (1, 3))
+    assert alone[0].end == 3
+    assert alone[-1].end == len(sizes)
+    assert [c.first for c in alone[1:]] == [c.end for c in alone[:-1]]
+    assert [(c.first, c.end) for c in together] == [(c.first, c.end) for c in alone]
+
+
+def test_a_label_that_is_too_long_is_an_error_of_its_sample(tmp_path: Path) -> None:
+    run, _ = small_run(tmp_path)
+    sample = Sample("a", "x.tar", 0, {"cls": b"y" * 9000})
+    with pytest.raises(SampleError, match=r"cls .*data.limits.name_bytes = 8192"):
+        replace(run, label="cls").label_of(sample)
 
 
 def test_a_chunk_arrives_as_it_was_sent(tmp_path: Path) -> None:

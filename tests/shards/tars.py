@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from multimem_ray.config import DEFAULT_LIMITS, LimitsConfig
 from multimem_ray.sample import Failure, Sample
-from multimem_ray.shards.reader import DEFAULT_LIMITS, Limits, read_shard
+from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import Storage
 
 Members = Sequence[tuple[str, bytes]]
@@ -87,7 +88,7 @@ def grouped(members: Members) -> dict[str, dict[str, bytes]]:
     return samples
 
 
-def read(path: Path, data: bytes, limits: Limits = DEFAULT_LIMITS) -> list[Sample | Failure]:
+def read(path: Path, data: bytes, limits: LimitsConfig = DEFAULT_LIMITS) -> list[Sample | Failure]:
     path.write_bytes(data)
     return list(read_shard(str(path), Storage(), limits=limits))
 

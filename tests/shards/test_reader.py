@@ -15,8 +15,9 @@ import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from multimem_ray.config import LimitsConfig
 from multimem_ray.sample import Failure, Sample
-from multimem_ray.shards.reader import Limits, read_shard, split_name
+from multimem_ray.shards.reader import read_shard, split_name
 from multimem_ray.storage import Storage
 from tests.s3 import S3Server
 from tests.shards.tars import (
@@ -152,7 +153,7 @@ def test_too_large_is_skipped_without_being_held(path: Path) -> None:
     path.write_bytes(data)
     del data
     tracemalloc.start()
-    found = list(read_shard(str(path), Storage(), limits=Limits(max_member_bytes=1 << 20)))
+    found = list(read_shard(str(path), Storage(), limits=LimitsConfig(other_bytes=1 << 20)))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     samples, failures = parted(found)
@@ -163,7 +164,7 @@ def test_too_large_is_skipped_without_being_held(path: Path) -> None:
 
 def test_a_sample_of_too_many_members(path: Path) -> None:
     data = archive([(f"a.{i}", b"x" * 100) for i in range(20)] + [("b.txt", b"1")])
-    samples, failures = parted(read(path, data, Limits(max_sample_bytes=1000)))
+    samples, failures = parted(read(path, data, LimitsConfig(sample_bytes=1000)))
     assert [s.key for s in samples] == ["b"]
     assert [(f.key, f.error) for f in failures] == [("a", "too_large")]
 
