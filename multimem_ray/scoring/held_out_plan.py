@@ -26,7 +26,6 @@ from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
 from multimem_ray.sample import Sample
 from multimem_ray.scoring.source import Source
-from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import FileInfo
 
 ALONE_S = 3.0
@@ -114,7 +113,7 @@ def require_modalities(run: Run, chosen: Sequence[Chosen]) -> None:
     counts = dict.fromkeys(run.modalities, 0)
     for shard in chosen:
         keys = frozenset(shard.keys)
-        for item in read_shard(shard.shard, run.storage):
+        for item in run.read(shard.shard):
             if isinstance(item, Sample) and item.key in keys:
                 for name in run.modalities:
                     counts[name] += _has(run, item, name)
