@@ -56,7 +56,7 @@ def audit(
     started = time.monotonic()
     stages = _Stages(config, progress, executor)
     with stages.session:
-        spent = 0.0 if stages.run.is_stored else stages.train()
+        spent = 0.0 if stages.run.is_stored else stages.train(scored_next=True)
         spent += stages.score(retry_errors)
         if spent:
             stages.record(OTHER, started + spent, 1)
@@ -303,8 +303,12 @@ class _Stages:
             self._begun = True
             require_shared(self.run, self.shards, self.executor)
 
-    def train(self) -> float:
-        """Returns the seconds of the stage, 0 if nothing was left to do."""
+    def train(self, *, scored_next: bool = False) -> float:
+        """Returns the seconds of the stage, 0 if nothing was left to do.
+
+        Args:
+            scored_next: There must be room for scoring, too.
+        """
         run, progress = self.run, self.progress
         if all(run.is_trained(model_id) for model_id in run.design.model_ids()):
             progress.say("reference models: all trained before")
@@ -315,12 +319,29 @@ class _Stages:
         from multimem_ray.training.trainer import train as train_models
 
         self.begin()
+        if scored_next:
+            self._require_scoring()
         # A held-out set that cannot serve must be told before hours of training, not after.
         plan_held_out(run, self.shards, progress, source_of(run), self.executor)
         prepare_references(run, progress)
         started = time.monotonic()
         trained = train_models(run, self.shards.scored, progress, self.executor)
         return self.record("train", started, len(trained))
+
+    def _require_scoring(self) -> None:
+        """What scoring asks for is there, unless a cluster may still bring it."""
+        resources, executor = self.run.config.resources, self.executor
+        if executor.distributed:
+            from multimem_ray.distributed.session import is_private
+
+            if not is_private(resources.ray_address):
+                return
+        if resources.score.gpus:
+            bundle, key = {"GPU": resources.score.gpus}, "resources.score.gpus"
+            executor.require(bundle, key, self.progress)
+        elif executor.distributed:
+            bundle, key = {"CPU": float(resources.score.cpus)}, "resources.score.cpus"
+            executor.require(bundle, key, self.progress)
 
     def score(self, retry_errors: bool) -> float:
         """Returns the seconds of the stage, 0 if nothing was left to do."""

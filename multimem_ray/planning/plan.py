@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from multimem_ray.config import Config
+from multimem_ray.distributed.session import is_private
 from multimem_ray.planning.estimate import Estimate, estimate
 from multimem_ray.planning.probe import Speed, probe
 from multimem_ray.planning.timings import save_plan
@@ -93,6 +94,14 @@ def _hints(config: Config, work: Work, speed: Speed | None) -> tuple[str, ...]:
     wants_gpu = config.resources.train.gpus or config.resources.score.gpus
     if speed is not None and wants_gpu and speed.gpu is None:
         found.append("no GPU here: models were measured on the CPU, GPUs will be much faster")
+    here = torch.cuda.device_count() if config.plan.gpus is None else config.plan.gpus
+    resources = config.resources
+    for stage, asked in (("train", resources.train.gpus), ("score", resources.score.gpus)):
+        if asked > here and is_private(resources.ray_address):
+            found.append(
+                f"resources.{stage}.gpus asks for {asked:g}, and there are {here}: lower it, or "
+                "name a cluster in resources.ray_address (and its GPUs in plan.gpus)"
+            )
     if work.missing:
         found.append(f"{work.missing} shards are missing; they are listed in errors/")
     if work.held_out_used < 100:

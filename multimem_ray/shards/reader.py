@@ -39,7 +39,8 @@ def read_shard(
 
     Yields:
         Samples in the order of the archive; failures of stage ``read`` with the kinds
-        ``repeated_key``, ``repeated_member``, ``too_large``, ``not_a_file`` (a sample), and
+        ``repeated_key``, ``repeated_member``, ``too_large``, ``not_a_file`` (a sample),
+        ``dotted_key`` (what was meant to be a sample and lies in another one), and
         ``truncated``, ``bad_header``, ``no_end_marker``, ``trailing_data``, ``zero_filled``,
         ``not_a_tar``, ``empty``, ``unreadable``, ``too_large`` (the shard from some byte on, and
         the sample that it cuts).
@@ -60,11 +61,13 @@ def read_shard(
                     done = group.close()
                     if done is not None:
                         yield done
+                        yield from swallowed(done)
                     group.open(key)
                 group.add(extension, entry, members)
         done = group.close()
         if done is not None:
             yield done
+            yield from swallowed(done)
         elif group.count == 0:
             reason = "the archive is sound and holds no sample; was it written to the end?"
             yield group.failure("empty", reason)
@@ -77,6 +80,31 @@ def read_shard(
         yield from group.cut("unreadable", str(error))
     except (OSError, zlib.error) as error:
         yield from group.cut("unreadable", f"{error or type(error).__name__}; copy it again")
+
+
+def swallowed(sample: Sample | Failure) -> Iterator[Failure]:
+    """Samples with a dot in their key that became members of another one.
+
+    Of ``a.jpg, a.txt, a.1.jpg, a.1.txt`` a reader makes one sample ``a``. Where at least two
+    members have the same words before their extension, and other members of the sample the same
+    extensions without them or after other words, a sample was meant.
+    """
+    if isinstance(sample, Failure) or not any("." in name for name in sample.members):
+        return
+    kinds: dict[str, set[str]] = {}
+    for name in sample.members:
+        words, _, kind = name.rpartition(".")
+        kinds.setdefault(words, set()).add(kind)
+    whole = {words: own for words, own in kinds.items() if len(own) > 1}
+    for words in sorted(whole.keys() - {""}):
+        others = set[str]().union(*(own for w, own in whole.items() if w != words))
+        if len(whole[words] & others) > 1:
+            key = f"{sample.key}.{words}"
+            reason = (
+                f"its members belong to the sample '{sample.key}', since a key ends at the first "
+                "dot of the name; write the shard with another character in its place"
+            )
+            yield Failure(sample.shard, key, None, "read", "dotted_key", reason)
 
 
 def split_name(name: str) -> tuple[str, str] | None:

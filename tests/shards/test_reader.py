@@ -389,3 +389,33 @@ def test_what_cannot_be_opened_is_told(tmp_path: Path, url: str) -> None:
     assert not samples
     assert [(f.shard, f.key, f.error) for f in failures] == [(url, None, "unreadable")]
     assert parted(read_shard(str(tmp_path), Storage()))[1][0].error == "unreadable"
+
+
+def names_of(folder: Path, *names: str) -> list[Sample | Failure]:
+    with tarfile.open(folder / "0.tar", "w") as tar:
+        for name in names:
+            tar.addfile(tarfile.TarInfo(name))
+    return list(read_shard(str(folder / "0.tar"), Storage()))
+
+
+def test_a_sample_that_became_members_of_another_is_a_failure(tmp_path: Path) -> None:
+    sample, lost = names_of(tmp_path, "a.jpg", "a.txt", "a.1.jpg", "a.1.txt")
+    assert isinstance(sample, Sample)
+    assert isinstance(lost, Failure)
+    assert (lost.key, lost.error, lost.index) == ("a.1", "dotted_key", None)
+    assert "a key ends at the first dot" in lost.detail
+    every = names_of(tmp_path, "a.1.jpg", "a.1.txt", "a.2.jpg", "a.2.txt", "b.jpg", "b.txt")
+    assert [item.key for item in every] == ["a", "a.1", "a.2", "b"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a.jpg", "a.txt", "a.seg.png", "a.seg.json"),
+        ("a.jpg", "a.txt", "a.thumb.jpg"),
+        ("a.left.jpg", "a.right.jpg", "a.txt"),
+    ],
+)
+def test_members_of_two_words_are_no_lost_sample(tmp_path: Path, names: tuple[str, ...]) -> None:
+    (sample,) = names_of(tmp_path, *names)
+    assert isinstance(sample, Sample)
