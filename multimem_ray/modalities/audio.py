@@ -2,12 +2,14 @@
 
 A video's sound track will do as well: ``data.fields: {audio: "flac;mp4"}``. Only the middle of a
 recording that a view can show is read, mixed to mono and resampled; what the header says about the
-rest is checked before. Shorter recordings are laid into silence by the view.
+rest is checked before. Shorter recordings are laid into silence by the view, unless the model hears
+them repeated.
 """
 
 from __future__ import annotations
 
 import io
+from typing import Literal
 
 import av
 import numpy as np
@@ -42,6 +44,11 @@ class AudioSettings(ModalitySettings):
 
     sample_rate: int = Field(8000, ge=1000, le=192_000, description="values per second")
     seconds: float = Field(1.0, gt=0, le=600, description="length of a view")
+    short: Literal["silence", "pad", "repeat", "repeatpad"] = Field(
+        "silence",
+        description="a recording shorter than a view: amid silence; before silence; repeated; "
+        "repeated as a whole, and silence behind",
+    )
     shift: float = Field(
         0.1, ge=0, le=10, description="a view starts up to this share of its length off the middle"
     )
@@ -90,6 +97,8 @@ class Audio(Modality):
     def decode(self, data: object) -> Array:
         """Middle of the recording, int16 (samples,), at most (1 + 2 · shift) views long.
 
+        Shorter sound is as long as a view where ``short`` fills it up.
+
         Raises:
             DecodeError: Broken, cut short, without a single value, or above a limit.
             AbsentError: A video without a sound track.
@@ -121,7 +130,8 @@ class Audio(Modality):
         mono = part @ np.full(channels, 1 / channels, np.float32) if channels > 1 else part[:, 0]
         if not np.isfinite(mono).all():
             raise undecodable(self.name, "it holds values that are not finite")
-        return _to_int16(resample(mono, rate, self.settings.sample_rate) * _FULL_SCALE)
+        decoded = _to_int16(resample(mono, rate, self.settings.sample_rate) * _FULL_SCALE)
+        return self._filled(decoded)
 
     def carried(self, data: bytes) -> bool:
         """Whether a video has a sound track."""
@@ -215,6 +225,16 @@ class Audio(Modality):
                 self.name, f"cut short: {len(part)} of {expected} values from {start} on are there"
             )
         return part
+
+    def _filled(self, decoded: Array) -> Array:
+        """Sound shorter than a view, filled up as ``short`` has it, after CLAP's extractor."""
+        short, length = self.settings.short, self._length
+        if short == "silence" or len(decoded) >= length:
+            return decoded
+        if short != "pad":
+            times = length // len(decoded)
+            decoded = np.tile(decoded, times + 1 if short == "repeat" else times)[:length]
+        return np.pad(decoded, (0, length - len(decoded)))
 
     def _window(self, decoded: Array, shift: int) -> Array:
         """The middle moved by ``shift`` values; silence where the recording has none."""

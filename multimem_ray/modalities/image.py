@@ -27,6 +27,7 @@ from multimem_ray.modalities.base import (
     too_large,
     undecodable,
 )
+from multimem_ray.modalities.fit import Fit, fitted
 from multimem_ray.modalities.formats import but
 from multimem_ray.modalities.registry import register
 
@@ -67,6 +68,11 @@ class ImageSettings(ModalitySettings):
         le=1,
         description="share of views that are mirrored; 0 = none, for left is not right",
     )
+    fit: Fit | None = Field(
+        None,
+        description="how a picture comes to the size of a view, exactly as a model's own library "
+        "does it: given by adapters; `oversize` then means nothing; default the centre square",
+    )
     max_pixels: int = Field(
         64_000_000, ge=1, le=178_000_000, description="largest picture that is decoded, pixels"
     )
@@ -88,6 +94,8 @@ class Image(Modality):
 
     def decode(self, data: object) -> Array:
         """Upright centre square, uint8 (D, D, 3): D = ceil(size · oversize), less if it is smaller.
+
+        With ``fit``, what that makes of the picture, and D = size.
 
         Alpha is laid on white, 16 bits are cut to 8, of an animation the first frame is taken.
 
@@ -147,12 +155,15 @@ class Image(Modality):
         if width * height > settings.max_pixels:
             raise self._bomb(f"{width} x {height} pixels")
         most = int(np.ceil(settings.size * settings.oversize))
-        if picture.format == "JPEG":
+        if picture.format == "JPEG" and settings.fit is None:
             picture.draft(None, (most, most))
         whole = _resizable(picture)
         # A PNG may say behind its pixels how it is turned.
         picture.load()
         upright = _UPRIGHT.get(_orientation(picture))
+        if settings.fit is not None:
+            turned = whole if upright is None else whole.transpose(upright)
+            return np.array(fitted(_rgb(turned), settings.size, settings.fit))
         width, height = whole.size
         short = min(width, height)
         side = min(short, most)

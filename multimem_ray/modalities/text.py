@@ -40,7 +40,7 @@ class TextSettings(ModalitySettings):
     tokenizer: str = Field(
         "words",
         description="words = hashed words; clip = CLIP's byte pairs; hf:FOLDER or hf:ORG/NAME = "
-        "a tokenizer of transformers",
+        "a tokenizer of transformers; open_clip:ARCH or open_clip:FOLDER = that of such a model",
     )
     length: int | None = Field(
         None,
@@ -127,7 +127,8 @@ class Text(Modality):
         if settings.tokenizer == "words":
             tokens = _some(self._tokens(text), dropout, rng)[: len(row)]
         else:
-            words = _some(text.split(), dropout, rng) if dropout else text.split()
+            # Some vocabularies know spaces and line ends: whole text keeps its own.
+            words = _some(text.split(), dropout, rng) if dropout else text.split(" ")
             tokens = tokenizer(settings.tokenizer).encode(words, len(row))
         row[: len(tokens)] = tokens
         return row

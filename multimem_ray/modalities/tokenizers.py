@@ -3,6 +3,8 @@
 clip            CLIP's byte pairs, from the vocabulary that open_clip ships; 77 tokens
 hf:FOLDER       a tokenizer of transformers in a local folder; nothing is downloaded
 hf:ORG/NAME     the same from the Hugging Face hub or its local cache
+open_clip:ARCH, open_clip:FOLDER
+                what open_clip itself takes for a model: its cleaning of text, its padding
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from multimem_ray.errors import ConfigError
 _WORD_CHARACTERS = 256
 _TOKEN_CHARACTERS = 32
 _CACHED_WORDS = 200_000
+_OPEN_CLIP_OPTIONS = ("clean", "strip_sep_token")
 
 
 class Tokenizer(Protocol):
@@ -49,7 +52,11 @@ def tokenizer(name: str) -> Tokenizer:
     scheme, _, place = name.partition(":")
     if scheme == "hf" and place:
         return HfTokenizer(place)
-    raise ConfigError(f"modalities.text.tokenizer: '{name}' is none of words, clip, hf:FOLDER")
+    if scheme == "open_clip" and place:
+        return OpenClipTokenizer(place)
+    raise ConfigError(
+        f"modalities.text.tokenizer: '{name}' is none of words, clip, hf:FOLDER, open_clip:ARCH"
+    )
 
 
 class ClipTokenizer:
@@ -110,6 +117,44 @@ class HfTokenizer:
             ids: list[int] = self._made(
                 text, max_length=length, truncation=True, padding="max_length"
             )["input_ids"]
+        return ids
+
+
+class OpenClipTokenizer:
+    """The tokenizer of transformers that an open_clip architecture or folder names.
+
+    It cleans text before, and pads it, as open_clip does.
+    """
+
+    def __init__(self, place: str) -> None:
+        import open_clip
+
+        local = Path(place).expanduser().is_dir()
+        name = f"local-dir:{Path(place).expanduser()}" if local else place
+        where = f"modalities.text.tokenizer: open_clip:{place}"
+        try:
+            text = (open_clip.get_model_config(name) or {}).get("text_cfg", {})
+            unknown = sorted(set(text.get("tokenizer_kwargs", {})).difference(_OPEN_CLIP_OPTIONS))
+            if unknown or not text.get("hf_tokenizer_name"):
+                what = f"the options {', '.join(unknown)}" if unknown else "CLIP's own, 'clip'"
+                known = " and ".join(_OPEN_CLIP_OPTIONS)
+                raise ConfigError(f"{where} takes {what}; one of transformers with {known} is read")
+            # A folder's files could send transformers to the hub, or name code.
+            self._made: Any = open_clip.get_tokenizer(
+                name, local_files_only=local, trust_remote_code=False
+            )
+        except (ImportError, OSError, ValueError, KeyError, RuntimeError) as error:
+            said = " ".join(str(error).split())[:300]
+            raise ConfigError(f"{where} cannot be loaded: {said}") from error
+        self.length = int(text.get("context_length", 77))
+        self.vocab = len(self._made.tokenizer)
+        self._lock = threading.Lock()
+
+    def encode(self, words: Sequence[str], length: int) -> list[int]:
+        """See :class:`Tokenizer`; filled up to ``length`` as open_clip does it."""
+        text = bounded(words, length)
+        with self._lock:
+            ids: list[int] = self._made(text, length)[0].tolist()
         return ids
 
 

@@ -13,6 +13,7 @@ Everything is safetensors or JSON: reading a checkpoint never unpickles.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _WEIGHT, _OPTIMIZER, _CHOSEN = "weight.", "optimizer.", "mitigation.chosen"
+# Data parallelism; Lightning's and other trainers' attribute.
+_WRAPPERS = ("module.", "model.")
 _MIDWAY, _MIDWAY_WORDS = "midway.", ("passed", "seen", "last")
 _MIDWAY_TENSORS = ("waiting", "losses", "skipped")
 
@@ -223,9 +226,23 @@ def read_weights(storage: Storage, source: str) -> dict[str, Tensor]:
 
     url = source if source.endswith(".safetensors") else storage.join(source, "model.safetensors")
     try:
-        return load(storage.read_bytes(url))
+        return unprefixed(load(storage.read_bytes(url)))
     except (StorageError, SafetensorError) as error:
         raise ModelError(f"{url}: cannot be loaded ({error})") from error
+
+
+def unprefixed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights without what wrappers put before the names of all of them.
+
+    ``torch.compile`` puts ``_orig_mod.`` before those of every module that it compiled by itself.
+    """
+    named = {name.replace("_orig_mod.", ""): value for name, value in weights.items()}
+    while named:
+        first = next((w for w in _WRAPPERS if all(name.startswith(w) for name in named)), None)
+        if first is None:
+            break
+        named = {name.removeprefix(first): value for name, value in named.items()}
+    return named
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:

@@ -7,8 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import BaseModel
+
 from multimem_ray.errors import ConfigError
 from multimem_ray.modalities.base import Modality
+from multimem_ray.modalities.fit import Fit
+from multimem_ray.models.adapters.weights import say_once
 from multimem_ray.models.towers.base import Adapted
 
 # Our own choice, for models that come with weights: nobody publishes one recipe for all of them.
@@ -21,6 +25,9 @@ FINE_TUNING: Mapping[str, Any] = {
     "weight_decay": 0.1,
     "warmup_steps": 100,
 }
+
+# One of them lies in a folder that has a tokenizer.
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer_config.json", "spiece.model")
 
 
 @dataclass(frozen=True)
@@ -95,3 +102,16 @@ def require_setting(name: str, setting: str, given: object, wanted: object, who:
     """
     if given != wanted:
         raise ConfigError(f"modalities.{name}.{setting} = {given}: {who} takes {wanted}")
+
+
+def compare_setting(modality: Modality, setting: str, wanted: object, who: str) -> None:
+    """Say where an input is made in another way than the model's own library makes it."""
+    given = getattr(modality.settings, setting, wanted)
+    given = given.model_dump(exclude_defaults=True) if isinstance(given, BaseModel) else given
+    if isinstance(wanted, Mapping):
+        wanted = Fit.model_validate(wanted).model_dump(exclude_defaults=True)
+    if wanted is not None and given != wanted:
+        say_once(
+            f"modalities.{modality.name}.{setting} = {given}: {who} takes {wanted}; its embeddings "
+            "are not those of its own library"
+        )

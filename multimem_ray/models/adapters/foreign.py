@@ -69,6 +69,8 @@ def _asked_for(content: Any) -> Iterator[str]:
             yield from _of_adapter(value)
         elif key == "tokenizer" and value.startswith("hf:"):
             yield from _of_hub(value.removeprefix("hf:"))
+        elif key == "tokenizer" and value.startswith("open_clip:"):
+            yield from _of_open_clip_tokenizer(value.removeprefix("open_clip:"))
         elif key in _OF_A_HUB:
             yield from _of_hub(value)
         elif key == "timm_model_name" and ":" in value:
@@ -90,6 +92,14 @@ def _of_adapter(name: str) -> Iterator[str]:
 def _of_hub(place: str) -> Iterator[str]:
     if not Path(place).expanduser().is_dir():
         yield f"hf:{place}"
+
+
+def _of_open_clip_tokenizer(place: str) -> Iterator[str]:
+    if Path(place).expanduser().is_dir():
+        return
+    content = {} if ":" in place else open_clip.get_model_config(place) or {}
+    named = content.get("text_cfg", {}).get("hf_tokenizer_name")
+    yield from [place] if ":" in place else _of_hub(named) if named else []
 
 
 def _of_architecture(arch: str) -> Iterator[str]:

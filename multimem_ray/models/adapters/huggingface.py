@@ -1,8 +1,8 @@
-"""CLIP and CLAP models of transformers, from its hub or a local folder.
+"""CLIP, SigLIP and CLAP models of transformers, from its hub or a local folder.
 
 CLAP hears mel spectrograms; they are made here in torch, on whole batches, and equal those of its
-own feature extractor for sound of full length. Shorter sound is laid into silence, where that
-extractor repeats it.
+own feature extractor. Of sound that is longer than it hears, that extractor takes a random part,
+and the middle is taken here.
 """
 
 from __future__ import annotations
@@ -19,13 +19,21 @@ from torchaudio.transforms import Spectrogram
 
 from multimem_ray.errors import ConfigError, ModelError
 from multimem_ray.modalities.base import Modality
-from multimem_ray.models.adapters.base import Adapter, Description, require_setting
+from multimem_ray.models.adapters.base import (
+    TOKENIZER_FILES,
+    Adapter,
+    Description,
+    compare_setting,
+    require_setting,
+)
 from multimem_ray.models.adapters.foreign import PICKLE, require_plain
+from multimem_ray.models.adapters.pictures import Pictures, pictures_of
+from multimem_ray.models.adapters.weights import read_checkpoint, say_once
 from multimem_ray.models.towers import Adapted
-from multimem_ray.models.towers.base import CLIP_MEAN, CLIP_STD, Normalize, Tower
+from multimem_ray.models.towers.base import Normalize, Tower
 
 _CLAP_TEXT_LENGTH = 77
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer_config.json")
+_CLASSES = {"clip": "CLIPModel", "siglip": "SiglipModel", "clap": "ClapModel"}
 
 
 class HuggingFaceAdapter(Adapter):
@@ -35,52 +43,73 @@ class HuggingFaceAdapter(Adapter):
         """See :meth:`Adapter.describe`."""
         config = self._config()
         text: dict[str, Any] = {"tokenizer": self._tokenizer(), "dropout": 0.0}
-        if config.model_type == "clip":
+        if config.model_type != "clap":
             text["length"] = config.text_config.max_position_embeddings
-            image = {"size": config.vision_config.image_size}
-            return Description(config.projection_dim, {"image": image, "text": text})
+            image = {"size": config.vision_config.image_size, "fit": self._pictures().fit}
+            return Description(self._dim(config), {"image": image, "text": text})
         text["length"] = min(_CLAP_TEXT_LENGTH, config.text_config.max_position_embeddings - 2)
         extractor = self._extractor()
         audio = {
             "sample_rate": extractor.sampling_rate,
             "seconds": float(extractor.max_length_s),
+            "short": extractor.padding,
         }
-        return Description(config.projection_dim, {"audio": audio, "text": text})
+        if config.audio_config.enable_fusion:
+            say_once(
+                f"{self.name}: of sound longer than {extractor.max_length_s} s it hears random "
+                "parts beside the whole; here it hears the middle, as if there were no more"
+            )
+        return Description(self._dim(config), {"audio": audio, "text": text})
 
     def build(self, modalities: Sequence[Modality], *, weights: bool) -> Adapted:
         """See :meth:`Adapter.build`."""
-        transformers = self._transformers()
         config = self._config()
-        cls = transformers.CLIPModel if config.model_type == "clip" else transformers.ClapModel
+        kind = config.model_type
+        cls = getattr(self._transformers(), _CLASSES[kind])
         model = self._loaded(cls, config) if weights else cls(config)
+        expected = self.describe().modalities
         towers: dict[str, Tower] = {}
         for modality in modalities:
-            spec = modality.spec
+            if modality.name not in expected:
+                continue
+            spec, settings = modality.spec, expected[modality.name]
             if modality.name == "text":
-                padding = None if config.model_type == "clip" else config.text_config.pad_token_id
-                towers["text"] = _TextTower(model.text_model, model.text_projection, padding)
-            elif modality.name == "image" and config.model_type == "clip":
-                size = config.vision_config.image_size
-                require_setting("image", "size", spec.shape[-1], size, self.name)
-                settings = self._preprocessing()
-                normalize = Normalize(
-                    spec,
-                    settings.get("image_mean") or CLIP_MEAN,
-                    settings.get("image_std") or CLIP_STD,
-                )
-                towers["image"] = _ImageTower(
-                    model.vision_model, model.visual_projection, normalize
-                )
-            elif modality.name == "audio" and config.model_type == "clap":
-                extractor = self._extractor()
-                rate = extractor.sampling_rate
+                self._check_text(modality, settings, exact=kind == "siglip")
+                padding = config.text_config.pad_token_id if kind == "clap" else None
+                projection = getattr(model, "text_projection", nn.Identity())
+                towers["text"] = _TextTower(model.text_model, projection, padding)
+            elif modality.name == "image":
+                require_setting("image", "size", spec.shape[-1], settings["size"], self.name)
+                compare_setting(modality, "fit", settings["fit"], self.name)
+                pictures = self._pictures()
+                normalize = Normalize(spec, pictures.mean, pictures.std, pictures.scale)
+                projection = getattr(model, "visual_projection", nn.Identity())
+                towers["image"] = _ImageTower(model.vision_model, projection, normalize)
+            else:
+                rate, length = settings["sample_rate"], settings["seconds"]
                 require_setting("audio", "sample_rate", spec.sample_rate, rate, self.name)
-                fusion = bool(config.audio_config.enable_fusion)
-                mel = ClapMel(extractor, fusion=fusion)
+                require_setting("audio", "seconds", spec.shape[0] / rate, length, self.name)
+                compare_setting(modality, "short", settings["short"], self.name)
+                mel = ClapMel(self._extractor(), fusion=bool(config.audio_config.enable_fusion))
                 towers["audio"] = _AudioTower(model.audio_model, model.audio_projection, mel)
         scale = getattr(model, "logit_scale", None)
         scale = model.logit_scale_a if scale is None else scale
         return Adapted(towers, log_scale=float(scale.detach()))
+
+    def _check_text(self, modality: Modality, wanted: Mapping[str, Any], *, exact: bool) -> None:
+        """Raises a ConfigError for texts that the model cannot take."""
+        length = modality.spec.shape[0]
+        most = self._config().text_config.max_position_embeddings
+        if exact or length > most:
+            require_setting(
+                "text", "length", length, wanted["length"] if exact else most, self.name
+            )
+        compare_setting(modality, "tokenizer", wanted["tokenizer"], self.name)
+
+    def _dim(self, config: Any) -> int:
+        if config.model_type == "siglip":
+            return int(config.text_config.projection_size)
+        return int(config.projection_dim)
 
     @property
     def _is_local(self) -> bool:
@@ -88,21 +117,46 @@ class HuggingFaceAdapter(Adapter):
         return Path(self.place).expanduser().is_dir()
 
     def _loaded(self, cls: Any, config: Any) -> Any:
+        """The model with its weights, all of them: what is missing would stay random."""
         folder = Path(self.place).expanduser()
-        if self._is_local and not any(folder.glob("*.safetensors")):
-            for weights in sorted(folder.glob("*.bin")):
-                require_plain(weights, self.allow)
+        file = self._file(folder) if self._is_local else None
+        state = None
+        if file is not None:
+            anchor = "logit_scale_a" if config.model_type == "clap" else "logit_scale"
+            state = read_checkpoint(file, anchor)
         try:
-            return cls.from_pretrained(
-                self.place,
+            model, info = cls.from_pretrained(
+                None if state is not None else self.place,
                 config=config,
-                torch_dtype=torch.float32,
+                state_dict=state,
+                dtype=torch.float32,
                 local_files_only=self._is_local,
                 use_safetensors=None if PICKLE in self.allow else True,
                 weights_only=True,
+                output_loading_info=True,
             )
         except Exception as error:
             raise self._unreadable(error) from error
+        missing = sorted(info["missing_keys"])
+        if missing:
+            raise ModelError(
+                f"{file or self.place}: {len(missing)} weights of a {cls.__name__} are not in it, "
+                f"such as {missing[0]}; save the whole model"
+            )
+        return model
+
+    def _file(self, folder: Path) -> Path | None:
+        """The weights of a folder that are one file; None where they are in several."""
+        for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"):
+            file = folder / name
+            if file.is_file():
+                if not name.endswith(".json"):
+                    require_plain(file, self.allow)
+                    return file
+                return None
+        for weights in sorted(folder.glob("*.bin")):
+            require_plain(weights, self.allow)
+        return None
 
     def _transformers(self) -> Any:
         try:
@@ -121,10 +175,10 @@ class HuggingFaceAdapter(Adapter):
             )
         except Exception as error:
             raise self._unreadable(error) from error
-        if config.model_type not in {"clip", "clap"}:
+        if config.model_type not in _CLASSES:
             raise ConfigError(
                 f"model.adapter: {self.name} is a model of type '{config.model_type}'; known are "
-                "clip and clap, and others come in as a plugin"
+                f"{', '.join(_CLASSES)}, and others come in as a plugin"
             )
         # A foreign file could name one of a hub, whose kernels are code; the default is torch's.
         config._attn_implementation = None
@@ -137,19 +191,31 @@ class HuggingFaceAdapter(Adapter):
             "hf:/path/to/folder"
         )
 
-    def _preprocessing(self) -> Mapping[str, Any]:
+    def _pictures(self) -> Pictures:
+        """How its pictures are made; the settings of its family where the folder has none."""
+        config = self._config()
+        return pictures_of(
+            self.name, self.place, config.model_type, config.vision_config.image_size
+        )
+
+    def _extractor(self) -> Any:
         transformers = self._transformers()
         file = transformers.utils.cached_file(
             self.place, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False
         )
-        return {} if file is None else json.loads(Path(file).read_text(encoding="utf-8"))
-
-    def _extractor(self) -> Any:
-        return self._transformers().ClapFeatureExtractor(**_known(self._preprocessing()))
+        if file is None:
+            file = transformers.utils.cached_file(
+                self.place, "processor_config.json", _raise_exceptions_for_missing_entries=False
+            )
+        content = {} if file is None else json.loads(Path(file).read_text(encoding="utf-8"))
+        settings = content.get("feature_extractor", content)
+        if not settings:
+            say_once(f"{self.name}: no preprocessor_config.json; transformers' defaults are taken")
+        return transformers.ClapFeatureExtractor(**_known(settings))
 
     def _tokenizer(self) -> str:
         folder = Path(self.place).expanduser()
-        if folder.is_dir() and not any((folder / name).exists() for name in _TOKENIZER_FILES):
+        if folder.is_dir() and not any((folder / name).exists() for name in TOKENIZER_FILES):
             if self._config().text_config.vocab_size == 49408:
                 return "clip"
             raise ModelError(f"{folder}: no tokenizer; save it beside the model")
@@ -157,7 +223,7 @@ class HuggingFaceAdapter(Adapter):
 
 
 def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What shapes CLAP's spectrogram."""
+    """What shapes CLAP's spectrogram, and what fills short sound up."""
     names = {
         "feature_size",
         "sampling_rate",
@@ -167,6 +233,7 @@ def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
         "frequency_min",
         "frequency_max",
         "truncation",
+        "padding",
     }
     return {name: value for name, value in settings.items() if name in names}
 

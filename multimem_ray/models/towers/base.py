@@ -35,11 +35,19 @@ class Tower(nn.Module):
 class Normalize:
     """Pixels (…, C, H, W) to zero mean and unit variance per channel.
 
-    A plain object, so that mean and deviation are no part of a checkpoint.
+    A plain object, so that mean and deviation are no part of a checkpoint. ``scale`` is what
+    pixels are divided by before; default: the largest of their type, so that they are in 0..1.
     """
 
-    def __init__(self, spec: Spec, mean: Sequence[float], std: Sequence[float]) -> None:
-        self.scale = 255.0 if spec.dtype == "uint8" else 1.0
+    def __init__(
+        self,
+        spec: Spec,
+        mean: Sequence[float],
+        std: Sequence[float],
+        scale: float | None = None,
+    ) -> None:
+        largest = 255.0 if spec.dtype == "uint8" else 1.0
+        self.scale = largest if scale is None else scale
         self.mean = torch.tensor(mean).view(-1, 1, 1)
         self.std = torch.tensor(std).view(-1, 1, 1)
 

@@ -21,7 +21,7 @@ class SameWeights(nn.Module):
 
     dim = 24
     modalities = {  # noqa: RUF012
-        "image": {"size": 32},
+        "image": {"size": 32, "fit": {"resize": "shortest"}},
         "text": {"tokenizer": "clip", "length": 16, "dropout": 0.0},
     }
     arch, file = "multimem-test", ""
@@ -45,7 +45,7 @@ class FullSize(SameWeights):
 
     dim = 512
     modalities = {  # noqa: RUF012
-        "image": {"size": 224},
+        "image": {"size": 224, "fit": {"resize": "shortest"}},
         "text": {"tokenizer": "clip", "length": 77, "dropout": 0.0},
     }
     arch = "ViT-B-32"

@@ -42,13 +42,11 @@ def test_settings_that_do_not_fit_name_their_key(tiny_arch: str, tmp_path: Path)
 def test_a_pickle_is_not_run(tiny_arch: str, tmp_path: Path) -> None:
     bomb = tmp_path / "weights.pt"
     bomb.write_bytes(pickle.dumps(_Bomb(str(tmp_path / "ran"))))
-    config = resolve(
-        {"output": "o", "data": {"shards": "s"}, "model": f"open_clip:{tiny_arch}/{bomb}"}
-    )
+    raw = {"output": "o", "data": {"shards": "s"}, "model": f"open_clip:{tiny_arch}/{bomb}"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(ModelError, match="not plain tensors"):
-            built(config)
+            resolve(raw)
     assert not (tmp_path / "ran").exists()
 
 
