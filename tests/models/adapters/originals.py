@@ -74,6 +74,9 @@ def png(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+GIVEN: dict[str, list[Any]] = {"image": [png(p) for p in pictures()], "text": list(CAPTIONS)}
+
+
 def assert_same(ours: Tensor, theirs: Tensor) -> None:
     """A cosine of .9999 at least, and theirs are no single spot."""
     cosines = cosine_similarity(ours, theirs)

@@ -11,11 +11,11 @@ import torch
 
 from tests.models.adapters.originals import (
     CAPTIONS,
+    GIVEN,
     assert_same,
     embedded,
     open_clip_folder,
     pictures,
-    png,
     spread,
     tokenizer_folder,
 )
@@ -34,8 +34,7 @@ def test_open_clip(preprocess: dict[str, Any], tmp_path: Path) -> None:
     open_clip_folder(tmp_path, preprocess, quick_gelu=True)
     theirs, transform = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path}")
     tokenize = open_clip.get_tokenizer(f"local-dir:{tmp_path}")
-    given = {"image": [png(p) for p in pictures()], "text": list(CAPTIONS)}
-    ours = embedded(f"local:{tmp_path}", given)
+    ours = embedded(f"local:{tmp_path}", GIVEN)
     with torch.no_grad():
         images = theirs.encode_image(torch.stack([transform(p) for p in pictures()]))
         texts = theirs.encode_text(tokenize(list(CAPTIONS)))
@@ -61,8 +60,7 @@ def test_siglip_of_open_clip(tmp_path: Path) -> None:
     tokenizer_folder(tmp_path, "a dog two cats and small bird sitting waiting long text about")
     theirs, transform = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path}")
     tokenize = open_clip.get_tokenizer(f"local-dir:{tmp_path}")
-    given = {"image": [png(p) for p in pictures()], "text": list(CAPTIONS)}
-    ours = embedded(f"local:{tmp_path}", given)
+    ours = embedded(f"local:{tmp_path}", GIVEN)
     with torch.no_grad():
         images = theirs.encode_image(torch.stack([transform(p) for p in pictures()]))
         texts = theirs.encode_text(tokenize(list(CAPTIONS)))
@@ -91,8 +89,7 @@ def test_clip_of_transformers(settings: dict[str, Any], tmp_path: Path) -> None:
     transformers.CLIPImageProcessor(**settings).save_pretrained(tmp_path)
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
     tokenize = open_clip.SimpleTokenizer(context_length=20)
-    given = {"image": [png(p) for p in pictures()], "text": list(CAPTIONS)}
-    ours = embedded(f"hf:{tmp_path}", given)
+    ours = embedded(f"hf:{tmp_path}", GIVEN)
     with torch.no_grad():
         pixels = processor(pictures(), return_tensors="pt")["pixel_values"]
         both = theirs(input_ids=tokenize(list(CAPTIONS)), pixel_values=pixels.float())
@@ -124,8 +121,7 @@ def test_siglip_of_transformers(settings: dict[str, Any], tmp_path: Path) -> Non
     tokenizer_folder(tmp_path, "a dog two cats and small bird sitting waiting long text about")
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
     tokenize = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    given = {"image": [png(p) for p in pictures()], "text": list(CAPTIONS)}
-    ours = embedded(f"hf:{tmp_path}", given)
+    ours = embedded(f"hf:{tmp_path}", GIVEN)
     ids = tokenize(
         list(CAPTIONS), padding="max_length", max_length=16, truncation=True, return_tensors="pt"
     )["input_ids"]
