@@ -4,7 +4,8 @@ The variance of one sample's score, from P pairs of models, has P - 1 degrees of
 models one, and its own error is larger than itself. Over the samples of an audit such variances
 scatter around a common one, and how much they scatter beyond chance tells how far each should be
 trusted. That is the empirical Bayes of Smyth 2004 (Stat. Appl. Genet. Mol. Biol. 3, article 3,
-"limma"): the true variances follow a scaled inverse chi-square with d0 degrees of freedom around s0²,
+"limma"): the true variances follow a scaled inverse chi-square with d0 degrees of freedom around
+s0²,
 
     s̃² = (d0 s0² + d s²) / (d0 + d),        (score - truth) / (s̃ / √P)  ~  t with d0 + d,
 
