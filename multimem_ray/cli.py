@@ -227,7 +227,9 @@ def plan(
 def top(
     output: RunFolder,
     n: Annotated[int, typer.Option("-n", help="how many")] = 20,
-    by: Annotated[str, typer.Option(help="score column")] = "multimem",
+    by: Annotated[
+        str | None, typer.Option(help="score column; default: the shrunk score, if there is one")
+    ] = None,
     partition: Annotated[
         str | None, typer.Option(help="only of one partition, such as source=tape-7")
     ] = None,
@@ -239,12 +241,15 @@ def top(
     from multimem_ray.results.top import top as ranked
 
     run, storage = _existing(output, endpoint_url)
-    rows = ranked(ScoreTable(output, storage, partition=partition), by, n)
+    scores = ScoreTable(output, storage, partition=partition)
+    by = by or scores.verdict.ranks_by
+    rows = ranked(scores, by, n)
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row))
         return
-    columns = [by, *(c for c in ("multimem", "multimem_se", "cmc_in", "cmc_out") if c != by)]
+    shown = ("multimem", "multimem_low", "multimem_high", "multimem_q", "cmc_out")
+    columns = [by, *(c for c in shown if c != by)]
     columns += [f"attribution_{name}" for name in run["modalities"]]
     table = Table(box=None, pad_edge=False)
     for column in columns:
@@ -262,8 +267,12 @@ def top(
 def select(
     output: RunFolder,
     by: Annotated[
-        str, typer.Option(help="score column that ranks, or clipmem, or random")
-    ] = "multimem",
+        str | None,
+        typer.Option(
+            help="score column that ranks, or clipmem, or random; default: the shrunk score, if "
+            "there is one"
+        ),
+    ] = None,
     top: Annotated[int | None, typer.Option(help="remove so many, the most suspicious")] = None,
     percent: Annotated[float | None, typer.Option(help="remove so many in a hundred")] = None,
     above: Annotated[
@@ -276,6 +285,14 @@ def select(
         int | None, typer.Option(help="remove so many at random, to compare with")
     ] = None,
     seed: Annotated[int, typer.Option(help="of the random draw")] = 0,
+    more_than: Annotated[
+        str | None,
+        typer.Option(help="with --fdr: what is memorized more than this, such as 0.3 or 80%"),
+    ] = None,
+    fdr: Annotated[
+        float | None,
+        typer.Option(help="remove as many as can be listed with this share of false ones"),
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="name of the selection; default from --by")
     ] = None,
@@ -289,7 +306,7 @@ def select(
     from multimem_ray.results.table import ScoreTable
 
     _, storage = _existing(output, endpoint_url)
-    wanted = Wanted(by, top, percent, above, se_margin, random, seed)
+    wanted = Wanted(by, top, percent, above, se_margin, random, seed, more_than, fdr)
     made = select_samples(ScoreTable(output, storage), wanted, name, datacomp=datacomp)
     counts = made.counts
     unscored = f", {counts['without_score']} of them without the score"
@@ -297,6 +314,8 @@ def select(
         f"{counts['removed']} samples to remove, {counts['kept']} to keep"
         + (unscored if counts["without_score"] else "")
     )
+    if made.null:
+        _say(made.null)
     for kind in ("remove", "keep"):
         _say(f"{kind}: {storage.join(made.folder, kind)}")
     typer.echo(

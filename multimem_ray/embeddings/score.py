@@ -50,21 +50,27 @@ class StoredAgreement:
         alignment: (B, n, n) float64.
         uniformity: (B, n, n) float64.
         lengths: (B, n) float64, the shortest |x| of the views; NaN or 0 where one is of no use.
+        cmc_by_view: (V, B) float64, consistency of the modalities that are present.
     """
 
     alignment: NDArray[np.float64]
     uniformity: NDArray[np.float64]
     lengths: NDArray[np.float64]
+    cmc_by_view: NDArray[np.float64]
 
 
 def stored_agreement(
-    vectors: Sequence[NDArray[np.float32]], views: int, means: NDArray[Any]
+    vectors: Sequence[NDArray[np.float32]],
+    views: int,
+    means: NDArray[Any],
+    present: NDArray[np.bool_],
 ) -> StoredAgreement:
     """Agreement of stored vectors.
 
     Args:
         vectors: Per modality (B, V * d), view after view.
         means: (n, at least d), held-out mean vectors of the model; beyond d they are padding.
+        present: (B, n), which modalities the samples have.
     """
     size, n = len(vectors[0]), len(vectors)
     dim = vectors[0].shape[1] // views
@@ -73,6 +79,8 @@ def stored_agreement(
     alignment = np.ones((size, n, n))
     uniformity = np.empty((size, n, n))
     lengths = np.empty((size, n))
+    # An absent modality is left out of the sums; its vectors may hold anything.
+    by_view = np.repeat(present.sum(axis=1)[:, None] / 2, views, axis=1)
     with np.errstate(all="ignore"):
         inverse = []
         for j, x in enumerate(seen):
@@ -82,11 +90,17 @@ def stored_agreement(
         for j, x in enumerate(seen):
             for k in range(n):
                 cosine = np.vecdot(x, towards[k]) * inverse[j]
-                uniformity[:, j, k] = cosine.reshape(size, views).mean(axis=1)
+                of_views = cosine.reshape(size, views)
+                uniformity[:, j, k] = of_views.mean(axis=1)
+                both = (present[:, j] & present[:, k])[:, None]
+                np.subtract(by_view, of_views / 2, out=by_view, where=both)
             for k in range(j + 1, n):
                 cosine = np.vecdot(x, seen[k]) * inverse[j] * inverse[k]
-                alignment[:, j, k] = alignment[:, k, j] = cosine.reshape(size, views).mean(axis=1)
-    return StoredAgreement(alignment, uniformity, lengths)
+                of_views = cosine.reshape(size, views)
+                alignment[:, j, k] = alignment[:, k, j] = of_views.mean(axis=1)
+                both = (present[:, j] & present[:, k])[:, None]
+                np.add(by_view, of_views, out=by_view, where=both)
+    return StoredAgreement(alignment, uniformity, lengths, by_view.T)
 
 
 @dataclass(frozen=True)
@@ -97,6 +111,7 @@ class _Compared:
     present: NDArray[np.bool_]
     alignment: NDArray[np.float64]
     uniformity: NDArray[np.float64]
+    by_view: list[NDArray[np.float64]]
 
 
 def score_unit(reader: UnitReader, held_out: HeldOutStatistics, unit: Unit) -> ScoredShard:
@@ -136,7 +151,7 @@ def _compared(
     held_out = reader.held_out(rows, groups, unit.info.url)
     vectors = reader.vectors(rows)
     agreements = [
-        stored_agreement(of_model.values, views, mean)
+        stored_agreement(of_model.values, views, mean, of_model.present)
         for of_model, views, mean in zip(vectors, reader.units.spec.views, means, strict=True)
     ]
     bad = {
@@ -152,6 +167,7 @@ def _compared(
         vectors[0].present[at],
         np.stack([a.alignment[at] for a in agreements]),
         np.stack([a.uniformity[at] for a in agreements]),
+        [a.cmc_by_view[:, at] for a in agreements],
     )
     return compared, [_failure(unit, rows, i, *bad[i]) for i in sorted(bad)]
 
@@ -213,9 +229,13 @@ def _table(
     both = present[:, :, None] & present[:, None, :]
     alignment = torch.from_numpy(np.concatenate([one.alignment for one in compared], axis=1))
     uniformity = torch.from_numpy(np.concatenate([one.uniformity for one in compared], axis=1))
+    by_view = [
+        torch.from_numpy(np.concatenate(parts, axis=1))
+        for parts in zip(*(one.by_view for one in compared), strict=True)
+    ]
     agreements = [
-        Agreement(a.where(both, 0.0), u.where(both, 0.0))
-        for a, u in zip(alignment, uniformity, strict=True)
+        Agreement(a.where(both, 0.0), u.where(both, 0.0), views)
+        for a, u, views in zip(alignment, uniformity, by_view, strict=True)
     ]
     of_held_out = held_out.levels, held_out.population
     return score_rows(run, url, who, present, agreements, *of_held_out)

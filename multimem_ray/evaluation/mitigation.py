@@ -25,8 +25,9 @@ from multimem_ray.mitigation.choice import CHOSEN
 from multimem_ray.mitigation.reference_scores import keys_repeat
 from multimem_ray.progress import Progress
 from multimem_ray.report.tables import Table
+from multimem_ray.results.arrays import floats
 from multimem_ray.results.planted import read_truth
-from multimem_ray.results.table import ScoreTable, floats
+from multimem_ray.results.table import ScoreTable
 from multimem_ray.run import Run, load_run
 from multimem_ray.storage import Storage
 

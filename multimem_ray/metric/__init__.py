@@ -25,7 +25,13 @@ from multimem_ray.metric.consistency import (
     terms,
 )
 from multimem_ray.metric.held_out import MeanAccumulator
-from multimem_ray.metric.multimem import Contrast, contrast, normalized
+from multimem_ray.metric.multimem import (
+    Contrast,
+    contrast,
+    normalized,
+    paired_se,
+    view_variance,
+)
 from multimem_ray.metric.recall import recall_hits
 
 __all__ = [
@@ -43,6 +49,8 @@ __all__ = [
     "contrast",
     "normalized",
     "pair_cmc",
+    "paired_se",
     "recall_hits",
     "terms",
+    "view_variance",
 ]

@@ -30,12 +30,15 @@ class Agreement:
     Attributes:
         alignment: (B, n, n), symmetric; the diagonal is 1 for normalised embeddings.
         uniformity: (B, n, n); row: modality of the sample, column: modality of H. Not symmetric.
+        cmc_by_view: (V, B), the consistency in each view, whose mean is that of both matrices;
+            None where only means over the views are known.
 
     Rows and columns of absent modalities are zero.
     """
 
     alignment: Tensor
     uniformity: Tensor
+    cmc_by_view: Tensor | None = None
 
 
 def agreement(embeddings: Tensor, present: Tensor, means: Tensor) -> Agreement:
@@ -63,10 +66,15 @@ def agreement(embeddings: Tensor, present: Tensor, means: Tensor) -> Agreement:
             f"means have shape {tuple(means.shape)}; give {(modalities, dim)}, "
             f"or {(samples, modalities, dim)} for a set of its own for each sample"
         )
-    vectors = exact(embeddings)
-    alignment = (vectors @ vectors.transpose(-1, -2)).mean(dim=0)
-    uniformity = vectors.mean(dim=0) @ exact(means.to(embeddings.device)).transpose(-1, -2)
+    vectors, towards = exact(embeddings), exact(means.to(embeddings.device))
+    by_view = vectors @ vectors.transpose(-1, -2)
+    alignment = by_view.mean(dim=0)
+    uniformity = vectors.mean(dim=0) @ towards.transpose(-1, -2)
 
     # An entry depends on its own two vectors only, so masking the small matrices is enough.
     both = present[:, :, None] & present[:, None, :]
-    return Agreement(masked(alignment, both), masked(uniformity, both))
+    # The sum over the columns is one vector, so that views cost O(n d) more, not O(n² d).
+    total = (towards * present[:, :, None]).sum(dim=-2)
+    apart = masked((vectors @ total[:, :, None]).squeeze(-1), present).sum(dim=-1)
+    cmc_by_view = (masked(by_view, both).sum(dim=(-2, -1)) - apart) / 2
+    return Agreement(masked(alignment, both), masked(uniformity, both), cmc_by_view)

@@ -65,6 +65,9 @@ class VariancePrior:
         return np.asarray(student.sf(scores / errors, self.df + df), np.float64)
 
 
+NOTHING_BORROWED = VariancePrior(0.0, 0.0)
+
+
 class LogVariances:
     """Mean and variance of e, of any number of samples, in one pass and in any grouping.
 
@@ -94,7 +97,7 @@ class LogVariances:
     def prior(self) -> VariancePrior:
         """What the samples say together; nothing is borrowed from fewer than :data:`LEAST`."""
         if self.count < LEAST:
-            return VariancePrior(0.0, 0.0)
+            return NOTHING_BORROWED
         beyond = self._squares / (self.count - 1) - float(polygamma(1, self._df / 2))
         if beyond <= 0:
             # The variance is one and the same; of logarithms only the mean is unbiased.

@@ -8,6 +8,14 @@ whose standard error follows from the spread within either side,
 
     SE² = s_f² / K_f + s_g² / K_g.
 
+Where models come in pairs of which one saw the sample, each pair has a difference d_p of its own,
+and the spread of these is the error of their mean:
+
+    SE² = var_p(d_p) / P.
+
+The two models of a complementary pair are not independent (what one saw, the other did not), and
+this holds what that does to their difference; the two sides taken for independent would not.
+
 Any quantity that has a value per model is contrasted in the same way: a pair's CMC, CLIPMem's
 alignment, an attribution.
 """
@@ -66,6 +74,65 @@ def contrast(values: Tensor, f: Tensor, g: Tensor) -> Contrast:
     mean_g, variance_g = _moments(exact(values), g)
     se = (variance_f + variance_g).sqrt()
     return Contrast(mean_f - mean_g, se, mean_f, mean_g, f.sum(dim=1), g.sum(dim=1))
+
+
+def paired_se(values: Tensor, f: Tensor, g: Tensor) -> Tensor:
+    """Standard error of the mean difference of P pairs of models, 2p and 2p + 1.
+
+    Args:
+        values: (M, B), one value per model and sample.
+        f: (B, M) bool, the models that saw each sample.
+        g: (B, M) bool, those that did not.
+
+    Returns:
+        (B,); NaN with fewer than two pairs, and where a pair has not one model on each side.
+    """
+    signs = f[:, 0::2].to(torch.int64) - f[:, 1::2].to(torch.int64)
+    whole = ((f ^ g).all(dim=1)) & (signs != 0).all(dim=1)
+    pairs = exact(values[0::2] - values[1::2]) * signs.T
+    if len(pairs) < 2:
+        return torch.full_like(pairs[0], torch.nan)
+    return masked(pairs.var(dim=0, correction=1).div(len(pairs)).sqrt(), whole, torch.nan)
+
+
+def view_variance(values: Tensor, f: Tensor, g: Tensor) -> Tensor:
+    """Variance of a score by the views it was made of, as far as they mislead all models alike.
+
+    The same V views are shown to all models. What a view does to the score of models that saw the
+    sample, and of those that did not, has a part that is common to the models of a side, which no
+    number of models removes and no spread between models shows; and a part of each model's own,
+    which the spread between models shows already. With the contrast s_v of view v and r_mv what
+    is left of model m in view v beyond the means of its side, model and view,
+
+        E[var_v(s_v)] = common + own_f / K_f + own_g / K_g,    own = Σ r² / ((K - 1) (V - 1)),
+
+    so that the common part is what the two-way table leaves of the first (analysis of variance
+    with one observation a cell). The score is a mean over V views: its part is the V-th of that.
+
+    Args:
+        values: (M, V, B), one value per model, view and sample.
+        f: (B, M) bool, as for :func:`contrast`.
+        g: (B, M) bool.
+
+    Returns:
+        (B,), unbiased and so at times below zero; NaN with one view, or fewer than two models on
+        a side.
+    """
+    views = values.shape[1]
+    if views < 2:
+        return torch.full((values.shape[2],), torch.nan, dtype=torch.float64)
+    exactly = exact(values).transpose(1, 2)
+    own = exactly - exactly.mean(dim=2, keepdim=True)
+    deviation, residual = exactly.new_zeros(exactly.shape[1:]), exactly.new_zeros(())
+    for sign, side in ((1, f), (-1, g)):
+        chosen, count = side.T[:, :, None], exact(side.sum(dim=1))
+        mean = masked(own, chosen).sum(dim=0) / count[:, None]
+        squares = masked(own - mean, chosen).square().sum(dim=(0, 2))
+        residual = residual + squares / ((count - 1) * count * (views - 1))
+        deviation = deviation + sign * mean
+    total = deviation.square().sum(dim=1) / (views - 1)
+    enough = (f.sum(dim=1) > 1) & (g.sum(dim=1) > 1)
+    return masked((total - residual) / views, enough, torch.nan)
 
 
 def normalized(score: Tensor, n_present: Tensor) -> Tensor:

@@ -25,7 +25,8 @@ from multimem_ray.design.hashing import seed_of
 from multimem_ray.design.key_list import KeyList, hashed, read_keys
 from multimem_ray.errors import ConfigError
 from multimem_ray.progress import Progress
-from multimem_ray.results.table import ScoreTable, floats
+from multimem_ray.results.arrays import floats
+from multimem_ray.results.table import ScoreTable
 from multimem_ray.run import Run
 from multimem_ray.store.schema import CLIPMEM
 

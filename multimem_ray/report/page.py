@@ -70,6 +70,7 @@ class Card:
     score: str
     se: str | None
     sides: str
+    doubt: str
     standing: str
     label: str | None
     planted: str | None
@@ -188,7 +189,7 @@ def _card(view: RunView, row: Mapping[str, Any], rank: int, column: str, total: 
     label = None if row.get("label") is None else visible(str(row["label"]), 60)
     key = visible(place[1], 160)
     found = " ".join(line for c in contents if c.kind == "text" for line in c.lines)
-    se = row.get("multimem_se") if column == "multimem" else None
+    se = row.get("multimem_error") if column == "multimem" else None
     memorized = column == "multimem"
     other = row.get("cmc_out") if memorized else row.get("multimem")
     return Card(
@@ -197,7 +198,9 @@ def _card(view: RunView, row: Mapping[str, Any], rank: int, column: str, total: 
         shard=visible(place[0], 300),
         score=text.number(row.get(column)),
         se=None if se is None else text.number(se),
-        sides=f"{'cmc_out' if memorized else 'MultiMem'} {text.number(other)}",
+        sides=_shrunk(row, memorized) + f"{'cmc_out' if memorized else 'MultiMem'} "
+        f"{text.number(other)}",
+        doubt=_doubt(row) if memorized else "",
         standing=_standing(rank, total, "higher" if memorized else "lower"),
         label=label,
         planted=view.planted.get(place),
@@ -207,6 +210,20 @@ def _card(view: RunView, row: Mapping[str, Any], rank: int, column: str, total: 
         else Markup(""),
         words=f"{key} {label or ''} {found}".lower()[:1000],
     )
+
+
+def _shrunk(row: Mapping[str, Any], memorized: bool) -> str:
+    """What is expected of very many models, where that is known."""
+    if not memorized or row.get("multimem_shrunk") is None:
+        return ""
+    shown = f"{text.number(row['multimem_shrunk'])} ± {text.number(row['multimem_shrunk_sd'])}"
+    return f"shrunk {shown}, "
+
+
+def _doubt(row: Mapping[str, Any]) -> str:
+    """A warning where the score may be chance."""
+    low = row.get("multimem_low")
+    return "not distinguishable from noise" if low is not None and low <= 0 else ""
 
 
 def _standing(rank: int, total: int, direction: str) -> str:
@@ -227,7 +244,8 @@ def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         tiles.append((text.number(multimem["mean"]), "mean MultiMem", spread))
     if noise["count"]:
         chance = f"{text.percent(noise['by_chance'])} by chance"
-        tiles.append((text.percent(noise["above"]), "beyond two standard errors", chance))
+        chance += ", measured on the held-out set" if noise.get("measured") else ""
+        tiles.append((text.percent(noise["above"]), "interval above zero", chance))
     if reliability is not None:
         tiles.append(
             (text.number(reliability, 2), "reliability of the ranking", "1 = repeats itself")

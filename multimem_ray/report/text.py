@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from multimem_ray.foreign_text import visible  # noqa: F401 - the templates find it here
+from multimem_ray.results.terminal import null_words  # noqa: F401 - likewise
 
 DASH = "–"
 
@@ -66,9 +67,16 @@ def headline(summary: dict[str, Any]) -> str:
         return start
     out = round(noise["above"] * noise["count"])
     return (
-        f"{start} {count(out)} of them ({percent(noise['above'])}) were memorized by more than "
-        f"two standard errors; noise alone would put about {percent(noise['by_chance'])} there."
+        f"{start} {count(out)} of them ({percent(noise['above'])}) were memorized: their 95 % "
+        f"interval lies above zero. {_by_chance(noise)}"
     )
+
+
+def _by_chance(noise: dict[str, Any]) -> str:
+    share = percent(noise["by_chance"])
+    if noise.get("measured"):
+        return f"Of held-out samples, which no model saw, {share} would stand there."
+    return f"Noise alone would put about {share} there."
 
 
 def cautions(summary: dict[str, Any]) -> list[str]:

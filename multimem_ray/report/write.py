@@ -58,7 +58,7 @@ def write_report(
     run = table.document("run.json")
     config = run.get("config") or {}
     registry.load_plugins((config.get("data") or {}).get("plugins") or ())
-    high_rows = best(table, "multimem", top, progress=_stage(progress, "ranking"))
+    high_rows = best(table, None, top, progress=_stage(progress, "ranking"))
     low_rows = best(table, "cmc_out", low or max(1, top // 2))
     places = list(dict.fromkeys(places_of([*high_rows, *low_rows])))
     view = RunView(

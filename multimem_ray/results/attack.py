@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from safetensors.numpy import load
 
 from multimem_ray.metric.attack import (
     CONFIDENCE,
@@ -22,7 +21,8 @@ from multimem_ray.metric.attack import (
     attack_ratios,
     epsilon_bound,
 )
-from multimem_ray.results.table import ScoreTable, lists
+from multimem_ray.results.arrays import lists
+from multimem_ray.results.table import ScoreTable
 
 FPRS = (0.001, 0.01)
 GUESSED = (0.02, 0.2, 1.0)
@@ -124,14 +124,6 @@ class Attack:
     def _references(self) -> int:
         apart = 2 if self._options["paired"] and not self._targeted else 1
         return max(0, self._models - apart)
-
-
-def stored_population(table: ScoreTable) -> Population | None:
-    """The held-out set of a run under its models; None where an earlier version summed it up."""
-    url = table.storage.join(table.output, "held_out", "means.safetensors")
-    if not table.storage.exists(url):
-        return None
-    return Population.from_arrays(load(table.storage.read_bytes(url)))
 
 
 def attack_words(found: Mapping[str, Any] | None) -> list[str]:

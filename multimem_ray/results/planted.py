@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 from multimem_ray.arrow_files import ParquetFile
 from multimem_ray.design.shard_names import require_parts, tail
 from multimem_ray.errors import ConfigError
+from multimem_ray.results.arrays import floats
 from multimem_ray.results.statistics import Bools, Floats, auroc, curve, precision
-from multimem_ray.results.table import ScoreTable, floats
+from multimem_ray.results.table import ScoreTable
 from multimem_ray.storage import Storage
 
 METHODS = ("multimem", "cmc_out", "one_model")

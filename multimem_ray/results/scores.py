@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from multimem_ray.errors import ConfigError
 from multimem_ray.results.summary import summarize
-from multimem_ray.results.table import ScoreTable, paths_of
+from multimem_ray.results.table import ScoreTable
 from multimem_ray.results.top import top
 from multimem_ray.storage import Storage
 
@@ -62,9 +62,10 @@ class Scores:
         engine, files = duckdb.connect(), self.table.score_files
         if not files or self.table.storage.is_remote(self.table.output):
             return engine.from_arrow(self.arrow())
-        return engine.read_parquet(paths_of(files), hive_partitioning=False)
+        rows: duckdb.DuckDBPyRelation = self.table.relation(engine)
+        return rows
 
-    def top(self, n: int = 24, by: str = "multimem") -> list[dict[str, Any]]:
+    def top(self, n: int = 24, by: str | None = None) -> list[dict[str, Any]]:
         """The n most remarkable samples; see :func:`multimem_ray.results.top.top`."""
         return top(self.table, by, n)
 

@@ -3,13 +3,17 @@
 Samples are ranked by
 
     a column   high is suspicious, but low for the consistencies cmc_in and cmc_out
+    multimem_shrunk   the default where there are two pairs of models, see
+               :mod:`multimem_ray.results.verdict`
     clipmem    the sum of CLIPMem over the pairs of modalities that a sample has
     random     a keyed hash of shard and key, for samples that have a MultiMem: the control of
                every other ranking
 
 and those are removed that come first, exactly so many, or whose score is beyond a value by so many
-of their standard errors. Both lists are written, so that what was left out can be looked at:
-Parquet with the reasons beside each sample, or DataComp's ``.npy``, which its resharder reads.
+of their standard errors, or as many as can be listed with a known share of false ones: of samples
+that are not memorized at all, or not more than some amount. Both lists are written, so that what
+was left out can be looked at: Parquet with the reasons beside each sample, or DataComp's ``.npy``,
+which its resharder reads.
 
     selections/<name>/remove/00000.parquet   what the rule removes
     selections/<name>/keep/00000.parquet     all other scored samples
@@ -39,9 +43,12 @@ from multimem_ray.arrow_files import read_parquet
 from multimem_ray.design.hashing import uniform
 from multimem_ray.design.shard_names import PARTS
 from multimem_ray.errors import ConfigError
+from multimem_ray.metric.lists import Bins, probability_below, threshold
+from multimem_ray.results.arrays import floats
 from multimem_ray.results.statistics import QuantileSketch
-from multimem_ray.results.table import ScoreTable, floats
+from multimem_ray.results.table import ScoreTable
 from multimem_ray.results.top import direction, largest_first, quoted, require_number
+from multimem_ray.results.verdict import ERROR, SHRUNK, SHRUNK_SD, Q
 from multimem_ray.storage import Storage
 from multimem_ray.store.schema import ATTRIBUTION, CLIPMEM
 
@@ -50,7 +57,7 @@ KINDS: tuple[Kind, ...] = ("keep", "remove")
 PART_ROWS = 1_000_000
 UID = re.compile(r"[0-9a-fA-F]{32}")
 UID_TYPE = np.dtype("u8,u8")
-STANDARD_ERRORS = {"multimem": "multimem_se"}
+STANDARD_ERRORS = {"multimem": ERROR, SHRUNK: SHRUNK_SD}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _PLAIN = ("key", "shard", "index", "label")
 
@@ -100,19 +107,21 @@ class Ranking:
 
 
 def ranking(
-    table: ScoreTable, by: str = "multimem", *, largest: bool | None = None, seed: int = 0
+    table: ScoreTable, by: str | None = None, *, largest: bool | None = None, seed: int = 0
 ) -> Ranking:
     """The ranking of that name.
 
     Args:
         table: The scores of a run.
-        by: A score column, ``clipmem`` or ``random``.
+        by: A score column, ``clipmem`` or ``random``; by default the shrunk score if there is one,
+            else the literal one.
         largest: Which end is suspicious; by default high, but low for ``cmc_in`` and ``cmc_out``.
         seed: Of ``random``.
 
     Raises:
         ConfigError: There is no such column, or it holds no numbers.
     """
+    by = by or table.verdict.ranks_by
     if by == "random":
 
         def draw(shards: pa.ChunkedArray, keys: pa.ChunkedArray) -> pa.Array:
@@ -141,11 +150,15 @@ class Rule:
         ranking: What they are ranked by.
         condition: In SQL, of ``score`` and the columns; true for those that are removed.
         parameters: Values for ``$name`` in it.
+        columns: Score columns that it is made of, beside those of the ranking.
+        null: The hypothesis that the list rejects, in words; "" where it rejects none.
     """
 
     ranking: Ranking
     condition: str
     parameters: Mapping[str, Any]
+    columns: tuple[str, ...] = ()
+    null: str = ""
 
 
 def above_threshold(ranking: Ranking, value: float, margin: float = 0.0) -> Rule:
@@ -166,6 +179,80 @@ def above_threshold(ranking: Ranking, value: float, margin: float = 0.0) -> Rule
     sure = f"score {sign} $margin * {STANDARD_ERRORS[ranking.name]}" if margin else "score"
     parameters = {"value": float(value)} | ({"margin": float(margin)} if margin else {})
     return Rule(ranking, f"{sure} {than} $value", parameters)
+
+
+def not_zero(table: ScoreTable, rate: float) -> Rule:
+    """Removes what is memorized at all, with at most ``rate`` false ones expected on the list.
+
+    Raises:
+        ConfigError: The rate is none, or the run has no standard errors.
+    """
+    _require_rate(rate)
+    if not table.verdict.q:
+        raise ConfigError(
+            f"{table.output}: no list with a known error, since its scores have no standard error; "
+            "design.models: 4 gives one"
+        )
+    return Rule(
+        ranking(table, table.verdict.ranks_by),
+        f"{Q} <= $rate",
+        {"rate": rate},
+        (Q,),
+        f"null: not memorized at all; of those listed, at most {100 * rate:g} % are expected false",
+    )
+
+
+def more_than(table: ScoreTable, bound: str, rate: float) -> Rule:
+    """Removes what is memorized more than a bound, with at most ``rate`` false ones expected.
+
+    Args:
+        table: The scores of a run.
+        bound: In units of the score, as ``0.3``, or a quantile of the shrunk scores, as ``80%``.
+        rate: Share of the list that may be false.
+
+    Raises:
+        ConfigError: Bound or rate are none, or the run has no shrunk scores.
+    """
+    _require_rate(rate)
+    shrinkage = table.verdict.shrinkage
+    if shrinkage is None:
+        raise ConfigError(
+            f"{table.output}: --more-than needs shrunk scores, which take two pairs of models "
+            "(design.kind: complementary_halves, design.models: 4)"
+        )
+    order = ranking(table, SHRUNK)
+    value = _bound(order, bound)
+    low, high = order.sketch.quantiles((0.0, 1.0))
+    bins = Bins(float(low), float(high))
+    for batch in order.stream("score", "WHERE score IS NOT NULL"):
+        shrunk = floats(batch["score"])
+        bins.update(shrunk, probability_below(shrunk, shrinkage.sd, value))
+    found = threshold(bins, rate)
+    said = f"null: not memorized more than {value:.3g}"
+    if found is None:
+        raise ConfigError(
+            f"{table.output}: not even one sample can be listed as memorized more than {value:.3g} "
+            f"with {100 * rate:g} % false ones; a lower bound, a higher --fdr or more models may"
+        )
+    said += f"; {100 * found[2]:.2g} % of those listed are expected false"
+    return Rule(order, "score >= $value", {"value": found[0]}, (), said)
+
+
+def _require_rate(rate: float) -> None:
+    if not 0 < rate < 1:
+        raise ConfigError(f"--fdr {rate}: give a share between 0 and 1, such as 0.05")
+
+
+def _bound(order: Ranking, bound: str) -> float:
+    try:
+        if not bound.endswith("%"):
+            return float(bound)
+        share = float(bound[:-1]) / 100
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise ConfigError(f"--more-than {bound}: give a score, as 0.3, or a quantile, as 80%")
+    return float(order.sketch.quantiles((share,))[0])
 
 
 def top_n(ranking: Ranking, *, n: int | None = None, fraction: float | None = None) -> Rule:
@@ -232,11 +319,13 @@ class Selection:
         folder: ``<output>/selections/<name>``.
         parts: URLs of the files of each list.
         counts: ``removed``, ``kept``, and ``without_score`` among the kept.
+        null: See :class:`Rule`.
     """
 
     folder: str
     parts: Mapping[Kind, Sequence[str]]
     counts: Mapping[str, int]
+    null: str = ""
 
 
 def write_selection(name: str, rule: Rule, about: Mapping[str, Any] | None = None) -> Selection:
@@ -266,6 +355,7 @@ def write_selection(name: str, rule: Rule, about: Mapping[str, Any] | None = Non
     select, columns = _reasons(table, ranking)
     removed = f"coalesce({rule.condition}, false) AS removed"
     without = 0
+    columns = [*columns, *rule.columns]
     for batch in ranking.stream(f"{select}, {removed}", columns=columns, **rule.parameters):
         percentile = pa.array(sketch.percentiles(floats(batch["score"])), from_pandas=True)
         place = batch.schema.get_field_index("percentile")
@@ -280,9 +370,11 @@ def write_selection(name: str, rule: Rule, about: Mapping[str, Any] | None = Non
         "without_score": without,
     }
     content = {"by": ranking.name, **(about or {}), **counts}
+    if rule.null:
+        content["null"] = rule.null
     text = json.dumps(content, indent=1).encode()
     storage.write_atomic(storage.join(folder, "selection.json"), text)
-    return Selection(folder, parts, counts)
+    return Selection(folder, parts, counts, rule.null)
 
 
 def write_datacomp(storage: Storage, parts: Sequence[str], url: str) -> int:
@@ -324,15 +416,20 @@ class Wanted:
         se_margin: With ``above``: by so many standard errors.
         random: So many, drawn at random.
         seed: Of the draw.
+        more_than: All that are memorized more than this, a score or a quantile (``80%``), with
+            ``fdr`` of false ones.
+        fdr: Share of false ones; alone, of all that are memorized at all.
     """
 
-    by: str = "multimem"
+    by: str | None = None
     top: int | None = None
     percent: float | None = None
     above: float | None = None
     se_margin: float = 0.0
     random: int | None = None
     seed: int = 0
+    more_than: str | None = None
+    fdr: float | None = None
 
     def rule(self, table: ScoreTable) -> Rule:
         """What it removes from a run.
@@ -340,9 +437,19 @@ class Wanted:
         Raises:
             ConfigError: Not exactly one size is given, or it is not possible.
         """
-        sizes = (self.top, self.percent, self.above, self.random)
+        sizes = (self.top, self.percent, self.above, self.random, self.fdr)
         if sum(size is not None for size in sizes) != 1:
-            raise ConfigError("select: give exactly one of --top, --percent, --above and --random")
+            raise ConfigError(
+                "select: give exactly one of --top, --percent, --above, --random and --fdr"
+            )
+        if self.more_than is not None and self.fdr is None:
+            raise ConfigError("select: --more-than needs --fdr, such as 0.05")
+        if self.fdr is not None:
+            if self.by is not None:
+                raise ConfigError("select: --fdr ranks by the shrunk score; leave --by out")
+            if self.more_than is None:
+                return not_zero(table, self.fdr)
+            return more_than(table, self.more_than, self.fdr)
         if self.se_margin and self.above is None:
             raise ConfigError("select: --se-margin belongs to --above")
         order = ranking(table, "random" if self.random is not None else self.by, seed=self.seed)

@@ -8,28 +8,36 @@ what the parts give is added up. So memory is bounded, and an object store is re
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-from scipy import stats
 
-from multimem_ray.results.attack import Attack, stored_population
+from multimem_ray.results.arrays import floats, lists
+from multimem_ray.results.attack import Attack
 from multimem_ray.results.coverage import coverage
 from multimem_ray.results.duplicates import duplicates
 from multimem_ray.results.planted import evaluate_planted
+from multimem_ray.results.population import stored_population
 from multimem_ray.results.reliability import Reliability
 from multimem_ray.results.statistics import Floats, Moments, QuantileSketch, histogram, plane
-from multimem_ray.results.table import (
-    Progress,
-    ScoreTable,
-    floats,
-    lists,
-    open_engine,
-)
+from multimem_ray.results.table import Progress, ScoreTable, open_engine
 from multimem_ray.results.top import quoted
+from multimem_ray.results.verdict import (
+    CONFIDENCE,
+    ERROR,
+    HIGH,
+    LOW,
+    SE,
+    VIEWS,
+    Q,
+    Verdict,
+    VerdictMoments,
+    moments_of,
+    with_q_values,
+)
 from multimem_ray.storage import Storage
 from multimem_ray.store.schema import ATTRIBUTION, PAIR
 
@@ -40,7 +48,7 @@ HISTOGRAM_BINS, PLANE_BINS = 64, 48
 FINEST, PLANE_FINEST = -12, -8  # bins are counted 2 to this power wide, and merged when shown
 MOST_GROUPS = 10_000  # further labels are counted together: a free text is not a label
 SHOWN_GROUPS = 200
-STANDING_OUT = "multimem > 2 * multimem_se"
+LISTED = (0.01, 0.05, 0.1)  # q-values up to which samples are counted
 _SEPARATOR = "\x1f"
 Ask = Callable[[str, str], list[tuple[Any, ...]]]
 """What to select from the scores, and the rest of the query; gives rows."""
@@ -80,20 +88,26 @@ def summarize(
     design = dict((run.get("config") or {}).get("design") or {})
     kind = str(design.get("kind", "complementary_halves"))
     held_out = table.document("held_out", "held_out.json")
-    totals = _Totals(table, kind, held_out if design.get("target") else None)
+    totals = _Totals(table, kind, design, held_out)
     with open_engine() as engine:
         for rows in _parts(table.batches(totals.columns, progress=progress)):
             totals.update(engine, rows)
+    population = stored_population(table)
+    verdict = Verdict()
+    if totals.verdict is not None:
+        verdict = with_q_values(totals.verdict.verdict(population), table)
+    table.verdict = verdict  # what the summary of before says may be of other rows
     copies = duplicates(table, run)
     if copies and copies["groups"]:
         totals.attack.merge_groups(table)
     result = {
         "coverage": coverage(table, run, totals.rows),
         "design": design | {"models": totals.references or design.get("models")},
-        **totals.result(held_out),
+        **totals.result(held_out, _noise(table, table.modalities, verdict)),
+        "verdict": {"of": table.version, **verdict.as_json()},
         "target": _target(design, held_out),
         "duplicates": copies,
-        "attack": totals.attack.result(stored_population(table)),
+        "attack": totals.attack.result(population),
         "planted": evaluate_planted(table, planted) if planted else None,
     }
     plain: dict[str, Any] = _plain(result)
@@ -106,10 +120,17 @@ class _Totals:
     Args:
         table: The scores.
         kind: Kind of the membership design.
-        of_target: ``held_out.json``, where MultiMem is that of a target.
+        design: Section ``design`` of the configuration.
+        held_out: ``held_out.json``.
     """
 
-    def __init__(self, table: ScoreTable, kind: str, of_target: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        table: ScoreTable,
+        kind: str,
+        design: Mapping[str, Any],
+        held_out: Mapping[str, Any],
+    ) -> None:
         known = set(table.columns)
         self.rows = 0
         self.modalities, self.pairs = table.modalities, table.pairs
@@ -118,18 +139,18 @@ class _Totals:
         self.pair_columns = [f"{PAIR}{a}_{b}" for a, b in self.pairs]
         self.numbers = [*self.scores, *self.parts, *self.pair_columns]
         self.groups = [c for c in ("label", "split") if c in known]
-        others = (*self.groups, "modalities", "n_in", "n_out", "cmc", "member")
+        others = (*self.groups, "modalities", VIEWS, "cmc", "member")
         self.columns = [*self.numbers, *(c for c in others if c in known)]
         self.moments = Moments(len(self.numbers))
-        self.standing_out = Moments(len(self.parts))
         self.sketches = {c: QuantileSketch() for c in self.scores}
         self.bins: dict[str, Counter[int]] = {c: Counter() for c in self.scores}
         self.plane: Counter[tuple[int, int]] = Counter()
         self.by_group = {c: _Groups() for c in ("label", "split")}
         self.sets: Counter[str] = Counter()
-        self.noise = _Noise(of_target)
-        self.models = _Models(kind, targeted=of_target is not None)
-        self.attack = Attack(kind, targeted=of_target is not None)
+        self._design, self._held_out = design, held_out
+        self.verdict: VerdictMoments | None = None
+        self.models = _Models(kind, targeted=bool(design.get("target")))
+        self.attack = Attack(kind, targeted=bool(design.get("target")))
 
     @property
     def references(self) -> int:
@@ -148,7 +169,6 @@ class _Totals:
 
         self.rows += rows.num_rows
         self.moments.merge(*_moments(ask, self.numbers))
-        self.standing_out.merge(*_moments(ask, self.parts, f"WHERE {STANDING_OUT}"))
         for column in self.scores:
             self.sketches[column].update(floats(rows[column]))
             _count(self.bins[column], ask(*_bins(FINEST, column)))
@@ -164,32 +184,34 @@ class _Totals:
             )
         names = f"coalesce(array_to_string(modalities, '{_SEPARATOR}'), '')"
         _count(self.sets, ask(f"{names}, count(*)", "GROUP BY ALL"))
-        self.noise.update(
-            ask(
-                "greatest(coalesce(n_in, 0) + coalesce(n_out, 0) - 2, 1), count(*), "
-                f"sum(multimem_se), count(*) FILTER ({STANDING_OUT}), "
-                "count(*) FILTER (multimem < -2 * multimem_se)",
-                "WHERE multimem IS NOT NULL AND multimem_se IS NOT NULL GROUP BY 1",
-            )
-        )
         for batch in rows.to_batches(max_chunksize=1 << 16):
-            self.models.update(batch)
-            self.attack.update(lists(batch["cmc"]), lists(batch["member"]))
+            cmc, member = lists(batch["cmc"]), lists(batch["member"])
+            self.models.update(batch, cmc, member)
+            self.attack.update(cmc, member)
+            self._add_to_verdict(batch, cmc, member)
 
-    def result(self, held_out: Mapping[str, Any]) -> dict[str, Any]:
-        """The summary of what was seen."""
+    def _add_to_verdict(self, batch: pa.RecordBatch, cmc: Floats, member: Floats) -> None:
+        own = VIEWS in self.columns
+        if SE not in self.columns or not cmc.shape[1]:
+            return
+        if self.verdict is None:
+            self.verdict = moments_of(self._design, self._held_out, cmc.shape[1], own=own)
+        views = floats(batch[VIEWS]) if own else None
+        self.verdict.update(cmc, member, floats(batch[SE]), views)
+
+    def result(self, held_out: Mapping[str, Any], noise: Mapping[str, Any]) -> dict[str, Any]:
+        """The summary of what was seen; ``noise`` is what :func:`_noise` tells."""
         means = dict(zip(self.numbers, self.moments.mean, strict=True))
         stds = dict(zip(self.numbers, self.moments.std, strict=True))
         counts = dict(zip(self.numbers, self.moments.count, strict=True))
-        stand = dict(zip(self.parts, self.standing_out.mean, strict=True))
-        some = bool(self.standing_out.count.any())
+        stand = noise["attribution"]
         attribution = [
             {
                 "modality": m,
                 "mean": means[c] if counts[c] else None,
                 "std": stds[c],
                 "count": counts[c],
-                "mean_standing_out": stand[c] if some else None,
+                "mean_standing_out": stand.get(m),
             }
             for m, c in zip(self.modalities, self.parts, strict=True)
         ]
@@ -209,7 +231,7 @@ class _Totals:
             "splits": self.by_group["split"].result()["groups"],
             "models": self.models.levels(held_out),
             "held_out": {k: v for k, v in held_out.items() if k not in {"models", "target"}},
-            "noise": self.noise.result(),
+            "noise": {k: v for k, v in noise.items() if k != "attribution"},
             "reliability": self.models.reliability and self.models.reliability.result(),
         }
 
@@ -275,40 +297,44 @@ class _Groups:
         return {"total": len(rows), "other": self._other, "groups": shown}
 
 
-class _Noise:
-    """Standard errors, and how many scores stand out from theirs.
+def _noise(table: ScoreTable, modalities: Sequence[str], verdict: Verdict) -> dict[str, Any]:
+    """Errors, how many intervals lie above and below zero, and how many would by chance.
 
-    Args:
-        of_target: ``held_out.json``, where standard errors rest on the held-out samples.
+    ``lists`` tells how many samples have a q-value up to some; ``attribution`` is the mean share of
+    each modality over the samples whose interval lies above zero.
     """
-
-    def __init__(self, of_target: Mapping[str, Any] | None = None) -> None:
-        self._freedom = None if of_target is None else max(1, int(of_target["samples"]) - 1)
-        self._count = self._above = self._below = 0
-        self._expected = self._se = 0.0
-
-    def update(self, rows: list[tuple[Any, ...]]) -> None:
-        """Add a part: degrees of freedom, rows, sum of standard errors, rows above and below."""
-        for freedom, count, se, above, below in rows:
-            self._count += count
-            self._above += above
-            self._below += below
-            self._se += se
-            # With the same number of models on each side and equal spread the quotient of score and
-            # standard error is t-distributed with n_in + n_out - 2 degrees of freedom.
-            self._expected += count * float(stats.t.sf(2.0, self._freedom or freedom))
-
-    def result(self) -> dict[str, Any]:
-        """Mean standard error; shares above and below two of them, and that of pure chance."""
-        if not self._count:
-            return dict.fromkeys(("mean_se", "above", "below", "by_chance")) | {"count": 0}
-        return {
-            "count": self._count,
-            "mean_se": self._se / self._count,
-            "above": self._above / self._count,
-            "below": self._below / self._count,
-            "by_chance": self._expected / self._count,
-        }
+    nothing = dict.fromkeys(("mean_se", "above", "below", "by_chance")) | {
+        "count": 0,
+        "lists": [],
+        "attribution": {},
+    }
+    if not verdict.df or not table.score_files:
+        return nothing
+    parts = {m: quoted(f"{ATTRIBUTION}{m}") for m in modalities}
+    means = [f"avg({c}) FILTER ({LOW} > 0) AS part_{i}" for i, c in enumerate(parts.values())]
+    counts = [f"count(*) FILTER ({Q} <= {q}) AS listed_{i}" for i, q in enumerate(LISTED)]
+    told = [
+        "count(*) AS rows",
+        f"avg({ERROR}) AS error",
+        f"count(*) FILTER ({LOW} > 0) AS above",
+        f"count(*) FILTER ({HIGH} < 0) AS below",
+    ]
+    columns = [ERROR, LOW, HIGH, Q, *(f"{ATTRIBUTION}{m}" for m in modalities)]
+    query = f"SELECT {', '.join(told + means + counts)} FROM scores WHERE {ERROR} IS NOT NULL"
+    (row,) = table.query(query, columns)
+    if not row["rows"]:
+        return nothing
+    chance = (1 - CONFIDENCE) / 2 if verdict.by_chance is None else verdict.by_chance
+    return {
+        "count": row["rows"],
+        "mean_se": row["error"],
+        "above": row["above"] / row["rows"],
+        "below": row["below"] / row["rows"],
+        "by_chance": chance,
+        "measured": verdict.by_chance is not None,
+        "lists": [{"q": q, "count": row[f"listed_{i}"]} for i, q in enumerate(LISTED)],
+        "attribution": {m: row[f"part_{i}"] for i, m in enumerate(parts)},
+    }
 
 
 class _Models:
@@ -324,9 +350,8 @@ class _Models:
         """Number of reference models; 0 before the first row."""
         return max(0, self._sums.shape[2] - self._targeted)
 
-    def update(self, batch: pa.RecordBatch) -> None:
-        """Add rows."""
-        cmc, member = lists(batch["cmc"]), lists(batch["member"])
+    def update(self, batch: pa.RecordBatch, cmc: Floats, member: Floats) -> None:
+        """Add rows, with their lists of models."""
         if not cmc.shape[1]:
             return
         if self.reliability is None:

@@ -26,22 +26,19 @@ from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import duckdb
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 from duckdb.func import PythonUDFType
 
 from multimem_ray.arrow_files import ParquetFile
 from multimem_ray.config import nearest
 from multimem_ray.errors import ConfigError, StorageError
+from multimem_ray.results.verdict import DERIVED, Verdict, estimate, stored_columns
 from multimem_ray.storage import FileInfo, Storage, local_path
 from multimem_ray.store.committed import error_files, in_partition, score_files
 from multimem_ray.store.markers import Commit, load_commits
 from multimem_ray.store.names import shard_id
-from multimem_ray.store.schema import ATTRIBUTION, PAIR
+from multimem_ray.store.schema import ATTRIBUTION, PAIR, SCORE
 
-Floats = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
 """Called with (files done, files in total)."""
 
@@ -122,12 +119,42 @@ class ScoreTable:
         return int(self.document("run.json").get("shard_parts", 1))
 
     @cached_property
-    def schema(self) -> pa.Schema:
-        """Columns of the score files; empty when no sample is scored yet."""
+    def _stored_schema(self) -> pa.Schema:
         if not self.score_files:
             return pa.schema([])
         with self._open(self.score_files[0]) as file:
             return ParquetFile(file, self.score_files[0].url).schema_arrow
+
+    @property
+    def stored(self) -> list[str]:
+        """Names of the columns of the score files; empty when no sample is scored yet."""
+        return list(self._stored_schema.names)
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Columns that can be read: those of the files, and those of the verdict."""
+        schema = self._stored_schema
+        if SCORE in schema.names:
+            for name in DERIVED:
+                schema = schema.append(pa.field(name, pa.float64()))
+        return schema
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """What all scores of the run say about each: as the summary has it, or estimated anew."""
+        if self.partition is not None:
+            return ScoreTable(self.output, self.storage).verdict
+        known = self.document("summary.json").get("verdict")
+        if known and known.get("of") == self.version:
+            return Verdict.from_json(known)
+        return estimate(self)
+
+    @property
+    def version(self) -> dict[str, Any]:
+        """Tells apart what the rows were at different times."""
+        current = self.document("run.json").get("fingerprint")
+        rows = sum(commit.rows for commit in self.commits)
+        return {"fingerprint": current, "shards": len(self.commits), "rows": rows}
 
     @property
     def columns(self) -> list[str]:
@@ -160,7 +187,16 @@ class ScoreTable:
             StorageError: A file cannot be read.
         """
         self.require(*columns)
-        yield from self._read(self.score_files if files is None else files, columns, progress)
+        chosen = self.score_files if files is None else files
+        if not any(column in DERIVED for column in columns):
+            yield from self._read(chosen, columns, progress)
+            return
+        names = ", ".join(f'"{column}"' for column in columns)
+        schema = pa.schema([self.schema.field(column) for column in columns])
+        for batch in self.stream(f"SELECT {names} FROM scores", columns, files=chosen):
+            yield batch.cast(schema)  # DuckDB has lists of any length only
+        if progress is not None:
+            progress(len(chosen), len(chosen))
 
     def error_batches(self) -> Iterator[pa.RecordBatch]:
         """Stream the rows of ``errors/``: shard, key, index, stage, error, detail."""
@@ -237,17 +273,30 @@ class ScoreTable:
             raise StorageError(_damaged_document(url, "not a JSON object"))
         return value
 
+    def relation(self, engine: duckdb.DuckDBPyConnection) -> Any:
+        """All rows and columns, as a relation of an open DuckDB; there must be rows."""
+        return self._relation(engine, self.columns, self.score_files)
+
     def _relation(
         self,
         engine: duckdb.DuckDBPyConnection,
         columns: Sequence[str],
         files: Sequence[FileInfo],
     ) -> Any:
+        derived = [column for column in columns if column in DERIVED]
+        base = stored_columns(self.stored) if derived else []
+        names = list(dict.fromkeys([*(c for c in columns if c not in DERIVED), *base]))
         if not self.storage.is_remote(self.output):
             # A run that a later version went on with has files with fewer columns.
-            return engine.read_parquet(paths_of(files), hive_partitioning=False, union_by_name=True)
-        schema = pa.schema([self.schema.field(column) for column in columns])
-        return pa.RecordBatchReader.from_batches(schema, self._read(files, columns, None))
+            rows = engine.read_parquet(paths_of(files), hive_partitioning=False, union_by_name=True)
+        else:
+            schema = pa.schema([self._stored_schema.field(name) for name in names])
+            reader = pa.RecordBatchReader.from_batches(schema, self._read(files, names, None))
+            rows = engine.from_arrow(reader)
+        if not derived:
+            return rows
+        made = self.verdict.sql()
+        return rows.project(", ".join(["*", *(f"{made[name]} AS {name}" for name in derived)]))
 
     def _read(
         self,
@@ -301,7 +350,11 @@ class ScoreTable:
         if there.issuperset(names):
             return batch
         kept = dict(zip(batch.schema.names, batch.columns, strict=True))
-        empty = {n: pa.nulls(len(batch), self.schema.field(n).type) for n in names if n not in kept}
+        empty = {
+            n: pa.nulls(len(batch), self._stored_schema.field(n).type)
+            for n in names
+            if n not in kept
+        }
         return pa.RecordBatch.from_pydict({n: (kept | empty)[n] for n in names})
 
 
@@ -320,24 +373,6 @@ def open_engine() -> Iterator[duckdb.DuckDBPyConnection]:
         }
         with closing(duckdb.connect(config=settings)) as engine:
             yield engine
-
-
-def floats(column: Any) -> Floats:
-    """A numeric Arrow column as float64, NaN where null."""
-    values = pc.fill_null(pc.cast(column, pa.float64()), np.nan)
-    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float64)
-
-
-def lists(column: Any) -> Floats:
-    """An Arrow column of equally long lists as (N, M) float64, NaN where null."""
-    lengths = pc.max(pc.list_value_length(column)).as_py() or 0
-    if not lengths:
-        return np.empty((len(column), 0))
-    whole = pc.equal(pc.fill_null(pc.list_value_length(column), 0), lengths)
-    result = np.full((len(column), lengths), np.nan)
-    flat = floats(pc.list_flatten(column.filter(whole)))
-    result[np.asarray(whole.to_numpy(zero_copy_only=False), bool)] = flat.reshape(-1, lengths)
-    return result
 
 
 def paths_of(files: Sequence[FileInfo]) -> list[str]:

@@ -55,6 +55,8 @@ def print_summary(summary: Mapping[str, Any], output: str, console: Console) -> 
             f"target: {target['gap']:.3f}{error} above the references on {target['held_out']} "
             "held-out samples that neither saw; subtracted"
         )
+    for sentence in null_words(summary["noise"]):
+        say(sentence)
     for sentence in attack_words(summary.get("attack")):
         say(sentence)
     shares = [row for row in summary["attribution"] if row["mean"] is not None]
@@ -72,6 +74,23 @@ def print_summary(summary: Mapping[str, Any], output: str, console: Console) -> 
             + ("" if plan["same_cluster"] else " (planned for another cluster)")
         )
     say(f"look at {output}/report.html, or: multimem top {output}")
+
+
+def null_words(noise: Mapping[str, Any]) -> list[str]:
+    """What the list against "not memorized at all" holds, and when that is the wrong question."""
+    listed = next((row["count"] for row in noise.get("lists", []) if row["q"] == 0.05), None)
+    if listed is None or not noise["count"]:
+        return []
+    said = (
+        f"{listed} samples can be listed as memorized at all (more than zero), 5 % of them falsely "
+        "as expected: multimem select --fdr 0.05."
+    )
+    if listed > 0.5 * noise["count"]:
+        said += (
+            " Where most are memorized to some degree, zero is the wrong question: ask who is "
+            "memorized more than some amount, as in multimem select --more-than 80% --fdr 0.05."
+        )
+    return [said]
 
 
 def evaluation_table(result: Mapping[str, Any]) -> Table:
@@ -97,7 +116,8 @@ def _noise(noise: Mapping[str, Any]) -> str:
         return " (no standard errors: they need two models on each side)"
     return (
         f"; standard error of a sample {noise['mean_se']:.3f}, "
-        f"{100 * noise['above']:.0f} % stand out by two of them"
+        f"{100 * noise['above']:.0f} % have their 95 % interval above zero "
+        f"({100 * noise['by_chance']:.1f} % would by chance)"
     )
 
 

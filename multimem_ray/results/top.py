@@ -1,7 +1,8 @@
 """The exact top of any score column, whatever the size of the table.
 
 A first query ranks by the score, then shard and key; a second reads full rows of just the best.
-Files are ordered by MultiMem with statistics for each row group, so DuckDB reads little of them.
+Files are ordered by MultiMem with statistics for each row group, so that by a stored column DuckDB
+reads little of them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import pyarrow as pa
 from multimem_ray.errors import ConfigError
 from multimem_ray.results.table import Progress, ScoreTable
 
-LOW_IS_SUSPICIOUS = frozenset({"cmc_in", "cmc_out"})
+LOW_IS_SUSPICIOUS = frozenset({"cmc_in", "cmc_out", "multimem_q"})
 
 
 def largest_first(column: str) -> bool:
@@ -24,7 +25,7 @@ def largest_first(column: str) -> bool:
 
 def top(
     table: ScoreTable,
-    column: str = "multimem",
+    column: str | None = None,
     n: int = 24,
     *,
     largest: bool | None = None,
@@ -35,7 +36,8 @@ def top(
 
     Args:
         table: The scores of a run.
-        column: A score column; rows where it is undefined are left out.
+        column: A score column; rows where it is undefined are left out. By default the shrunk
+            score, where there are pairs enough for one, else the literal one.
         n: How many.
         largest: Direction; by default high, but low for ``cmc_in`` and ``cmc_out``.
         columns: Columns of the returned rows (besides shard, key and the score); default all.
@@ -49,6 +51,7 @@ def top(
     """
     if n < 1:
         raise ConfigError(f"the number of top samples is {n}; ask for at least 1")
+    column = column or table.verdict.ranks_by
     require_number(table, column)
     score = quoted(column)
     order = f"ORDER BY {score} {direction(column, largest)}, shard, key"

@@ -135,7 +135,8 @@ class ScoringBank:
         ]
         alignment = torch.stack([a.alignment for a in found]).cpu()
         uniformity = torch.stack([a.uniformity for a in found]).cpu()
-        return [Agreement(a, u) for a, u in zip(alignment, uniformity, strict=True)]
+        by_view = torch.stack([a.cmc_by_view for a in found if a.cmc_by_view is not None]).cpu()
+        return [Agreement(*one) for one in zip(alignment, uniformity, by_view, strict=True)]
 
 
 def _loaded(run: Run, model_id: str) -> ContrastiveModel:

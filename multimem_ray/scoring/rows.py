@@ -4,6 +4,10 @@
 sample: cmc_out = n/2 + their sum, and the lowest is the modality that fits the others least.
 ``unseen_clipmem`` is CLIPMem's alignment under them, summed over pairs.
 
+``multimem_se`` is the error of the models alone, ``multimem_view_variance`` the part of the
+variance that views add to it; what is made of both and of all samples together is in
+:mod:`multimem_ray.results.verdict`.
+
 Undefined values are null, never NaN: a pair of which a modality is absent, a standard error with
 fewer than two models on a side, MultiMem of a sample that every model saw.
 """
@@ -91,7 +95,7 @@ def score_rows(
     if levels is None:
         compared, extra, outside = found, {}, ~members
         score, seen = metric.contrast(cmc, f, g), metric.contrast(cmc, members, ~members)
-        se = score.se
+        se = metric.paired_se(cmc, f, g) if run.design.block == 2 else score.se
     else:
         compared = [levels.centred(a, model) for model, a in enumerate(found)]
         gap, gap_se, se = levels.gap(present, f, g)
@@ -120,6 +124,7 @@ def score_rows(
         "multimem": _nullable(score.score),
         "multimem_normalized": _nullable(metric.normalized(score.score, present.sum(1))),
         "multimem_se": _nullable(se),
+        "multimem_view_variance": _nullable(_view_variance(found, f, g)),
         "n_in": seen.n_f.to(torch.int32).numpy(),
         "n_out": seen.n_g.to(torch.int32).numpy(),
         "cmc_in": _nullable(seen.mean_f),
@@ -166,6 +171,14 @@ def _modality_lists(names: Sequence[str], present: Tensor) -> list[list[str]]:
         code: [name for place, name in enumerate(names) if code >> place & 1] for code in set(codes)
     }
     return [of_code[code] for code in codes]
+
+
+def _view_variance(found: Sequence[Agreement], f: Tensor, g: Tensor) -> Tensor:
+    """(B,) NaN where the views are not known one by one, or not the same for all models."""
+    by_view = [one.cmc_by_view for one in found if one.cmc_by_view is not None]
+    if len(by_view) < len(found) or len({len(views) for views in by_view}) != 1:
+        return torch.full((len(f),), torch.nan, dtype=torch.float64)
+    return metric.view_variance(torch.stack(by_view), f, g)
 
 
 def _clipmem_sum(found: Agreement, present: Tensor) -> Tensor:

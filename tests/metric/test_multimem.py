@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multimem_ray.metric import contrast, normalized
+from multimem_ray.metric import contrast, normalized, paired_se, view_variance
 
 
 @settings(deadline=None, max_examples=80)
@@ -98,3 +98,31 @@ def test_what_does_not_fit_is_named(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         contrast(values, f, g)
+
+
+def test_the_error_of_pairs_is_that_of_their_differences() -> None:
+    rng = np.random.default_rng(3)
+    values, first = rng.normal(size=(6, 5)), rng.integers(2, size=(5, 3)).astype(bool)
+    f = np.stack([first, ~first], axis=2).reshape(5, 6)
+    d = np.where(first.T, 1, -1) * (values[0::2] - values[1::2])
+    found = paired_se(*map(torch.from_numpy, (values, f, ~f)))
+    np.testing.assert_allclose(found.numpy(), d.std(axis=0, ddof=1) / math.sqrt(3))
+    f[0, 1] = f[0, 0]
+    assert paired_se(*map(torch.from_numpy, (values, f, ~f)))[0].isnan()
+    assert paired_se(*map(torch.from_numpy, (values[:2], f[:, :2], ~f[:, :2]))).isnan().all()
+
+
+def test_view_variance_is_what_all_models_have_in_common() -> None:
+    """Simulated: views add the same to all models that saw a sample, besides what each adds."""
+    rng = np.random.default_rng(4)
+    models, views, samples = 8, 4, 40_000
+    f = np.tile([True, False], models // 2)[None].repeat(samples, axis=0)
+    common = rng.normal(0, 0.3, (1, views, samples))
+    own = rng.normal(0, 0.5, (models, views, samples))
+    values = np.where(f.T[:, None], common, 0.0) + own
+    found = view_variance(*map(torch.from_numpy, (values, f, ~f))).numpy()
+    assert found.mean() == pytest.approx(0.09 / views, rel=0.03)
+    alone = view_variance(*map(torch.from_numpy, (own, f, ~f))).numpy()
+    assert alone.mean() == pytest.approx(0.0, abs=0.001)
+    one = map(torch.from_numpy, (values[:, :1], f, ~f))
+    assert view_variance(*one).isnan().all()

@@ -57,7 +57,7 @@ def test_removed_and_kept_are_everything_once(tmp_path: Path) -> None:
     assert sum(r["score"] is None for r in kept) == 12
     written = json.loads((Path(made.folder) / "selection.json").read_text())
     assert written == {
-        "by": "multimem",
+        "by": "multimem_shrunk",
         "removed": 50,
         "kept": len(kept),
         "without_score": 12,
@@ -88,9 +88,11 @@ def test_above_a_score_by_a_margin_of_standard_errors(tmp_path: Path, margin: fl
     run = fake_run(tmp_path)
     table = ScoreTable(run.output, Storage())
     made = write_selection("sure", above_threshold(ranking(table), 0.2, margin))
+    rows = table.query("SELECT * FROM scores", [*table.columns])
     expected = {
-        r["key"] for r in run.rows if r["multimem"] - margin * (r["multimem_se"] or 0.0) > 0.2
+        r["key"] for r in rows if r["multimem_shrunk"] - margin * r["multimem_shrunk_sd"] > 0.2
     }
+    assert len(rows) == len(run.rows)
     assert expected
     assert {r["key"] for r in _read(made.parts["remove"])} == expected
 
@@ -166,7 +168,7 @@ def test_datacomp_list_needs_uids(tmp_path: Path) -> None:
         write_datacomp(Storage(), parts, str(tmp_path / "keep.npy"))
 
 
-def _top(table: ScoreTable, name: str, by: str = "multimem", **size: float) -> Selection:
+def _top(table: ScoreTable, name: str, by: str | None = None, **size: float) -> Selection:
     rule = top_n(ranking(table, by), **size)  # type: ignore[arg-type]
     return write_selection(name, rule)
 

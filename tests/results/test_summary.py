@@ -9,9 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import false_discovery_control
 
+from multimem_ray.metric.moderation import LogVariances
+from multimem_ray.results.arrays import floats, lists
 from multimem_ray.results.summary import summarize
-from multimem_ray.results.table import ScoreTable, floats, lists
+from multimem_ray.results.table import ScoreTable
 from multimem_ray.storage import Storage
 from multimem_ray.store.names import partition_of, shard_id
 from multimem_ray.store.schema import error_schema
@@ -137,10 +140,17 @@ def test_reliability_says_why_it_is_unknown(
 def test_noise_shares(tmp_path: Path) -> None:
     run = fake_run(tmp_path)
     found = summarize(run.output, Storage())["noise"]
-    score, se = run.column("multimem"), run.column("multimem_se")
-    assert found["above"] == pytest.approx((score > 2 * se).mean())
-    assert found["mean_se"] == pytest.approx(se.mean())
-    assert found["by_chance"] == pytest.approx(0.0917517, abs=1e-6)  # t with 2 degrees of freedom
+    score, variance = run.column("multimem"), np.square(run.column("multimem_se"))
+    moments = LogVariances(1)
+    moments.update(variance)
+    prior = moments.prior()
+    error = np.sqrt(prior.moderated(variance, 1))
+    assert found["above"] == pytest.approx((score > prior.quantile(1) * error).mean())
+    assert found["mean_se"] == pytest.approx(error.mean())
+    assert found["by_chance"] == pytest.approx(0.025), "nothing of the held-out set was kept"
+    q = false_discovery_control(prior.p_values(score, error, 1))
+    for row in found["lists"]:
+        assert row["count"] <= (q <= row["q"]).sum() <= row["count"] + 8
 
 
 def test_two_models_have_no_standard_error(tmp_path: Path) -> None:

@@ -1,0 +1,159 @@
+"""The columns that rows get when they are read, against arrays and against what was simulated."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from scipy.stats import false_discovery_control
+
+from multimem_ray.errors import ConfigError
+from multimem_ray.metric.attack import Population
+from multimem_ray.results.select import Wanted, select_samples
+from multimem_ray.results.summary import summarize
+from multimem_ray.results.table import ScoreTable
+from multimem_ray.results.top import top
+from multimem_ray.results.verdict import DERIVED, Verdict, estimate, paired
+from multimem_ray.storage import Storage
+from tests.results.fake_run import FakeRun, fake_run
+
+
+def table_of(run: FakeRun) -> ScoreTable:
+    return ScoreTable(run.output, Storage())
+
+
+def read(table: ScoreTable, *columns: str) -> dict[str, np.ndarray]:
+    rows = table.query(f"SELECT {', '.join(columns)} FROM scores", columns)
+    return {c: np.array([math.nan if r[c] is None else r[c] for r in rows]) for c in columns}
+
+
+@pytest.mark.parametrize("models", [4, 8])
+def test_columns_are_those_of_the_formulas(tmp_path: Path, models: int) -> None:
+    table = table_of(fake_run(tmp_path, models=models, undefined=3))
+    verdict = table.verdict
+    got = read(table, "multimem", "multimem_se", "cmc_out", *DERIVED)
+    assert verdict.df == models // 2 - 1
+    error = verdict.errors(got["multimem_se"])
+    np.testing.assert_allclose(got["multimem_error"], error, rtol=1e-12)
+    reach = verdict.prior.quantile(verdict.df)
+    np.testing.assert_allclose(got["multimem_low"], got["multimem"] - reach * error, rtol=1e-9)
+    np.testing.assert_allclose(got["multimem_high"], got["multimem"] + reach * error, rtol=1e-9)
+    assert verdict.shrinkage is not None
+    shrunk = verdict.shrinkage.shrunk(np.stack([got["cmc_out"], got["multimem"]], axis=1))
+    np.testing.assert_allclose(got["multimem_shrunk"], shrunk, rtol=1e-9)
+    known = np.isfinite(error)
+    p = verdict.prior.p_values(got["multimem"][known], error[known], verdict.df)
+    expected = false_discovery_control(p)
+    assert (got["multimem_q"][known] >= expected - 1e-12).all(), "never a longer list"
+    np.testing.assert_allclose(got["multimem_q"][known], expected, rtol=0.1, atol=0.01)
+    assert int(np.isnan(got["multimem"]).sum()) == 9
+    assert all(np.isnan(got[c][np.isnan(got["multimem"])]).all() for c in DERIVED)
+
+
+def test_the_summary_keeps_it_and_other_rows_need_another(tmp_path: Path) -> None:
+    run = fake_run(tmp_path)
+    summary = summarize(run.output, Storage())
+    kept = Verdict.from_json(json.loads(json.dumps(summary["verdict"])))
+    fresh = estimate(table_of(run))
+    assert kept.q == fresh.q
+    assert kept.prior.variance == pytest.approx(fresh.prior.variance, rel=1e-9)
+    (Path(run.output) / "summary.json").write_text(json.dumps(summary))
+    assert table_of(run).verdict.as_json() == kept.as_json()
+    min(Path(run.output, "commits").iterdir()).unlink()
+    assert table_of(run).verdict.as_json() != kept.as_json()
+
+
+def test_lists_are_ranked_by_the_shrunk_score_unless_another_is_asked_for(tmp_path: Path) -> None:
+    table = table_of(fake_run(tmp_path))
+    best = top(table, n=5)
+    assert [r["multimem_shrunk"] for r in best] == sorted(
+        (r["multimem_shrunk"] for r in best), reverse=True
+    )
+    literal = top(table, "multimem", n=5)
+    assert [r["multimem"] for r in literal] == sorted(r["multimem"] for r in literal)[::-1]
+    two = table_of(fake_run(tmp_path / "two", models=2))
+    assert two.verdict.ranks_by == "multimem"
+    assert top(two, n=1)[0]["multimem_shrunk"] is None
+
+
+def population(run: FakeRun, models: int, samples: int = 400) -> Population:
+    """Held-out samples that scatter as those of the run do, with memberships by chance."""
+    rng = np.random.default_rng(1)
+    bits = rng.random((samples, models // 2)) < 0.5
+    cmc = rng.normal(0.6, 0.1, (samples, 1)) + rng.normal(0, 0.03, (samples, models))
+    member = np.stack([bits, ~bits], axis=2).reshape(samples, -1)
+    held_out = Population(cmc, member, paired=True, target=False)
+    save_file(held_out.arrays(), Path(run.output) / "held_out" / "means.safetensors")
+    return held_out
+
+
+def test_two_models_take_their_error_from_the_held_out_set(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, models=2)
+    held_out = population(run, 2)
+    d = held_out.cmc[:, 0] - held_out.cmc[:, 1]
+    got = read(table_of(run), "multimem", "multimem_error", "multimem_low", "multimem_q")
+    np.testing.assert_allclose(got["multimem_error"], d.std(), rtol=1e-9)
+    assert got["multimem_error"][0] == pytest.approx(0.03 * math.sqrt(2), rel=0.1)
+    assert np.isfinite(got["multimem_q"]).all()
+
+
+def test_chance_is_measured_on_the_held_out_set(tmp_path: Path) -> None:
+    run = fake_run(tmp_path)
+    population(run, 4)
+    noise = summarize(run.output, Storage())["noise"]
+    assert noise["measured"]
+    assert 0.005 < noise["by_chance"] < 0.06
+
+
+def test_what_lies_outside_the_pool_has_no_pair() -> None:
+    cmc = np.array([[0.5, 0.3, 0.7, 0.6], [0.5, 0.3, 0.7, 0.6]])
+    member = np.array([[1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    values = paired(cmc, member, 2)
+    np.testing.assert_allclose(values[0], [[0.3, 0.2], [0.7, -0.1]])
+    assert np.isnan(values[1]).all()
+
+
+def test_a_list_of_what_is_memorized_more_than_a_bound(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, models=8)
+    table = table_of(run)
+    made = select_samples(table, Wanted(more_than="0.2", fdr=0.05))
+    truth = {r["key"] for r in run.rows if r["cmc_out"] is not None and r["cmc_out"] < 0.4}
+    assert 0 < made.counts["removed"] < 100
+    told = json.loads((Path(made.folder) / "selection.json").read_text())
+    assert told["null"].startswith("null: not memorized more than 0.2; ")
+    assert told["asked"] == {"more_than": "0.2", "fdr": 0.05}
+    rows = read(table, "multimem_shrunk")["multimem_shrunk"]
+    quantile = select_samples(table, Wanted(more_than="80%", fdr=0.3))
+    assert quantile.counts["removed"] <= 0.3 * len(rows)
+    assert truth
+
+
+def test_a_list_of_what_is_memorized_at_all(tmp_path: Path) -> None:
+    table = table_of(fake_run(tmp_path, models=8))
+    made = select_samples(table, Wanted(fdr=0.05))
+    q = read(table, "multimem_q")["multimem_q"]
+    assert made.counts["removed"] == int((q <= 0.05).sum()) > 0
+    assert "not memorized at all" in made.null
+
+
+@pytest.mark.parametrize(
+    ("wanted", "models", "words"),
+    [
+        (Wanted(fdr=1.5), 4, "between 0 and 1"),
+        (Wanted(more_than="0.2"), 4, "exactly one"),
+        (Wanted(more_than="0.2", top=3), 4, "needs --fdr"),
+        (Wanted(more_than="x", fdr=0.05), 4, "a score, as 0.3"),
+        (Wanted(more_than="120%", fdr=0.05), 4, "a quantile, as 80%"),
+        (Wanted(more_than="50", fdr=0.05), 4, "not even one sample"),
+        (Wanted(more_than="0.2", fdr=0.05), 2, "two pairs of models"),
+        (Wanted(fdr=0.05), 2, "design.models: 4"),
+        (Wanted(by="multimem", fdr=0.05), 4, "leave --by out"),
+    ],
+)
+def test_impossible_lists(tmp_path: Path, wanted: Wanted, models: int, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        select_samples(table_of(fake_run(tmp_path, models=models)), wanted)
