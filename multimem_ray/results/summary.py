@@ -30,6 +30,7 @@ from multimem_ray.results.verdict import (
     ERROR,
     HIGH,
     LOW,
+    PAIR_SE,
     SE,
     VIEWS,
     Q,
@@ -139,7 +140,7 @@ class _Totals:
         self.pair_columns = [f"{PAIR}{a}_{b}" for a, b in self.pairs]
         self.numbers = [*self.scores, *self.parts, *self.pair_columns]
         self.groups = [c for c in ("label", "split") if c in known]
-        others = (*self.groups, "modalities", VIEWS, "cmc", "member")
+        others = (*self.groups, "modalities", PAIR_SE, VIEWS, "cmc", "member")
         self.columns = [*self.numbers, *(c for c in others if c in known)]
         self.moments = Moments(len(self.numbers))
         self.sketches = {c: QuantileSketch() for c in self.scores}
@@ -191,13 +192,13 @@ class _Totals:
             self._add_to_verdict(batch, cmc, member)
 
     def _add_to_verdict(self, batch: pa.RecordBatch, cmc: Floats, member: Floats) -> None:
-        own = VIEWS in self.columns
         if SE not in self.columns or not cmc.shape[1]:
             return
         if self.verdict is None:
-            self.verdict = moments_of(self._design, self._held_out, cmc.shape[1], own=own)
-        views = floats(batch[VIEWS]) if own else None
-        self.verdict.update(cmc, member, floats(batch[SE]), views)
+            self.verdict = moments_of(
+                self._design, self._held_out, cmc.shape[1], own=PAIR_SE in self.columns
+            )
+        self.verdict.add(batch, cmc, member)
 
     def result(self, held_out: Mapping[str, Any], noise: Mapping[str, Any]) -> dict[str, Any]:
         """The summary of what was seen; ``noise`` is what :func:`_noise` tells."""

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from multimem_ray.metric.attack import Population
@@ -40,7 +41,7 @@ ERROR, LOW, HIGH, Q = "multimem_error", "multimem_low", "multimem_high", "multim
 SHRUNK, SHRUNK_SD = "multimem_shrunk", "multimem_shrunk_sd"
 DERIVED = (ERROR, LOW, HIGH, Q, SHRUNK, SHRUNK_SD)
 """Columns that rows get when they are read."""
-SE, VIEWS = "multimem_se", "multimem_view_variance"
+SE, PAIR_SE, VIEWS = "multimem_se", "multimem_pair_se", "multimem_view_variance"
 PAIRED = frozenset({"complementary_halves", "candidate"})
 CONFIDENCE = 0.95
 _LOWEST, _HIGHEST, _BINS = -8.0, 40.0, 4_800  # of t; what lies beyond is counted with the outermost
@@ -58,6 +59,7 @@ class Verdict:
         by_chance: Share of held-out samples whose interval lies above zero; None: unknown.
         shrinkage: How scores are shrunk; None with fewer than two pairs of models.
         q: q-values by bins of t, highest first; empty where there is no error.
+        paired: Whether errors are those of pairs; rows of earlier versions have them by sides.
     """
 
     df: float = 0.0
@@ -67,6 +69,7 @@ class Verdict:
     by_chance: float | None = None
     shrinkage: Shrinkage | None = None
     q: tuple[float, ...] = ()
+    paired: bool = False
 
     @property
     def total_df(self) -> float:
@@ -115,11 +118,12 @@ class Verdict:
     def _error(self) -> str:
         if self.constant is not None:
             return _where_scored(self.constant)
+        own = f"coalesce({PAIR_SE}, {SE})" if self.paired else SE
         if math.isinf(self.prior.df):
-            variance = f"CASE WHEN {SE} IS NOT NULL THEN {_double(self.prior.variance)} END"
+            variance = f"CASE WHEN {own} IS NOT NULL THEN {_double(self.prior.variance)} END"
         else:
             known = _double(self.prior.df * self.prior.variance)
-            variance = f"({known} + {_double(self.df)} * {SE} * {SE}) / {_double(self.total_df)}"
+            variance = f"({known} + {_double(self.df)} * ({own})**2) / {_double(self.total_df)}"
         return f"sqrt({variance} + {_double(self.views)})"
 
     def as_json(self) -> dict[str, Any]:
@@ -135,6 +139,7 @@ class Verdict:
                 "variance": self.prior.variance,
                 "df": None if math.isinf(self.prior.df) else self.prior.df,
             },
+            "paired": self.paired,
             "views": self.views,
             "constant": self.constant,
             "by_chance": self.by_chance,
@@ -168,6 +173,7 @@ class Verdict:
                 float(shrinkage["sd"]),
             ),
             tuple(float(value) for value in q),
+            bool(content["paired"]),
         )
 
 
@@ -193,8 +199,8 @@ class VerdictMoments:
     Args:
         kind: Kind of the membership design.
         models: Number of reference models.
-        own: Whether rows hold the paired error and what views add; those of earlier versions held
-            the error of two sides.
+        own: Whether rows hold the error by pairs and what views add; those of earlier versions
+            held the error by sides alone.
         target_df: Degrees of freedom of a target's errors, which rest on the held-out samples;
             None without a target.
     """
@@ -203,10 +209,20 @@ class VerdictMoments:
         self._models, self._target_df = models, target_df
         self._pairs = models // 2 if kind in PAIRED else 0
         self._shrinks = kind == "complementary_halves" and self._pairs > 1 and target_df is None
-        self._df = float(self._pairs - 1 if self._pairs and own else models - 2)
+        self.paired = bool(self._pairs) and own and target_df is None
+        self._df = float(self._pairs - 1 if self.paired else models - 2)
         self._variances = LogVariances(max(1.0, self._df))
         self._shrinkage = ShrinkageMoments()
         self._views, self._seen = 0.0, 0
+
+    def add(self, batch: pa.RecordBatch, cmc: Floats, member: Floats) -> None:
+        """Add rows as they are stored, with their lists of models."""
+        names, errors = batch.schema.names, floats(batch[SE])
+        if self.paired and PAIR_SE in names:
+            own = floats(batch[PAIR_SE])
+            errors = np.where(np.isnan(own), errors, own)
+        views = floats(batch[VIEWS]) if VIEWS in names else None
+        self.update(cmc, member, errors, views)
 
     def update(self, cmc: Floats, member: Floats, errors: Floats, views: Floats | None) -> None:
         """Add rows.
@@ -239,7 +255,9 @@ class VerdictMoments:
         if self._df < 1 or not self._variances.count:
             return Verdict()
         shrinkage = self._shrinkage.fit(views) if self._shrinkage.count > 2 else None
-        verdict = Verdict(self._df, self._variances.prior(), views, shrinkage=shrinkage)
+        verdict = Verdict(
+            self._df, self._variances.prior(), views, shrinkage=shrinkage, paired=self.paired
+        )
         return replace(verdict, by_chance=_by_chance(verdict, population, self._pairs))
 
 
@@ -311,13 +329,12 @@ def estimate(table: ScoreTable) -> Verdict:
     run = table.document("run.json")
     held_out = table.document("held_out", "held_out.json")
     design = dict((run.get("config") or {}).get("design") or {})
-    columns = ["cmc", "member", SE, *((VIEWS,) if VIEWS in known else ())]
+    columns = ["cmc", "member", *(c for c in (SE, PAIR_SE, VIEWS) if c in known)]
     moments: VerdictMoments | None = None
     for batch in table.batches(columns):
         cmc = lists(batch["cmc"])
-        moments = moments or moments_of(design, held_out, cmc.shape[1], own=VIEWS in known)
-        views = floats(batch[VIEWS]) if VIEWS in known else None
-        moments.update(cmc, lists(batch["member"]), floats(batch[SE]), views)
+        moments = moments or moments_of(design, held_out, cmc.shape[1], own=PAIR_SE in known)
+        moments.add(batch, cmc, lists(batch["member"]))
     if moments is None:
         return Verdict()
     return with_q_values(moments.verdict(stored_population(table)), table)
@@ -342,4 +359,4 @@ def moments_of(
 
 def stored_columns(stored: Sequence[str]) -> list[str]:
     """The stored columns that the derived ones are made of."""
-    return [name for name in (SCORE, SE, "cmc_out") if name in stored]
+    return [name for name in (SCORE, SE, PAIR_SE, "cmc_out") if name in stored]

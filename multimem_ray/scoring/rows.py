@@ -4,9 +4,9 @@
 sample: cmc_out = n/2 + their sum, and the lowest is the modality that fits the others least.
 ``unseen_clipmem`` is CLIPMem's alignment under them, summed over pairs.
 
-``multimem_se`` is the error of the models alone, ``multimem_view_variance`` the part of the
-variance that views add to it; what is made of both and of all samples together is in
-:mod:`multimem_ray.results.verdict`.
+``multimem_se`` takes the models of the two sides for independent; ``multimem_pair_se`` is the error
+by pairs of models, ``multimem_view_variance`` the variance that views add to it; what is made of
+both, and of all samples together, is in :mod:`multimem_ray.results.verdict`.
 
 Undefined values are null, never NaN: a pair of which a modality is absent, a standard error with
 fewer than two models on a side, MultiMem of a sample that every model saw.
@@ -95,7 +95,7 @@ def score_rows(
     if levels is None:
         compared, extra, outside = found, {}, ~members
         score, seen = metric.contrast(cmc, f, g), metric.contrast(cmc, members, ~members)
-        se = metric.paired_se(cmc, f, g) if run.design.block == 2 else score.se
+        se = score.se
     else:
         compared = [levels.centred(a, model) for model, a in enumerate(found)]
         gap, gap_se, se = levels.gap(present, f, g)
@@ -124,6 +124,7 @@ def score_rows(
         "multimem": _nullable(score.score),
         "multimem_normalized": _nullable(metric.normalized(score.score, present.sum(1))),
         "multimem_se": _nullable(se),
+        "multimem_pair_se": _nullable(_pair_se(run, cmc, f, g)),
         "multimem_view_variance": _nullable(_view_variance(found, f, g)),
         "n_in": seen.n_f.to(torch.int32).numpy(),
         "n_out": seen.n_g.to(torch.int32).numpy(),
@@ -179,6 +180,13 @@ def _view_variance(found: Sequence[Agreement], f: Tensor, g: Tensor) -> Tensor:
     if len(by_view) < len(found) or len({len(views) for views in by_view}) != 1:
         return torch.full((len(f),), torch.nan, dtype=torch.float64)
     return metric.view_variance(torch.stack(by_view), f, g)
+
+
+def _pair_se(run: Run, cmc: Tensor, f: Tensor, g: Tensor) -> Tensor:
+    """(B,) NaN where models do not come in pairs, and for a target."""
+    if run.design.block != 2 or run.config.design.target is not None:
+        return torch.full((len(f),), torch.nan, dtype=torch.float64)
+    return metric.paired_se(cmc, f, g)
 
 
 def _clipmem_sum(found: Agreement, present: Tensor) -> Tensor:

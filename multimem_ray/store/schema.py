@@ -47,6 +47,7 @@ def score_schema(
         (SCORE, number),
         ("multimem_normalized", number),
         ("multimem_se", number),
+        ("multimem_pair_se", number),
         ("multimem_view_variance", number),
         ("n_in", pa.int32()),
         ("n_out", pa.int32()),

@@ -124,10 +124,11 @@ def _row(
     inside, out = cmc[sides], cmc[~sides]
     score = float(inside.mean() - out.mean()) if n_in and n_out else None
     se = None
-    if kind != "leave_subset_out" and not outside:
+    pair_se = None
+    if kind != "leave_subset_out" and not outside and models > 2:
         d = np.where(sides[0::2], 1, -1) * (cmc[0::2] - cmc[1::2])
-        se = float(d.std(ddof=1) / np.sqrt(len(d))) if len(d) > 1 else None
-    elif n_in > 1 and n_out > 1:
+        pair_se = float(d.std(ddof=1) / np.sqrt(len(d)))
+    if n_in > 1 and n_out > 1:
         se = float(np.sqrt(inside.var(ddof=1) / n_in + out.var(ddof=1) / n_out))
     weights = rng.dirichlet([8.0 if m == which else 2.0 for m in modalities])
     row: dict[str, Any] = {
@@ -137,6 +138,7 @@ def _row(
         "multimem": score,
         "multimem_normalized": None if score is None else score / (len(modalities) - 1),
         "multimem_se": se,
+        "multimem_pair_se": pair_se,
         "n_in": n_in,
         "n_out": n_out,
         "cmc_in": float(inside.mean()) if n_in else None,

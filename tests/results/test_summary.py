@@ -140,7 +140,7 @@ def test_reliability_says_why_it_is_unknown(
 def test_noise_shares(tmp_path: Path) -> None:
     run = fake_run(tmp_path)
     found = summarize(run.output, Storage())["noise"]
-    score, variance = run.column("multimem"), np.square(run.column("multimem_se"))
+    score, variance = run.column("multimem"), np.square(run.column("multimem_pair_se"))
     moments = LogVariances(1)
     moments.update(variance)
     prior = moments.prior()

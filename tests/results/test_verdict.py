@@ -35,9 +35,9 @@ def read(table: ScoreTable, *columns: str) -> dict[str, np.ndarray]:
 def test_columns_are_those_of_the_formulas(tmp_path: Path, models: int) -> None:
     table = table_of(fake_run(tmp_path, models=models, undefined=3))
     verdict = table.verdict
-    got = read(table, "multimem", "multimem_se", "cmc_out", *DERIVED)
+    got = read(table, "multimem", "multimem_pair_se", "cmc_out", *DERIVED)
     assert verdict.df == models // 2 - 1
-    error = verdict.errors(got["multimem_se"])
+    error = verdict.errors(got["multimem_pair_se"])
     np.testing.assert_allclose(got["multimem_error"], error, rtol=1e-12)
     reach = verdict.prior.quantile(verdict.df)
     np.testing.assert_allclose(got["multimem_low"], got["multimem"] - reach * error, rtol=1e-9)

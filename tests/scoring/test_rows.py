@@ -49,12 +49,14 @@ def test_scores_are_those_of_the_metric_sample_by_sample(tmp_path: Path) -> None
         assert row["member"] == member.tolist()
         inside, outside = np.array(cmc)[member], np.array(cmc)[~member]
         assert row["multimem"] == pytest.approx(inside.mean() - outside.mean(), abs=1e-5)
+        sides = np.sqrt(inside.var(ddof=1) / 2 + outside.var(ddof=1) / 2)
+        assert row["multimem_se"] == pytest.approx(sides, abs=1e-5)
         d = [
             value - other if saw else other - value
             for value, other, saw in zip(cmc[0::2], cmc[1::2], member[0::2], strict=True)
         ]
         se = np.std(d, ddof=1) / np.sqrt(2)
-        assert row["multimem_se"] == pytest.approx(se, abs=1e-5)
+        assert row["multimem_pair_se"] == pytest.approx(se, abs=1e-5)
         shares = [row[f"attribution_{m}"] for m in row["modalities"]]
         assert sum(shares) == pytest.approx(row["multimem"], abs=1e-5)
 
