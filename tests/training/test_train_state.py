@@ -64,14 +64,14 @@ def test_a_checkpoint_keeps_place_losses_and_what_waits(tmp_path: Path) -> None:
     state.save([11, 4], passed=12, last="s12")
     again = load(run)
     assert (again.epoch, again.step, again.seen) == (1, 7, 10)
-    assert (again.passed, again.last, again.waited) == (12, "s12", {4, 11})
+    assert (again.passed, again.last, again.waited) == (12, "s12", frozenset({4, 11}))
     assert [float(loss) for loss in again.losses] == [1.5, 0.5]
     assert [place for place in range(14) if again.needs(place)] == [4, 11, 12, 13]
     # Stopped before that place again, it still stands there; after it, what waited was met.
     again.save([4], passed=6, last="s6")
-    assert (load(run).passed, load(run).last, load(run).waited) == (12, "s12", {4, 11})
+    assert (load(run).passed, load(run).last, load(run).waited) == (12, "s12", frozenset({4, 11}))
     again.save([13], passed=20, last="s20")
-    assert (load(run).passed, load(run).waited) == (20, {13})
+    assert (load(run).passed, load(run).waited) == (20, frozenset({13}))
     again.next_epoch()
     again.save()
     assert (load(run).epoch, load(run).passed, load(run).losses) == (2, 0, [])
