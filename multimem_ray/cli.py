@@ -224,6 +224,44 @@ def plan(
 
 
 @app.command()
+def inspect(
+    shards: Annotated[str, typer.Argument(help="shards: braces, globs, @file, '::', a folder")],
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="only the first samples of each shard")
+    ] = None,
+    most_shards: Annotated[
+        int | None, typer.Option("--shards", min=1, help="only so many shards, spread over all")
+    ] = None,
+    local: Local = False,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+    endpoint_url: Endpoint = None,
+) -> None:
+    """What is in some shards, before any configuration: members, modalities, what is wrong.
+
+    All of it is read unless bounds are given; on the cluster of RAY_ADDRESS where there is one.
+    """
+    from multimem_ray.config import StorageConfig
+    from multimem_ray.distributed.executor import LOCAL
+    from multimem_ray.planning.look import look_through
+    from multimem_ray.storage import Storage
+
+    storage = Storage(StorageConfig(endpoint_url=endpoint_url))
+    made = look_through(
+        shards,
+        storage,
+        _progress(),
+        samples=samples,
+        shards=most_shards,
+        executor=LOCAL if local else None,
+    )
+    if as_json:
+        typer.echo(json.dumps(made.as_json(), indent=1))
+        return
+    for told in made.lines():
+        _say(told)
+
+
+@app.command()
 def top(
     output: RunFolder,
     n: Annotated[int, typer.Option("-n", help="how many")] = 20,
