@@ -7,6 +7,7 @@ addresses.
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -110,6 +111,19 @@ def _counts(raw: bytes) -> Iterator[int]:
         while at >= 0:
             yield int.from_bytes(raw[at + offset : at + offset + 4], "big")
             at = raw.find(name, at + 1)
+
+
+def is_mirrored(raw: bytes) -> bool:
+    """Whether a track of an MP4 is shown as in a mirror (``tkhd``, ISO 14496-12, 8.3.2)."""
+    at = raw.find(b"tkhd")
+    while at >= 0:
+        # The matrix stands behind times of 32 bits each or, in version 1, of 64.
+        first = at + (56 if raw[at + 4 : at + 5] == b"\1" else 44)
+        values = struct.unpack_from(">5i", raw[first : first + 20].ljust(20, b"\0"))
+        if values[0] * values[4] < values[1] * values[3]:
+            return True
+        at = raw.find(b"tkhd", at + 1)
+    return False
 
 
 def _cut_short(raw: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Video: MP4 and MOV, WebM and Matroska, AVI, as uint8 RGB frames evenly spaced over the clip.
+"""Video: MP4 and MOV, WebM and Matroska, AVI, as uint8 RGB frames evenly spaced in time.
 
 The clip is first taken apart into packets, which costs next to nothing and tells how many frames
 there are whatever the header says; only groups of pictures that hold a wanted frame are decoded,
@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 from pydantic import Field
 
 from multimem_ray.errors import DecodeError
@@ -28,7 +27,8 @@ from multimem_ray.modalities.base import (
     too_large,
     undecodable,
 )
-from multimem_ray.modalities.containers import container_of, defect, opened
+from multimem_ray.modalities.containers import container_of, defect, is_mirrored, opened
+from multimem_ray.modalities.frames import Square, spaced
 from multimem_ray.modalities.registry import register
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,8 @@ class VideoSettings(ModalitySettings):
     backend: Literal["pyav", "torchcodec", "auto"] = Field(
         "pyav",
         description="what decodes; pixels differ slightly. auto = torchcodec if the machine that "
-        "opens the run can load it, settled there for the whole run",
+        "opens the run can load it, settled there for the whole run; mirrored clips and pixels "
+        "that are no squares are left to pyav",
     )
     max_frames: int = Field(50_000, ge=1, description="longest clip that is decoded, frames")
     max_seconds: float = Field(3600.0, gt=0, description="longest clip that is decoded")
@@ -96,8 +97,8 @@ class Video(Modality):
     def decode(self, data: object) -> Array:
         """Upright centre squares, uint8 (frames, choices, 3, D, D), D = ceil(size · oversize).
 
-        The clip is cut into ``frames`` equal parts; of each there are two choices (one without
-        ``jitter``). A clip with fewer frames shows some of them twice.
+        The clip is cut into ``frames`` parts of equal time; of each there are two choices (one
+        without ``jitter``). A clip with fewer frames shows some of them twice.
 
         Raises:
             DecodeError: Broken, cut short, without a picture, another format, or above a limit.
@@ -157,16 +158,18 @@ class Video(Modality):
         context.thread_count = 1
         packets = self._packets(container, stream)
         choices = 2 if settings.jitter else 1
-        shown = sorted(_time(packet) for packet in packets if not packet.is_discard)
-        at = (np.arange(settings.frames * choices) + 0.5) * len(shown) / settings.frames / choices
-        side = int(np.ceil(settings.size * settings.oversize))
-        wanted = [shown[int(position)] for position in at]
+        shown = sorted((p for p in packets if not p.is_discard), key=_time)
+        times = [_time(packet) for packet in shown]
+        at = spaced(times, shown[-1].duration or 0, settings.frames * choices)
+        square = Square(int(np.ceil(settings.size * settings.oversize)), stream)
+        self._check_size(*square.extent(context.width, context.height))
+        wanted = [times[position] for position in at]
         starts = _starts(packets, wanted)
         self._check_work(context.width * context.height, packets, wanted, starts)
-        if settings.backend == "torchcodec":
-            frames = second_decoder.squares(raw, at.astype(int).tolist(), side)
+        if settings.backend == "torchcodec" and square.aspect == 1 and not is_mirrored(raw):
+            frames = second_decoder.squares(raw, at, square.side)
         else:
-            frames = _decode_at(context, packets, wanted, starts, _Square(side))
+            frames = _decode_at(context, packets, wanted, starts, square)
         if not frames:
             raise undecodable(self.name, "no frame can be decoded")
         clip = np.stack(frames).transpose(0, 3, 1, 2)
@@ -214,29 +217,8 @@ class Video(Modality):
             raise too_large(self.name, what, "max_pixels", self.settings.max_pixels)
 
 
-class _Square:
-    """Turns frames into centre squares of one side, with one scaler for a whole clip."""
-
-    def __init__(self, side: int) -> None:
-        self._side = side
-        self._scaler = VideoReformatter()
-
-    def __call__(self, frame: Any) -> Array:
-        """Upright uint8 (side, side, 3)."""
-        side, short = self._side, min(frame.width, frame.height)
-        width, height = (
-            max(side, round(extent * side / short)) for extent in (frame.width, frame.height)
-        )
-        # By default each call starts a pool of threads, which takes longer than the scaling.
-        scaled = self._scaler.reformat(frame, width, height, "rgb24", threads=1)
-        left, top = (width - side) // 2, (height - side) // 2
-        square: Array = scaled.to_ndarray()[top : top + side, left : left + side]
-        turns = round(getattr(frame, "rotation", 0) / 90) % 4
-        return np.rot90(square, turns) if turns else square
-
-
 def _decode_at(
-    context: Any, packets: list[Any], wanted: list[int], starts: list[int], convert: _Square
+    context: Any, packets: list[Any], wanted: list[int], starts: list[int], convert: Square
 ) -> list[Array]:
     """The frames shown at these ascending times, of one shape; empty if there is none at all."""
     queue, shown = deque(wanted), frozenset(wanted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,16 @@ def video_bytes(
     fps: int = 25,
     gop: int = 12,
     faststart: bool = False,
+    aspect: Fraction | None = None,
+    times: Sequence[int] | None = None,
     **options: str,
 ) -> bytes:
-    """A clip as a file of some format, with B-frames where the codec has them."""
+    """A clip as a file of some format, with B-frames where the codec has them.
+
+    Args:
+        aspect: Width of its pixels over their height.
+        times: When each frame is shown, in milliseconds; default one after the other.
+    """
     flags = {"movflags": "faststart"} if faststart else {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip"
@@ -74,8 +82,14 @@ def video_bytes(
             stream.pix_fmt = "yuv420p"
             stream.gop_size = gop
             stream.options = {"crf": "18", "threads": "1", **options}
-            for picture in clip:
+            if aspect is not None:
+                stream.codec_context.sample_aspect_ratio = aspect
+            if times is not None:
+                stream.codec_context.time_base = Fraction(1, 1000)
+            for number, picture in enumerate(clip):
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                if times is not None:
+                    frame.pts, frame.time_base = times[number], Fraction(1, 1000)
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())
         return path.read_bytes()

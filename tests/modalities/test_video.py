@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from multimem_ray.errors import DecodeError
+from multimem_ray.modalities.containers import is_mirrored
 from multimem_ray.modalities.video import Video, VideoSettings
 from tests.modalities.media import gradient, ramp, sound_bytes, tone, video_bytes
 
@@ -128,21 +132,70 @@ def test_a_wrong_duration_in_the_header_changes_nothing() -> None:
     assert np.array_equal(modality.decode(bytes(bad)), modality.decode(good))
 
 
-@pytest.mark.parametrize("turned", [90, 180, 270])
-def test_a_rotated_clip_is_shown_upright(turned: int) -> None:
+TURNS: dict[str, tuple[tuple[int, ...], Callable[[np.ndarray], np.ndarray]]] = {
+    "90": ((0, 1, 0, -1, 0), lambda p: np.rot90(p, -1, (1, 2))),
+    "180": ((-1, 0, 0, 0, -1), lambda p: np.rot90(p, 2, (1, 2))),
+    "270": ((0, -1, 0, 1, 0), lambda p: np.rot90(p, 1, (1, 2))),
+    "mirrored": ((-1, 0, 0, 0, 1), lambda p: p[:, :, ::-1]),
+    "upside down": ((1, 0, 0, 0, -1), lambda p: p[:, ::-1]),
+    "transposed": ((0, 1, 0, 1, 0), lambda p: p.swapaxes(1, 2)),
+    "transversed": ((0, -1, 0, -1, 0), lambda p: np.rot90(p, 2, (1, 2)).swapaxes(1, 2)),
+    "no matrix at all": ((0, 0, 0, 0, 0), lambda p: p),
+}
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_a_clip_is_shown_upright_whatever_turns_or_mirrors_it(turn: str) -> None:
     data = video_bytes(np.repeat(gradient(64, 64)[None], 4, 0))
-    matrix = {
-        90: (0, 1, 0, -1, 0, 0, 64, 0),
-        180: (-1, 0, 0, 0, -1, 0, 64, 64),
-        270: (0, -1, 0, 1, 0, 0, 0, 64),
-    }[turned]
-    rotated = bytearray(data)
+    matrix, shown = TURNS[turn]
+    turned = bytearray(data)
     at = _box(data, b"tkhd") + 40
-    rotated[at : at + 32] = struct.pack(">8i", *(value << 16 for value in matrix))
+    turned[at : at + 20] = struct.pack(">5i", *(value << 16 for value in matrix))
     modality = video(frames=1, jitter=False)
-    plain, upright = modality.decode(data)[0, 0], modality.decode(bytes(rotated))[0, 0]
-    expected = np.rot90(plain, -turned // 90, axes=(1, 2)).astype(int)
-    assert np.abs(upright - expected).mean() < 3
+    plain, upright = modality.decode(data)[0, 0], modality.decode(bytes(turned))[0, 0]
+    assert np.abs(upright - shown(plain).astype(int)).mean() < 3
+    assert is_mirrored(bytes(turned)) == ("mirr" in turn or "upside" in turn or "trans" in turn)
+
+
+def test_pixels_that_are_no_squares() -> None:
+    clip = np.repeat(gradient(64, 64)[None], 4, 0)
+    for kind in ("mp4", "matroska"):
+        data = video_bytes(clip, kind, aspect=Fraction(2))
+        frame = video(frames=1, jitter=False).decode(data)[0, 0].astype(int)
+        # Twice as wide as high: of red, the middle half is left.
+        assert abs(frame[0, 18, 0] - 255 / 4) < 16
+        assert abs(frame[0, 18, -1] - 255 * 3 / 4) < 16
+        assert frame[1, 0, 18] < 20
+
+
+def test_a_strip_that_would_be_scaled_to_gigabytes() -> None:
+    data = video_bytes(np.zeros((2, 2, 4096, 3), np.uint8))
+    with pytest.raises(DecodeError, match="max_pixels") as raised:
+        video(size=1024).decode(data)
+    assert raised.value.kind == "too_large"
+
+
+@pytest.mark.parametrize("kind", ["mp4", "matroska"])
+def test_frames_are_spaced_in_time(kind: str) -> None:
+    """Ten frames in a second, then ten of a second each: most of the clip is the second half."""
+    clip = np.repeat(np.array([40, 200], np.uint8), 10)[:, None, None, None]
+    clip = np.broadcast_to(clip, (20, 48, 64, 3))
+    times = [*range(0, 1000, 100), *range(1000, 11_000, 1000)]
+    decoded = video(frames=11, jitter=False).decode(video_bytes(clip, kind, times=times))
+    assert (levels(decoded) < 100).sum() == 1
+
+
+ODD = Path(__file__).resolve().parents[3] / "shared" / "data" / "odd" / "video"
+
+
+@pytest.mark.skipif(not ODD.exists(), reason="files that are not part of the project")
+def test_files_of_others() -> None:
+    modality = video(frames=8, jitter=False, size=64, oversize=1)
+    first = {path.stem: modality.decode(path.read_bytes())[:, 0] for path in ODD.glob("*.mp4")}
+    red = first["vfr"][:, 0].mean((1, 2)) > 150
+    assert red.tolist() == [True] + [False] * 7
+    corners = first["hflip"][0][:, [8, 8, -8, -8], [8, -8, 8, -8]].argmax(0)
+    assert corners.tolist() == [0, 0, 1, 2]
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
