@@ -37,8 +37,8 @@ class Sample:
     index: int
     members: Mapping[str, bytes]
     limits: LimitsConfig = attribute(default=DEFAULT_LIMITS, repr=False, compare=False)
-    _unpacked: dict[str, bytes] = attribute(
-        default_factory=dict, init=False, repr=False, compare=False
+    _unpacked: dict[str, bytes] | None = attribute(
+        default=None, init=False, repr=False, compare=False
     )
     _parsed: dict[str, Any] | None = attribute(default=None, init=False, repr=False, compare=False)
 
@@ -92,9 +92,12 @@ class Sample:
         """
         data = self.members.get(extension)
         if data is None and (packed := self.members.get(extension + _PACKED)) is not None:
-            data = self._unpacked.get(extension)
+            if self._unpacked is None:
+                object.__setattr__(self, "_unpacked", {})
+            unpacked = cast("dict[str, bytes]", self._unpacked)
+            data = unpacked.get(extension)
             if data is None:
-                data = self._unpacked[extension] = self._unpack(extension, packed)
+                data = unpacked[extension] = self._unpack(extension, packed)
         return data
 
     def _unpack(self, extension: str, packed: bytes) -> bytes:

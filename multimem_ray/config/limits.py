@@ -58,5 +58,10 @@ class LimitsConfig(Section):
         name = f"{kind}_bytes"
         return name, getattr(self, name)
 
+    @property
+    def smallest_member(self) -> int:
+        """Bytes that a member of any kind may have."""
+        return min(int(getattr(self, f"{kind}_bytes")) for kind in (*_EXTENSIONS, "other"))
+
 
 DEFAULT_LIMITS = LimitsConfig.model_validate({})

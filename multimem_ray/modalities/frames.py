@@ -26,6 +26,7 @@ class Square:
         self.side = side
         self.aspect = float(stream.sample_aspect_ratio or 1)
         self._scaler = VideoReformatter()
+        self._matrix: bytes | None = None
 
     def extent(self, width: int, height: int) -> tuple[int, int]:
         """Width and height to which a frame is scaled, the shorter one to the side."""
@@ -41,8 +42,10 @@ class Square:
         scaled = self._scaler.reformat(frame, width, height, "rgb24", threads=1)
         left, top = (width - side) // 2, (height - side) // 2
         square: Array = scaled.to_ndarray()[top : top + side, left : left + side]
-        matrix = frame.side_data.get(_DISPLAY_MATRIX)
-        return square if matrix is None else upright(square, bytes(matrix))
+        if self._matrix is None:
+            # Asked of the first frame alone: for all of them it takes a twentieth of the decoding.
+            self._matrix = bytes(frame.side_data.get(_DISPLAY_MATRIX) or b"")
+        return upright(square, self._matrix) if self._matrix else square
 
 
 def upright(square: Array, matrix: bytes) -> Array:

@@ -45,7 +45,7 @@ def read_shard(
         ``not_a_tar``, ``empty``, ``unreadable``, ``too_large`` (the shard from some byte on, and
         the sample that it cuts).
     """
-    group = _Group(url, limits)
+    group, short = _Group(url, limits), limits.name_bytes // 4
     try:
         with storage.open(url) as stream:
             members = TarStream(unpacked(stream, limits.expansion))
@@ -54,8 +54,8 @@ def read_shard(
                 if place is None:
                     continue
                 key, extension = place
-                long = 4 * len(entry.name) > limits.name_bytes
-                if long and len(entry.name.encode()) > limits.name_bytes:
+                # No character has more than four bytes.
+                if len(entry.name) > short and len(entry.name.encode()) > limits.name_bytes:
                     key, extension, entry.obstacle = _short(key), _short(extension), _LONG
                 if key != group.key:
                     done = group.close()
@@ -89,7 +89,7 @@ def swallowed(sample: Sample | Failure) -> Iterator[Failure]:
     members have the same words before their extension, and other members of the sample the same
     extensions without them or after other words, a sample was meant.
     """
-    if isinstance(sample, Failure) or not any("." in name for name in sample.members):
+    if isinstance(sample, Failure) or "." not in "".join(sample.members):
         return
     kinds: dict[str, set[str]] = {}
     for name in sample.members:
@@ -144,6 +144,8 @@ class _Group:
         self.count = 0
         self._url = url
         self._limits = limits
+        self._small, self._whole = limits.smallest_member, limits.sample_bytes
+        self._most, self._most_keys = limits.members, limits.keys_bytes
         self._seen: set[str] = set()
         self._keys_bytes = 0
         self._members: dict[str, bytes] = {}
@@ -157,7 +159,7 @@ class _Group:
             Damage: More keys than may be remembered.
         """
         self._keys_bytes += len(key) + _BESIDE_KEY
-        if self._keys_bytes > self._limits.keys_bytes:
+        if self._keys_bytes > self._most_keys:
             limit = f"data.limits.keys_bytes = {self._limits.keys_bytes}"
             raise Damage("too_large", f"its keys are above the limit {limit}; split the shard")
         self.key = key
@@ -170,13 +172,21 @@ class _Group:
         self._seen.add(key)
 
     def add(self, extension: str, entry: Entry, content: TarStream) -> None:
-        if self._problem is None:
+        members, size = self._members, self._size + entry.size
+        if self._problem is None and (
+            # What is beyond no limit is told at once: this is done for every member there is.
+            entry.obstacle is not None
+            or entry.size > self._small
+            or size > self._whole
+            or len(members) == self._most
+            or extension in members
+        ):
             self._problem = self._objection(extension, entry)
         if self._problem is None:
-            self._members[extension] = content.read()
-            self._size += entry.size + len(extension)
+            members[extension] = content.read()
+            self._size = size + len(extension)
         else:
-            self._members.clear()
+            members.clear()
 
     def _objection(self, extension: str, entry: Entry) -> tuple[str, str] | None:
         if entry.obstacle is not None and entry.obstacle is not _LONG:
@@ -194,9 +204,9 @@ class _Group:
     def _beyond(self, extension: str, entry: Entry) -> tuple[str, str] | None:
         """What is too large, and which limit says so."""
         limits = self._limits
-        of_member, most = limits.bytes_of(extension)
         if entry.obstacle is _LONG:
             return f"the name of member .{extension} is too long", "name_bytes"
+        of_member, most = limits.bytes_of(extension)
         if entry.size > most:
             return f"member .{extension} has {entry.size} bytes", of_member
         if self._size + entry.size > limits.sample_bytes:
