@@ -10,6 +10,12 @@ error and S = Cov(y) - E that of the truth, the best linear prediction of the tr
 
 (linear Bayes; Efron & Morris 1973 for one column). ``cmc_out`` helps since what fits together badly
 is memorized more.
+
+V is a mean over all samples. Where a few are memorized far more than the rest, the highest are
+drawn in too far, and V is too small just where people look. How far it grows there is measured by
+cross-validation: each pair of models in turn is predicted from the others, whose errors are
+independent of its own, and its squared distance from that is regressed on the squared distance of
+the prediction from the middle, below it and above.
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
 Floats = NDArray[np.float64]
 MULTIMEM = 1
@@ -56,8 +63,7 @@ class ShrinkageMoments:
     """
 
     def __init__(self, columns: int = 2) -> None:
-        self.count = 0
-        self._errors = 0.0
+        self.count = self._pairs = 0
         self._mean = np.zeros(columns)
         self._squares = np.zeros((columns, columns))
         self._within = np.zeros((columns, columns))
@@ -73,6 +79,7 @@ class ShrinkageMoments:
         if not len(known):
             return
         size, count = known.shape[1], len(known)
+        self._pairs = size
         y = known.mean(axis=1)
         off = known - y[:, None, :]
         # The covariance of the mean of P pairs is that of one pair, over P.
@@ -92,6 +99,13 @@ class ShrinkageMoments:
         """
         return fit(self._mean, self._squares / (self.count - 1), self._within / self.count, views)
 
+    def fit_without_a_pair(self, views: float = 0.0) -> Shrinkage:
+        """How scores of one pair of models fewer are shrunk; see :class:`SpreadMoments`."""
+        errors = self._within / self.count
+        more = errors * self._pairs / (self._pairs - 1)
+        covariance = self._squares / (self.count - 1)
+        return fit(self._mean, covariance - errors + more, more, views)
+
 
 def fit(mean: Floats, covariance: Floats, errors: Floats, views: float = 0.0) -> Shrinkage:
     """The shrinkage of a mean (k,), and two covariances (k, k): of y, and of its error."""
@@ -103,3 +117,68 @@ def fit(mean: Floats, covariance: Floats, errors: Floats, views: float = 0.0) ->
     weights = truth @ np.linalg.pinv(truth + error, hermitian=True)
     left = truth - weights @ truth
     return Shrinkage(mean, weights[MULTIMEM], float(np.sqrt(max(0.0, left[MULTIMEM, MULTIMEM]))))
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """What a prediction leaves open, by its place among the others.
+
+    Attributes:
+        middle: Mean of the shrunk score.
+        variance: What is left open at the middle: that of the linear prediction.
+        below: How it grows with the square of the distance below the middle, at least 0.
+        above: The same above it.
+    """
+
+    middle: float
+    variance: float
+    below: float
+    above: float
+
+    def sd(self, shrunk: Floats) -> Floats:
+        """(N,) standard deviation of what the shrunk scores leave open."""
+        off = shrunk - self.middle
+        below, above = _squares(off)
+        return np.sqrt(self.variance + self.below * below + self.above * above)
+
+
+class SpreadMoments:
+    """Sums over samples that the spread follows from; a second pass, since it takes the shrinkage.
+
+    Args:
+        fewer: :meth:`ShrinkageMoments.fit_without_a_pair`.
+    """
+
+    def __init__(self, fewer: Shrinkage) -> None:
+        self._fewer = fewer
+        self._products, self._sums = np.zeros((3, 3)), np.zeros(3)
+
+    def update(self, pairs: Floats) -> None:
+        """Add samples; see :meth:`ShrinkageMoments.update`."""
+        known = pairs[np.isfinite(pairs).all(axis=(1, 2))]
+        others = (known.sum(axis=1, keepdims=True) - known) / (known.shape[1] - 1)
+        shrunk = self._fewer.shrunk(others)
+        errors = np.square(known[:, :, MULTIMEM] - shrunk).ravel()
+        off = shrunk.ravel() - self._fewer.mean[MULTIMEM]
+        terms = np.stack([np.ones_like(off), *_squares(off)])
+        self._products += terms @ terms.T
+        self._sums += terms @ errors
+
+    def fit(self, shrinkage: Shrinkage) -> Spread:
+        """The spread of a shrinkage by all pairs: it grows in proportion to its own variance."""
+        middle, variance = float(shrinkage.mean[MULTIMEM]), shrinkage.sd**2
+        if not (self._products[0, 0] and self._fewer.sd):
+            return Spread(middle, variance, 0.0, 0.0)
+        scale = np.sqrt(np.diag(self._products)).clip(min=np.finfo(float).tiny)
+        # ‖R b - y‖ has the normal equations RᵀR and Rᵀy, which are what was summed up.
+        values, vectors = np.linalg.eigh(self._products / np.outer(scale, scale))
+        known = values > 1e-12
+        roots, directions = np.sqrt(values[known]), vectors[:, known].T
+        solution, _ = nnls(roots[:, None] * directions, directions @ (self._sums / scale) / roots)
+        growth = solution / scale * variance / self._fewer.sd**2
+        return Spread(middle, variance, float(growth[1]), float(growth[2]))
+
+
+def _squares(off: Floats) -> tuple[Floats, Floats]:
+    """Squared distances below the middle, and above it."""
+    return np.square(np.minimum(off, 0.0)), np.square(np.maximum(off, 0.0))

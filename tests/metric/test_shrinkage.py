@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from multimem_ray.metric.shrinkage import Floats, Shrinkage, ShrinkageMoments
+from multimem_ray.metric.shrinkage import (
+    Floats,
+    Shrinkage,
+    ShrinkageMoments,
+    Spread,
+    SpreadMoments,
+)
 
 
 def drawn(seed: int, samples: int, pairs: int, noise: float = 0.5) -> tuple[Floats, Floats]:
@@ -72,3 +78,54 @@ def test_what_views_add_is_error() -> None:
     moments = ShrinkageMoments()
     moments.update(seen)
     assert moments.fit(views=0.05).weights[1] < moments.fit().weights[1]
+
+
+def spread(pairs: Floats, views: float = 0.0) -> tuple[Shrinkage, Spread]:
+    moments = ShrinkageMoments()
+    moments.update(pairs)
+    second = SpreadMoments(moments.fit_without_a_pair(views))
+    for part in np.array_split(pairs, 7):
+        second.update(part)
+    shrinkage = moments.fit(views)
+    return shrinkage, second.fit(shrinkage)
+
+
+def test_without_outstanding_samples_the_spread_is_the_same_everywhere() -> None:
+    _, seen = drawn(6, 50_000, 4)
+    shrinkage, found = spread(seen)
+    ends = found.sd(np.array([found.middle, found.middle + 0.5, found.middle - 0.5]))
+    np.testing.assert_allclose(ends, shrinkage.sd, rtol=0.04)
+
+
+@pytest.mark.parametrize("views", [0.0, 0.04])
+def test_where_a_few_are_memorized_far_more_the_spread_holds_for_those_listed(
+    views: float,
+) -> None:
+    rng = np.random.default_rng(7)
+    truth, seen = drawn(7, 20_000, 2)
+    more = np.where(rng.random(20_000) < 0.08, rng.exponential(1.0, 20_000), 0.0)
+    seen[:, :, 1] += (more + rng.normal(0, np.sqrt(views), 20_000))[:, None]
+    shrinkage, found = spread(seen, views)
+    shrunk = shrinkage.shrunk(seen.mean(axis=1))
+    error = np.abs(shrunk - truth[:, 1] - more)
+    listed = np.argsort(-shrunk)[:2_000]
+    assert float((error[listed] <= 1.96 * shrinkage.sd).mean()) < 0.88
+    assert float((error[listed] <= 1.96 * found.sd(shrunk[listed])).mean()) > 0.9
+    assert 0.93 < float((error <= 1.96 * found.sd(shrunk)).mean()) < 0.99
+
+
+def test_one_pair_fewer_is_what_as_many_models_would_give() -> None:
+    _, seen = drawn(8, 100_000, 4)
+    moments = ShrinkageMoments()
+    moments.update(seen)
+    fewer = moments.fit_without_a_pair()
+    again = fitted(seen[:, :3])
+    np.testing.assert_allclose(fewer.weights, again.weights, atol=0.02)
+    assert fewer.sd == pytest.approx(again.sd, rel=0.02)
+
+
+def test_a_spread_of_no_sample_is_that_of_the_shrinkage() -> None:
+    shrinkage = Shrinkage(np.array([0.4, 0.2]), np.array([0.0, 0.5]), 0.3)
+    moments = SpreadMoments(shrinkage)
+    moments.update(np.full((3, 2, 2), np.nan))
+    assert moments.fit(shrinkage) == Spread(0.2, 0.3**2, 0.0, 0.0)
