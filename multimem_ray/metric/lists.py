@@ -75,11 +75,11 @@ def q_values(bins: Bins, df: float) -> Floats:
     return np.minimum(np.minimum.accumulate(false), 1.0)
 
 
-def probability_below(shrunk: Floats, sd: float, bound: float) -> Floats:
+def probability_below(shrunk: Floats, sd: Floats | float, bound: float) -> Floats:
     """π, (N,): the probability that the truth of a sample does not exceed the bound."""
-    if sd == 0:
-        return (shrunk <= bound).astype(np.float64)
-    return np.asarray(ndtr((bound - shrunk) / sd), np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        below = np.asarray(ndtr((bound - shrunk) / sd), np.float64)
+    return np.where(np.asarray(sd) > 0, below, (shrunk <= bound).astype(np.float64))
 
 
 def threshold(bins: Bins, rate: float) -> tuple[float, int, float] | None:
@@ -95,7 +95,7 @@ def threshold(bins: Bins, rate: float) -> tuple[float, int, float] | None:
     """
     listed = np.cumsum(bins.counts[::-1])[::-1]
     false = np.cumsum(bins.sums[::-1])[::-1]
-    # π falls with the score, so that the running mean rises downward: one place divides them.
+    # π falls with the score, or nearly so, and the running mean rises downward.
     fits = np.flatnonzero((listed > 0) & (false <= rate * listed))
     if not len(fits):
         return None

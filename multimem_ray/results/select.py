@@ -214,8 +214,7 @@ def more_than(table: ScoreTable, bound: str, rate: float) -> Rule:
         ConfigError: Bound or rate are none, or the run has no shrunk scores.
     """
     _require_rate(rate)
-    shrinkage = table.verdict.shrinkage
-    if shrinkage is None:
+    if table.verdict.spread is None:
         raise ConfigError(
             f"{table.output}: --more-than needs shrunk scores, which take two pairs of models "
             "(design.kind: complementary_halves, design.models: 4)"
@@ -224,9 +223,10 @@ def more_than(table: ScoreTable, bound: str, rate: float) -> Rule:
     value = _bound(order, bound)
     low, high = order.sketch.quantiles((0.0, 1.0))
     bins = Bins(float(low), float(high))
-    for batch in order.stream("score", "WHERE score IS NOT NULL"):
+    told = order.stream(f"score, {SHRUNK_SD}", "WHERE score IS NOT NULL", [SHRUNK_SD])
+    for batch in told:
         shrunk = floats(batch["score"])
-        bins.update(shrunk, probability_below(shrunk, shrinkage.sd, value))
+        bins.update(shrunk, probability_below(shrunk, floats(batch[SHRUNK_SD]), value))
     found = threshold(bins, rate)
     said = f"null: not memorized more than {value:.3g}"
     if found is None:

@@ -36,8 +36,8 @@ from multimem_ray.results.verdict import (
     Q,
     Verdict,
     VerdictMoments,
+    concluded,
     moments_of,
-    with_q_values,
 )
 from multimem_ray.storage import Storage
 from multimem_ray.store.schema import ATTRIBUTION, PAIR
@@ -96,7 +96,7 @@ def summarize(
     population = stored_population(table)
     verdict = Verdict()
     if totals.verdict is not None:
-        verdict = with_q_values(totals.verdict.verdict(population), table)
+        verdict = concluded(totals.verdict, table, population)
     table.verdict = verdict  # what the summary of before says may be of other rows
     copies = duplicates(table, run)
     if copies and copies["groups"]:

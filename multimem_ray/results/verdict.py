@@ -2,8 +2,9 @@
 
 Rows of ``scores/`` hold what one sample says of itself. What all of them say together (how far
 errors of single samples can be trusted, how much of the spread is truth) is a handful of constants:
-estimated in one pass over the rows, kept in ``summary.json``, and turned into further columns when
-rows are read. So nothing is written twice, and a run that got more models needs no second scoring.
+estimated in a few passes over the rows, kept in ``summary.json``, and turned into further columns
+when rows are read. So nothing is written twice, and a run that got more models needs no second
+scoring.
 
     multimem_error        standard error: models (moderated, F1 below) and views together
     multimem_low, _high   95 % interval of the score of very many models and views
@@ -18,8 +19,8 @@ and :mod:`~multimem_ray.metric.lists`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 from multimem_ray.metric.attack import Population
 from multimem_ray.metric.lists import Bins, q_values
 from multimem_ray.metric.moderation import NOTHING_BORROWED, LogVariances, VariancePrior, pair_error
-from multimem_ray.metric.shrinkage import Shrinkage, ShrinkageMoments
+from multimem_ray.metric.shrinkage import Shrinkage, ShrinkageMoments, Spread, SpreadMoments
 from multimem_ray.results.arrays import Floats, floats, lists
 from multimem_ray.results.population import stored_population
 from multimem_ray.store.schema import SCORE
@@ -58,6 +59,7 @@ class Verdict:
         constant: Standard error of every score, where it rests on the held-out set.
         by_chance: Share of held-out samples whose interval lies above zero; None: unknown.
         shrinkage: How scores are shrunk; None with fewer than two pairs of models.
+        spread: What the shrunk scores leave open; there when the shrinkage is.
         q: q-values by bins of t, highest first; empty where there is no error.
         paired: Whether errors are those of pairs; rows of earlier versions have them by sides.
     """
@@ -68,6 +70,7 @@ class Verdict:
     constant: float | None = None
     by_chance: float | None = None
     shrinkage: Shrinkage | None = None
+    spread: Spread | None = None
     q: tuple[float, ...] = ()
     paired: bool = False
 
@@ -98,7 +101,13 @@ class Verdict:
             out, score = map(_double, self.shrinkage.mean)
             by_out, by_score = map(_double, self.shrinkage.weights)
             shrunk = f"({score} + {by_out} * (cmc_out - {out}) + {by_score} * ({SCORE} - {score}))"
-            sd = _where_scored(self.shrinkage.sd)
+        if self.spread is not None:
+            off = f"({shrunk} - {_double(self.spread.middle)})"
+            sd = (
+                f"CASE WHEN {SCORE} IS NOT NULL THEN sqrt({_double(self.spread.variance)}"
+                f" + {_double(self.spread.below)} * least({off}, 0)**2"
+                f" + {_double(self.spread.above)} * greatest({off}, 0)**2) END"
+            )
         values = f"[{', '.join(repr(q) for q in self.q)}]::DOUBLE[]"
         return {
             ERROR: error,
@@ -149,6 +158,7 @@ class Verdict:
                 "weights": shrinkage.weights.tolist(),
                 "sd": shrinkage.sd,
             },
+            "spread": self.spread and asdict(self.spread),
             "q": {"lowest": _LOWEST, "width": (_HIGHEST - _LOWEST) / _BINS, "runs": runs},
             "ranks_by": self.ranks_by,
         }
@@ -172,6 +182,7 @@ class Verdict:
                 np.array(shrinkage["weights"], float),
                 float(shrinkage["sd"]),
             ),
+            content["spread"] and Spread(**content["spread"]),
             tuple(float(value) for value in q),
             bool(content["paired"]),
         )
@@ -208,7 +219,7 @@ class VerdictMoments:
     def __init__(self, kind: str, models: int, *, own: bool, target_df: int | None) -> None:
         self._models, self._target_df = models, target_df
         self._pairs = models // 2 if kind in PAIRED else 0
-        self._shrinks = kind == "complementary_halves" and self._pairs > 1 and target_df is None
+        self.shrinks = kind == "complementary_halves" and self._pairs > 1 and target_df is None
         self.paired = bool(self._pairs) and own and target_df is None
         self._df = float(self._pairs - 1 if self.paired else models - 2)
         self._variances = LogVariances(max(1.0, self._df))
@@ -238,25 +249,47 @@ class VerdictMoments:
             known = views[np.isfinite(views)]
             self._views += float(known.sum())
             self._seen += len(known)
-        if self._shrinks:
+        if self.shrinks:
             self._shrinkage.update(paired(cmc, member, self._pairs))
 
-    def verdict(self, population: Population | None) -> Verdict:
+    def spread(self, batches: Iterable[pa.RecordBatch]) -> Spread | None:
+        """What the shrunk scores leave open: a second pass over the rows; None without such.
+
+        Args:
+            batches: Of the columns ``cmc`` and ``member``.
+        """
+        if self._shrinkage.count <= 2:
+            return None
+        second = SpreadMoments(self._shrinkage.fit_without_a_pair(self._of_views))
+        for batch in batches:
+            second.update(paired(lists(batch["cmc"]), lists(batch["member"]), self._pairs))
+        return second.fit(self._shrinkage.fit(self._of_views))
+
+    @property
+    def _of_views(self) -> float:
+        return max(0.0, self._views / self._seen) if self._seen else 0.0
+
+    def verdict(self, population: Population | None, spread: Spread | None) -> Verdict:
         """The constants but for the q-values.
 
         Args:
             population: The held-out set under the models; None where it was not kept.
+            spread: What :meth:`spread` returned.
         """
         if self._target_df is not None:
             return Verdict(df=float(self._target_df))
-        views = max(0.0, self._views / self._seen) if self._seen else 0.0
         if self._models == 2:
             return _of_two(population)
         if self._df < 1 or not self._variances.count:
             return Verdict()
-        shrinkage = self._shrinkage.fit(views) if self._shrinkage.count > 2 else None
+        views = self._of_views
         verdict = Verdict(
-            self._df, self._variances.prior(), views, shrinkage=shrinkage, paired=self.paired
+            self._df,
+            self._variances.prior(),
+            views,
+            shrinkage=None if spread is None else self._shrinkage.fit(views),
+            spread=spread,
+            paired=self.paired,
         )
         return replace(verdict, by_chance=_by_chance(verdict, population, self._pairs))
 
@@ -272,11 +305,14 @@ def paired(cmc: Floats, member: Floats, pairs: int) -> NDArray[np.float64]:
 
 
 def _of_two(population: Population | None) -> Verdict:
-    """Of two models: how far held-out samples, which neither saw, stray from the models' gap."""
+    """Of two models: how far from zero the scores of held-out samples are, which neither saw.
+
+    The gap between the models is part of every literal score, and so of its error.
+    """
     if population is None or len(population.cmc) < 3:
         return Verdict()
     d = population.cmc[:, 0] - population.cmc[:, 1]
-    error = pair_error(d - d.mean())
+    error = pair_error(d)
     if not error > 0:
         return Verdict()
     return Verdict(df=float(len(d) - 1), constant=error, by_chance=None)
@@ -295,7 +331,7 @@ def _by_chance(verdict: Verdict, population: Population | None, pairs: int) -> f
     return float((values.mean(axis=1) > reach * errors).mean())
 
 
-def with_q_values(verdict: Verdict, table: ScoreTable) -> Verdict:
+def _with_q_values(verdict: Verdict, table: ScoreTable) -> Verdict:
     """The verdict with q-values, from one more pass over scores and errors."""
     if not verdict.df:
         return verdict
@@ -322,7 +358,7 @@ def _rounded_up(value: float) -> float:
 
 
 def estimate(table: ScoreTable) -> Verdict:
-    """The constants of a run, from its rows: two passes over the columns that it takes."""
+    """The constants of a run, from its rows."""
     known = set(table.stored)
     if not {"cmc", "member", SE} <= known:
         return Verdict()
@@ -337,7 +373,13 @@ def estimate(table: ScoreTable) -> Verdict:
         moments.add(batch, cmc, lists(batch["member"]))
     if moments is None:
         return Verdict()
-    return with_q_values(moments.verdict(stored_population(table)), table)
+    return concluded(moments, table, stored_population(table))
+
+
+def concluded(moments: VerdictMoments, table: ScoreTable, population: Population | None) -> Verdict:
+    """The verdict that follows from the sums over all rows, by two more passes."""
+    spread = moments.spread(table.batches(["cmc", "member"])) if moments.shrinks else None
+    return _with_q_values(moments.verdict(population, spread), table)
 
 
 def moments_of(

@@ -45,6 +45,8 @@ def test_columns_are_those_of_the_formulas(tmp_path: Path, models: int) -> None:
     assert verdict.shrinkage is not None
     shrunk = verdict.shrinkage.shrunk(np.stack([got["cmc_out"], got["multimem"]], axis=1))
     np.testing.assert_allclose(got["multimem_shrunk"], shrunk, rtol=1e-9)
+    assert verdict.spread is not None
+    np.testing.assert_allclose(got["multimem_shrunk_sd"], verdict.spread.sd(shrunk), rtol=1e-9)
     known = np.isfinite(error)
     p = verdict.prior.p_values(got["multimem"][known], error[known], verdict.df)
     expected = false_discovery_control(p)
@@ -95,8 +97,9 @@ def test_two_models_take_their_error_from_the_held_out_set(tmp_path: Path) -> No
     run = fake_run(tmp_path, models=2)
     held_out = population(run, 2)
     d = held_out.cmc[:, 0] - held_out.cmc[:, 1]
+    rms = np.sqrt(np.square(d).mean())
     got = read(table_of(run), "multimem", "multimem_error", "multimem_low", "multimem_q")
-    np.testing.assert_allclose(got["multimem_error"], d.std(), rtol=1e-9)
+    np.testing.assert_allclose(got["multimem_error"], rms, rtol=1e-9)
     assert got["multimem_error"][0] == pytest.approx(0.03 * math.sqrt(2), rel=0.1)
     assert np.isfinite(got["multimem_q"]).all()
 
