@@ -22,6 +22,8 @@ from multimem_ray.sample import Sample
 if TYPE_CHECKING:
     import torch
 
+_MOST_NAMED = 8
+
 
 class Decoder:
     """Decodes samples and makes their views; picklable.
@@ -64,18 +66,21 @@ class Decoder:
         found: dict[str, Array] = {}
         values = [(m, self.fields.value(sample, m.name)) for m in self.modalities]
         values = [(m, value) for m, value in values if value is not None]
-        self._enough([m.name for m, _ in values])
+        self._enough([m.name for m, _ in values], sample)
         for modality, value in values:
             with contextlib.suppress(AbsentError):
                 found[modality.name] = decode_one(modality, value)
-        self._enough(list(found))
+        self._enough(list(found), sample)
         return found
 
-    def _enough(self, names: Sequence[str]) -> None:
+    def _enough(self, names: Sequence[str], sample: Sample) -> None:
         if len(names) < 2:
             has = names[0] if names else "none"
+            # An ending that no sample had at the start is in no field that was found.
+            there = ", ".join(f".{name}" for name in sorted(sample.members)[:_MOST_NAMED])
             raise SampleError(
-                f"has {has} of {', '.join(self.names)}; at least two are needed: see data.fields",
+                f"has {has} of {', '.join(self.names)} (its members: {there}); at least two are "
+                "needed: see data.fields",
                 "too_few_modalities",
                 "select",
             )

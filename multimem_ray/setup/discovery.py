@@ -23,7 +23,7 @@ from multimem_ray.errors import ConfigError, SampleError
 from multimem_ray.modalities import registry
 from multimem_ray.modalities.fields import Fields, find_fields
 from multimem_ray.run import Run, Shards, pool_places
-from multimem_ray.sample import Sample
+from multimem_ray.sample import Failure, Sample
 from multimem_ray.setup.grouping import open_groups, require_grouping, settled_grouping
 from multimem_ray.setup.paths import absolute, absolute_url
 from multimem_ray.setup.provenance import weights_digest
@@ -51,8 +51,8 @@ def inspect(config: Config) -> tuple[Run, Shards]:
     probe = list(_probe(scored, storage, config.data.limits))
     if not probe:
         raise ConfigError(
-            f"data.shards: no readable sample in the first shards (from {scored[0].url}); "
-            "check that they are WebDataset tar files"
+            "data.shards: no readable sample in the first shards: "
+            f"{_first_reason(scored[0], storage)}"
             if scored
             else "data.shards: all shards are held out; name others in held_out.shards"
         )
@@ -178,6 +178,13 @@ def detect_fields(spec: str | list[str], storage: Storage) -> tuple[dict[str, st
     """
     probe = list(_probe(tuple(find_shards(spec, storage).shards), storage))
     return find_fields(probe), _find_label(probe)
+
+
+def _first_reason(shard: FileInfo, storage: Storage) -> str:
+    """Why the reader finds nothing in a shard, in its own words."""
+    failures = (item for item in read_shard(shard.url, storage) if isinstance(item, Failure))
+    failure = next(failures, None)
+    return f"{shard.url}: {failure.detail if failure else 'there is none'}"
 
 
 def _probe(
