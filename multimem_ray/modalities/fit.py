@@ -18,6 +18,9 @@ _KERNELS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
+# Area of the whole picture after resizing, in areas of a view, up to which it is resized whole.
+_LARGEST = 16
+
 
 class Fit(BaseModel):
     """From an upright picture to a square one; a model's adapter gives it."""
@@ -53,11 +56,17 @@ def fitted(picture: Image.Image, size: int, fit: Fit) -> Image.Image:
     resized = _resized((width, height), fit.edge or size, fit.resize)
     shown = min(size, resized[0]), min(size, resized[1])
     left, top = (_middle(side - part, fit.half) for side, part in zip(resized, shown, strict=True))
-    # Only what will be seen is resized: a line of a million pixels would become an enormous area.
-    across, down = width / resized[0], height / resized[1]
-    box = (left * across, top * down, (left + shown[0]) * across, (top + shown[1]) * down)
-    box = (*box[:2], min(box[2], width), min(box[3], height))
-    seen = picture.resize(shown, _KERNELS[fit.kernel], box=box)
+    kernel = _KERNELS[fit.kernel]
+    if resized[0] * resized[1] <= _LARGEST * size**2:
+        corners = (left, top, left + shown[0], top + shown[1])
+        seen = picture.resize(resized, kernel).crop(corners)
+    else:
+        # A line of a million pixels would become an enormous area: only what is seen is resized.
+        # Not always, for Pillow then passes in another order, and levels differ by a few.
+        across, down = width / resized[0], height / resized[1]
+        right = min(width, (left + shown[0]) * across)
+        bottom = min(height, (top + shown[1]) * down)
+        seen = picture.resize(shown, kernel, box=(left * across, top * down, right, bottom))
     lacking = size - shown[0], size - shown[1]
     if not any(lacking):
         return seen

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from multimem_ray.errors import DecodeError
 from multimem_ray.modalities.audio import Audio, AudioSettings
@@ -322,3 +324,24 @@ def test_files_of_others(name: str, seconds: float) -> None:
     decoded = Audio(LONG).decode((ODD / name).read_bytes())
     assert abs(len(decoded) / 8000 - seconds) < 0.02
     assert name != "vbr_noxing.mp3" or decoded.astype(float).std() > 3000
+
+
+@pytest.mark.parametrize(
+    ("short", "expected"),
+    [
+        ("silence", [0, 0, 0, 1, 2, 3, 0, 0]),
+        ("pad", [1, 2, 3, 0, 0, 0, 0, 0]),
+        ("repeat", [1, 2, 3, 1, 2, 3, 1, 2]),
+        ("repeatpad", [1, 2, 3, 1, 2, 3, 0, 0]),
+    ],
+)
+def test_short_sound_is_filled_up_as_asked(short: str, expected: list[int]) -> None:
+    buffer = io.BytesIO()
+    values = np.repeat(np.array([1000, 2000, 3000], dtype=np.int16), 100)
+    soundfile.write(buffer, values, 1000, format="WAV", subtype="PCM_16")
+    settings = AudioSettings.model_validate({"sample_rate": 1000, "seconds": 0.8, "short": short})
+    audio = Audio(settings)
+    view = audio.view(audio.decode(buffer.getvalue()), None)
+    # In the middle, silence before is half of what is missing.
+    shifted = np.roll(view, 50) if short == "silence" else view
+    assert (shifted.reshape(8, 100) == 1000 * np.array(expected)[:, None]).all()

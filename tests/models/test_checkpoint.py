@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from multimem_ray.errors import ModelError
-from multimem_ray.models.checkpoint import ModelFolder, Progress
+from multimem_ray.models.checkpoint import (
+    ModelFolder,
+    Progress,
+    load_weights,
+    read_weights,
+    unprefixed,
+)
 from multimem_ray.storage import Storage
 
 
@@ -88,6 +95,20 @@ def test_damaged_and_foreign_weights_are_refused(tmp_path: Path) -> None:
     broken.write_bytes(b"\x08\0\0\0\0\0\0\0nonsense")
     with pytest.raises(ModelError, match="damaged"):
         place.load_progress(model, optimizer)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model._orig_mod.", ""])
+def test_names_of_wrappers_are_left_away(prefix: str, tmp_path: Path) -> None:
+    model, _ = fresh()
+    named = {prefix + name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(named, tmp_path / "model.safetensors")
+    load_weights(model, read_weights(Storage(), str(tmp_path)), "it")
+    assert unprefixed(
+        {"model.a": named[f"{prefix}0.bias"], "b": named[f"{prefix}0.bias"]}
+    ).keys() == {
+        "model.a",
+        "b",
+    }
 
 
 class _Bomb:

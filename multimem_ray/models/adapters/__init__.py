@@ -2,7 +2,7 @@
 
     open_clip:ARCH                  an architecture of open_clip, from scratch
     open_clip:ARCH/PRETRAINED       the same with weights: a tag of open_clip or a file
-    hf:ORG/NAME, hf:FOLDER          CLIP and CLAP models of transformers (extra ``hf``)
+    hf:ORG/NAME, hf:FOLDER          CLIP, SigLIP and CLAP models of transformers (extra ``hf``)
     local:FOLDER                    a folder with a reference model of ours, an open_clip or a
                                     transformers checkpoint
     plugin:package.module:factory   your own code; see :mod:`multimem_ray.models.adapters.plugin`

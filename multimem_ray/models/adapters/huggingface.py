@@ -42,6 +42,7 @@ class HuggingFaceAdapter(Adapter):
     def describe(self) -> Description:
         """See :meth:`Adapter.describe`."""
         config = self._config()
+        self._check(getattr(self._transformers(), _CLASSES[config.model_type]), config)
         text: dict[str, Any] = {"tokenizer": self._tokenizer(), "dropout": 0.0}
         if config.model_type != "clap":
             text["length"] = config.text_config.max_position_embeddings
@@ -116,14 +117,24 @@ class HuggingFaceAdapter(Adapter):
         """Whether it is a folder; then nothing in it makes transformers ask a hub."""
         return Path(self.place).expanduser().is_dir()
 
+    def _check(self, cls: Any, config: Any) -> None:
+        """Raises a ModelError for weights of another shape, before anything is built."""
+        file = self._file() if self._is_local else None
+        if file is None:
+            return
+        with torch.device("meta"):
+            own = cls(config).state_dict()
+        for name, tensor in read_checkpoint(file, _anchor(config), shapes=True).items():
+            if name in own and own[name].shape != tensor.shape:
+                raise ModelError(
+                    f"{file}: {name} has the shape {tuple(tensor.shape)}, and with the config.json "
+                    f"beside it, it has {tuple(own[name].shape)}; they are of two models"
+                )
+
     def _loaded(self, cls: Any, config: Any) -> Any:
         """The model with its weights, all of them: what is missing would stay random."""
-        folder = Path(self.place).expanduser()
-        file = self._file(folder) if self._is_local else None
-        state = None
-        if file is not None:
-            anchor = "logit_scale_a" if config.model_type == "clap" else "logit_scale"
-            state = read_checkpoint(file, anchor)
+        file = self._file() if self._is_local else None
+        state = None if file is None else read_checkpoint(file, _anchor(config))
         try:
             model, info = cls.from_pretrained(
                 None if state is not None else self.place,
@@ -145,8 +156,9 @@ class HuggingFaceAdapter(Adapter):
             )
         return model
 
-    def _file(self, folder: Path) -> Path | None:
-        """The weights of a folder that are one file; None where they are in several."""
+    def _file(self) -> Path | None:
+        """The weights of the folder that are one file; None where they are in several."""
+        folder = Path(self.place).expanduser()
         for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"):
             file = folder / name
             if file.is_file():
@@ -220,6 +232,11 @@ class HuggingFaceAdapter(Adapter):
                 return "clip"
             raise ModelError(f"{folder}: no tokenizer; save it beside the model")
         return f"hf:{self.place}"
+
+
+def _anchor(config: Any) -> str:
+    """Name of a tensor that every such model has at its top."""
+    return "logit_scale_a" if config.model_type == "clap" else "logit_scale"
 
 
 def _known(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -120,5 +120,7 @@ def _fit(processor: Any, about: str, size: int) -> dict[str, Any]:
     else:
         raise ConfigError(f"{about} resizes to {sides} (size); known are shortest_edge and squares")
     kernel = _KERNELS[2 if processor.resample is None else int(processor.resample)]
+    if kernel == "lanczos":
+        say_once(f"{about} is lanczos; transformers takes bicubic with torchvision before 0.27")
     fit = {"resize": how, "kernel": kernel, "half": "down"}
     return fit if edge == size else fit | {"edge": edge}

@@ -77,7 +77,8 @@ def _of_model(tensors: Mapping[str, Tensor], anchor: str, file: Path) -> dict[st
     place = "model." if "model." in places else places[0]
     kept = {n.removeprefix(place): value for n, value in named.items() if n.startswith(place)}
     left = [name for name in named if not name.startswith(place)]
-    say_once(f"{file}: '{place}*' is taken; {len(left)} other tensors are left, such as {left[0]}")
+    if left:
+        say_once(f"{file}: '{place}*' is taken; {len(left)} tensors are left, such as {left[0]}")
     return kept
 
 

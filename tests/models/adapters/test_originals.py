@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import open_clip
 import pytest
+import soundfile
 import torch
 
 from tests.models.adapters.originals import (
@@ -120,13 +123,66 @@ def test_siglip_of_transformers(settings: dict[str, Any], tmp_path: Path) -> Non
     transformers.SiglipImageProcessor(size=CROP, **settings).save_pretrained(tmp_path)
     tokenizer_folder(tmp_path, "a dog two cats and small bird sitting waiting long text about")
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
-    tokenize = transformers.AutoTokenizer.from_pretrained(tmp_path)
     ours = embedded(f"hf:{tmp_path}", GIVEN)
-    ids = tokenize(
-        list(CAPTIONS), padding="max_length", max_length=16, truncation=True, return_tensors="pt"
-    )["input_ids"]
+    ids = transformers_tokens(tmp_path, 16)
     with torch.no_grad():
         pixels = processor(pictures(), return_tensors="pt")["pixel_values"]
         both = theirs(input_ids=ids, pixel_values=pixels)
     assert_same(ours["image"], both.image_embeds)
     assert_same(ours["text"], both.text_embeds)
+
+
+SOUNDS = {"short": 0.13, "half": 0.5, "nearly": 0.98, "whole": 1.0}
+
+
+@pytest.mark.parametrize("padding", ["repeatpad", "repeat", "pad"])
+def test_clap_of_transformers(padding: str, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    from tests.models.adapters.test_huggingface import clap_folder
+
+    theirs, extractor = clap_folder(tmp_path, fusion=False)
+    spread(theirs).save_pretrained(tmp_path)
+    extractor.padding = padding
+    extractor.save_pretrained(tmp_path)
+    tokenizer_folder(tmp_path, "a dog two cats and small bird sitting waiting")
+    sounds = waves()
+    given: dict[str, list[Any]] = {"audio": [wav(sound) for sound in sounds], "text": list(CAPTIONS)}
+    ours = embedded(f"hf:{tmp_path}", given)
+    heard = extractor([s / 32768 for s in sounds], sampling_rate=16000, return_tensors="pt")
+    texts = transformers_tokens(tmp_path, 38)
+    with torch.no_grad():
+        sound = theirs.get_audio_features(**heard).pooler_output
+        words = theirs.get_text_features(input_ids=texts, attention_mask=(texts != 1).long())
+    assert_same(ours["audio"], sound)
+    assert_same(ours["text"], words.pooler_output)
+
+
+def waves() -> list[np.ndarray]:
+    """Tones of several pitches and lengths, int16."""
+    rng = np.random.default_rng(1)
+    made = []
+    for number, seconds in enumerate(SOUNDS.values()):
+        time = np.arange(round(16000 * seconds)) / 16000
+        tone = np.sin(2 * np.pi * 300 * (number + 1) ** 2 * time) * np.exp(-3 * time)
+        made.append(np.rint(9000 * tone + rng.normal(0, 90, len(time))).astype(np.int16))
+    return made
+
+
+def wav(sound: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, sound, 16000, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def transformers_tokens(folder: Path, length: int) -> torch.Tensor:
+    from transformers import AutoTokenizer
+
+    tokenize: Any = AutoTokenizer.from_pretrained(folder)
+    ids = tokenize(
+        list(CAPTIONS),
+        padding="max_length",
+        max_length=length,
+        truncation=True,
+        return_tensors="pt",
+    )["input_ids"]
+    return cast("torch.Tensor", ids)
