@@ -475,7 +475,7 @@ def select_samples(
     Args:
         table: The scores of a run.
         wanted: What is removed.
-        name: Of the selection; by default what ranks.
+        name: Of the selection; by default what ranks, ``multimem`` for the shrunk score too.
         datacomp: Also write ``keep.npy`` and ``remove.npy``.
 
     Raises:
@@ -485,7 +485,9 @@ def select_samples(
     if not table.score_files:
         raise ConfigError(f"{table.output}: nothing is scored yet; run `multimem audit` first")
     rule = wanted.rule(table)
-    selection = write_selection(name or rule.ranking.name, rule, wanted.about())
+    # One folder of that name, whether there are models enough to shrink or not.
+    name = name or rule.ranking.name.removesuffix("_shrunk")
+    selection = write_selection(name, rule, wanted.about())
     for kind in KINDS if datacomp else ():
         url = table.storage.join(selection.folder, f"{kind}.npy")
         write_datacomp(table.storage, selection.parts[kind], url)
