@@ -1,4 +1,4 @@
-"""Names of copies: those of the shards where they differ, numbered where they don't."""
+"""Names of copies: those of the shards where they differ, with folders where they don't."""
 
 from __future__ import annotations
 
@@ -20,9 +20,14 @@ def test_copies_are_plain_tars_under_their_own_names() -> None:
     assert found == ["/out/x.tar", "/out/y.tar", "/out/z.tar"]
 
 
-def test_equal_names_are_numbered() -> None:
-    found = copies(shards("/a/x.tar", "/b/x.tar"), "s3://out", Storage())
-    assert found == ["s3://out/000000-x.tar", "s3://out/000001-x.tar"]
+def test_equal_names_keep_the_folders_that_tell_them_apart() -> None:
+    found = copies(shards("/d/a/x.tar", "/d/b/x.tar"), "s3://out", Storage())
+    assert found == ["s3://out/a/x.tar", "s3://out/b/x.tar"]
+
+
+def test_shards_that_differ_in_their_suffix_alone_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"two shards would be copied to x\.tar"):
+        copies(shards("/a/x.tar", "/a/x.tar.gz"), "/out", Storage())
 
 
 def test_a_shard_is_never_overwritten(tmp_path: Path) -> None:
