@@ -8,14 +8,12 @@ and the middle is taken here.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchaudio.transforms import Spectrogram
 
 from multimem_ray.errors import ConfigError, ModelError
 from multimem_ray.modalities.base import Modality
@@ -26,6 +24,7 @@ from multimem_ray.models.adapters.base import (
     compare_setting,
     require_setting,
 )
+from multimem_ray.models.adapters.clap import ClapMel, known
 from multimem_ray.models.adapters.foreign import PICKLE, require_plain
 from multimem_ray.models.adapters.pictures import Pictures, pictures_of
 from multimem_ray.models.adapters.weights import read_checkpoint, say_once
@@ -223,7 +222,7 @@ class HuggingFaceAdapter(Adapter):
         settings = content.get("feature_extractor", content)
         if not settings:
             say_once(f"{self.name}: no preprocessor_config.json; transformers' defaults are taken")
-        return transformers.ClapFeatureExtractor(**_known(settings))
+        return transformers.ClapFeatureExtractor(**known(settings))
 
     def _tokenizer(self) -> str:
         folder = Path(self.place).expanduser()
@@ -237,22 +236,6 @@ class HuggingFaceAdapter(Adapter):
 def _anchor(config: Any) -> str:
     """Name of a tensor that every such model has at its top."""
     return "logit_scale_a" if config.model_type == "clap" else "logit_scale"
-
-
-def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What shapes CLAP's spectrogram, and what fills short sound up."""
-    names = {
-        "feature_size",
-        "sampling_rate",
-        "hop_length",
-        "max_length_s",
-        "fft_window_size",
-        "frequency_min",
-        "frequency_max",
-        "truncation",
-        "padding",
-    }
-    return {name: value for name, value in settings.items() if name in names}
 
 
 class _ImageTower(Tower):
@@ -299,28 +282,3 @@ class _AudioTower(Tower):
         pooled = self.encoder(input_features=features, is_longer=longer).pooler_output
         embedded: Tensor = self.projection(pooled)
         return embedded
-
-
-class ClapMel:
-    """CLAP's log-mel spectrogram of a batch, after its feature extractor.
-
-    Args:
-        extractor: A ClapFeatureExtractor; its filters are used.
-        fusion: The model takes four spectrograms; all are that of the whole, as for short sound.
-    """
-
-    def __init__(self, extractor: Any, *, fusion: bool) -> None:
-        fused = extractor.truncation == "fusion"
-        filters = extractor.mel_filters if fused else extractor.mel_filters_slaney
-        self.filters = torch.as_tensor(filters, dtype=torch.float32)
-        self.power = Spectrogram(
-            extractor.fft_window_size, hop_length=extractor.hop_length, power=2.0
-        )
-        self.copies = 4 if fusion else 1
-
-    def __call__(self, wave: Tensor) -> Tensor:
-        """(N, T) → decibels (N, copies, frames, mels)."""
-        power: Tensor = self.power.to(wave.device)(wave)
-        mel = power.transpose(1, 2) @ self.filters.to(wave.device)
-        decibels = mel.clamp_min(1e-10).log().mul(10 / math.log(10))
-        return decibels.unsqueeze(1).expand(-1, self.copies, -1, -1)

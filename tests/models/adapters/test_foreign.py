@@ -152,6 +152,11 @@ def test_consent_changes_no_fingerprint() -> None:
         ({"model": {"adapter": "open_clip:hf-hub:evil"}}, "hf-hub:evil"),
         ({"modality_settings": {"text": {"tokenizer": "hf:evil/words"}}}, "hf:evil/words"),
         (
+            {"modality_settings": {"text": {"tokenizer": "open_clip:ViT-B-16-SigLIP"}}},
+            "hf:timm/ViT-B-16-SigLIP",
+        ),
+        ({"modality_settings": {"text": {"tokenizer": "open_clip:hf-hub:evil"}}}, "hf-hub:evil"),
+        (
             {"model": {"towers": {"text": {"kind": "clip_text", "hf_model_name": "evil/bert"}}}},
             "hf:evil/bert",
         ),
