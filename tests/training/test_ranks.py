@@ -21,6 +21,10 @@ from tests.small import members, small_run
 
 CPU = torch.device("cpu")
 WORLD = 2
+CASES: dict[str, tuple[str, ...]] = {
+    "plain": (),
+    "rough": ("training.micro_batch=3", "training.noise.text=0.2", "training.precision=bf16"),
+}
 
 
 def write_damaged(folder: Path) -> None:
@@ -74,29 +78,30 @@ def _averages(number: int) -> None:
     assert parameters[2].grad is None
 
 
-def _rank(number: int, folder: str, sets: Sequence[str]) -> None:
+def _rank(number: int, folder: str) -> None:
     store = distributed.FileStore(f"{folder}/store", WORLD)
     distributed.init_process_group("gloo", store=store, rank=number, world_size=WORLD)
     _averages(number)
-    found = trained(folder, "shared", sets)
-    torch.save(found, f"{folder}/rank-{rank()}.pt")
+    for case, sets in CASES.items():
+        torch.save(trained(f"{folder}/{case}", "shared", sets), f"{folder}/{case}/rank-{rank()}.pt")
     distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize(
-    "sets",
-    [
-        (),
-        ("training.micro_batch=3", "training.noise.text=0.2", "training.precision=bf16"),
-    ],
-)
-def test_two_ranks_train_the_models_of_one(sets: Sequence[str], tmp_path: Path) -> None:
-    write_damaged(tmp_path / "shards")
-    torch.multiprocessing.start_processes(
-        _rank, (str(tmp_path), sets), nprocs=WORLD, start_method="spawn"
-    )
-    alone = trained(str(tmp_path), "alone", sets)
-    found = [torch.load(tmp_path / f"rank-{n}.pt", weights_only=False) for n in range(WORLD)]
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where two processes, started once, trained every case."""
+    folder = tmp_path_factory.mktemp("ranks")
+    for case in CASES:
+        write_damaged(folder / case / "shards")
+    torch.multiprocessing.start_processes(_rank, (str(folder),), nprocs=WORLD, start_method="spawn")
+    return folder
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_train_the_models_of_one(case: str, ranks: Path) -> None:
+    sets, folder = CASES[case], ranks / case
+    alone = trained(str(folder), "alone", sets)
+    found = [torch.load(folder / f"rank-{n}.pt", weights_only=False) for n in range(WORLD)]
     assert not set(found[0]["decoded"]) & set(found[1]["decoded"]), "each decodes its own"
     assert sorted(found[0]["decoded"] + found[1]["decoded"]) == alone["decoded"]
     assert len(alone["decoded"]) > 20
