@@ -146,7 +146,10 @@ def test_clap_of_transformers(padding: str, tmp_path: Path) -> None:
     extractor.save_pretrained(tmp_path)
     tokenizer_folder(tmp_path, "a dog two cats and small bird sitting waiting")
     sounds = waves()
-    given: dict[str, list[Any]] = {"audio": [wav(sound) for sound in sounds], "text": list(CAPTIONS)}
+    given: dict[str, list[Any]] = {
+        "audio": [wav(sound) for sound in sounds],
+        "text": list(CAPTIONS),
+    }
     ours = embedded(f"hf:{tmp_path}", given)
     heard = extractor([s / 32768 for s in sounds], sampling_rate=16000, return_tensors="pt")
     texts = transformers_tokens(tmp_path, 38)
