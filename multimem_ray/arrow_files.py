@@ -36,6 +36,10 @@ def _base64_forms(text: bytes) -> tuple[bytes, ...]:
 _SIGNS = (_EXTENSION, *_base64_forms(_EXTENSION))
 
 
+READ_ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError)
+"""What Arrow raises over damaged files: its own errors, and Python's for some of them."""
+
+
 class ParquetFile(pq.ParquetFile):  # type: ignore[misc]  # noqa: TID251 - the one that looks first
     """A Parquet file without extension types, open for reading.
 

@@ -41,6 +41,9 @@ later ones; what it writes into a folder keeps the folder's format.
 """
 
 
+_NO_RUN = "restore it from a copy, or begin in another output folder"
+
+
 @dataclass(frozen=True)
 class Run:
     """One audit, as the workers see it.
@@ -272,21 +275,42 @@ class Shards:
 def recorded_config(content: Mapping[str, Any]) -> Config:
     """The configuration in a ``run.json``, also in one that knew no other group than the key."""
     config = content["config"]
-    return Config.model_validate({**config, "design": {"group": None, **config["design"]}})
+    try:
+        return Config.model_validate({**config, "design": {"group": None, **config["design"]}})
+    except (ValueError, KeyError, TypeError) as error:
+        said = " ".join(str(error).split())[:200]
+        reason = f"the configuration in run.json is damaged or of another version ({said})"
+        raise StorageError(f"{config.get('output')}: {reason}; {_NO_RUN}") from error
 
 
 def load_run(output: str, storage: Storage) -> dict[str, Any]:
     """``run.json`` of an output folder.
 
     Raises:
-        StorageError: There is no run, or one of a later version of the tool.
+        StorageError: There is no run, one of a later version of the tool, or a damaged file.
     """
     url = storage.join(output, "run.json")
     if not storage.exists(url):
         raise StorageError(f"{url}: no run there; start one with `multimem audit`")
-    content: dict[str, Any] = json.loads(storage.read_bytes(url))
+    content = run_document(storage.read_bytes(url), url)
     require_format(content, url)
     return content
+
+
+def run_document(data: bytes, url: str) -> dict[str, Any]:
+    """The content of a ``run.json``.
+
+    Raises:
+        StorageError: It is damaged.
+    """
+    try:
+        content: Any = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise StorageError(f"{url}: damaged ({error}); {_NO_RUN}") from error
+    whole = isinstance(content, dict) and isinstance(content.get("config"), dict)
+    if not whole or not isinstance(content.get("format", 1), int):
+        raise StorageError(f"{url}: damaged (not what a run writes); {_NO_RUN}")
+    return dict(content)
 
 
 def require_format(content: Mapping[str, Any], url: str) -> None:
@@ -296,7 +320,9 @@ def require_format(content: Mapping[str, Any], url: str) -> None:
         content: Of its ``run.json``.
     """
     if content.get("format", 1) > FORMAT:
-        version = content.get("versions", {}).get("multimem-ray", "a later version")
+        versions = content.get("versions")
+        known = versions if isinstance(versions, dict) else {}
+        version = known.get("multimem-ray", "a later version")
         raise StorageError(
             f"{url}: format {content['format']}, written by multimem_ray {version}; this version "
             f"reads formats up to {FORMAT}: upgrade it, or use another output folder"

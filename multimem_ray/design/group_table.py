@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from multimem_ray.arrow_files import ParquetFile
+from multimem_ray.arrow_files import READ_ERRORS, ParquetFile
 from multimem_ray.design.key_list import Hashes, hashed, texts
 from multimem_ray.design.shard_names import require_parts, tail
 from multimem_ray.errors import ConfigError
@@ -107,7 +107,7 @@ def read_groups(url: str, storage: Storage, parts: int = 1) -> GroupTable:
                 groups = (str(group) for group in batch["group"].to_pylist())
                 own = [numbers.setdefault(group, len(numbers)) for group in groups]
                 codes.append(np.array(own, np.int32))
-    except pa.ArrowException as error:
+    except READ_ERRORS as error:
         raise ConfigError(f"design.group: {url} cannot be read as Parquet: {error}") from error
     every = np.concatenate([np.empty(0, np.uint64), *hashes])
     order = np.argsort(every, kind="stable")

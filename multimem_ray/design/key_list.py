@@ -159,14 +159,12 @@ def _lines(data: bytes) -> Iterator[list[str]]:
 
 @contextmanager
 def _opened(url: str, storage: Storage) -> Iterator[Any]:
-    import pyarrow as pa
-
-    from multimem_ray.arrow_files import ParquetFile
+    from multimem_ray.arrow_files import READ_ERRORS, ParquetFile
 
     try:
         with storage.open(url) as stream:
             yield ParquetFile(stream, url)
-    except pa.ArrowException as error:
+    except READ_ERRORS as error:
         raise ConfigError(f"{url}: cannot be read as Parquet: {error}") from error
 
 

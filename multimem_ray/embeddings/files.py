@@ -178,8 +178,10 @@ def array_file(storage: Storage, url: str) -> ArrayFile:
             version = npy.read_magic(stream)
             read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             shape, fortran, dtype = read(stream)
-        except ValueError as error:
-            raise StorageError(f"{url}: not a .npy file: {error}") from error
+        except Exception as error:
+            # NumPy reads the header as Python's source, and raises whatever a tokenizer may.
+            said = " ".join(str(error).split())[:200]
+            raise StorageError(f"{url}: not a .npy file: {said}") from error
         begins = stream.tell()
     if dtype.hasobject or (fortran and len(shape) > 1):
         objects = "holds Python objects, which are never unpickled"
@@ -226,7 +228,11 @@ def key_blocks(storage: Storage, place: Place, rows: int) -> Iterator[pa.Array]:
         with storage.open(place.url) as stream:
             file.seek(stream, place.first)
             for at in range(place.first, place.end, rows):
-                yield _texts(file.rows(stream, min(rows, place.end - at)).reshape(-1))
+                try:
+                    yield _texts(file.rows(stream, min(rows, place.end - at)).reshape(-1))
+                except (ValueError, SystemError, pa.ArrowException) as error:
+                    reason = f"keys of {file.dtype} that are cut short or no text: {error}"
+                    raise StorageError(f"{place.url}: {reason}") from error
     else:
         with storage.open(place.url) as stream:
             stream.seek(place.offset)

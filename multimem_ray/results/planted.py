@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from multimem_ray.arrow_files import ParquetFile
+from multimem_ray.arrow_files import READ_ERRORS, ParquetFile
 from multimem_ray.design.shard_names import require_parts, tail
 from multimem_ray.errors import ConfigError
 from multimem_ray.results.arrays import floats
@@ -114,7 +114,7 @@ def _truth_batches(url: str, storage: Storage, parts: int) -> Iterator[pa.Record
                 named = columns["shard"].drop_null().unique().to_pylist()
                 require_parts(named, parts, f"data.planted: {url}")
                 yield pa.RecordBatch.from_pydict(columns, schema=_TRUTH)
-    except pa.ArrowInvalid as error:
+    except READ_ERRORS as error:
         raise ConfigError(f"data.planted: {url} is not a Parquet file: {error}") from error
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from multimem_ray.config import Config, difference
 from multimem_ray.errors import ResumeError
-from multimem_ray.run import FORMAT, Run, Shards, recorded_config, require_format
+from multimem_ray.run import FORMAT, Run, Shards, recorded_config, require_format, run_document
 from multimem_ray.setup.contents import keep_contents
 from multimem_ray.setup.discovery import inspect
 
@@ -39,12 +39,12 @@ def _claim(run: Run, shards: Shards) -> None:
     storage, url = run.storage, run.path("run.json")
     started = time.time()
     if storage.exists(url):
-        old = json.loads(storage.read_bytes(url))
+        old = run_document(storage.read_bytes(url), url)
         require_format(old, url)
-        if old["fingerprint"] != run.fingerprint and not _only_adds_models(run, old):
+        if old.get("fingerprint") != run.fingerprint and not _only_adds_models(run, old):
             raise ResumeError(_refusal(run, shards, old))
         _require_layout(run, old)
-        started = old["started_at"]
+        started = old.get("started_at", started)
     content = {
         "format": FORMAT,
         "config": run.config.model_dump(mode="json"),

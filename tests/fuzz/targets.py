@@ -26,8 +26,9 @@ from multimem_ray.embeddings.files import Place, array_file, key_blocks
 from multimem_ray.errors import SampleError
 from multimem_ray.modalities import registry
 from multimem_ray.modalities.decoder import decode_one
-from multimem_ray.run import load_run
+from multimem_ray.run import load_run, recorded_config
 from multimem_ray.sample import Sample
+from multimem_ray.setup import resolve
 from multimem_ray.setup.yaml_text import parse
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import Storage
@@ -185,7 +186,13 @@ def _keys_of_arrays(url: str, storage: Storage) -> object:
 
 def _run(data: bytes, folder: Path) -> object:
     (folder / "run.json").write_bytes(data)
-    return load_run(str(folder), Storage())
+    content = load_run(str(folder), Storage())
+    return recorded_config(content)
+
+
+def _runs() -> list[bytes]:
+    config = resolve({"output": "x", "data": {"shards": "x.tar"}}).model_dump(mode="json")
+    return [json.dumps({"config": config, "format": 1, "versions": {}}, indent=1).encode()]
 
 
 def _yaml(data: bytes, folder: Path) -> object:
@@ -216,8 +223,6 @@ TARGETS = {
     "groups": Target(cache(_groups), _file("g.parquet", read_groups)),
     "array": Target(cache(_npy), _file("a.npy", lambda url, storage: array_file(storage, url))),
     "keys of arrays": Target(cache(_npy), _file("a.npy", _keys_of_arrays)),
-    "run.json": Target(
-        cache(lambda: [json.dumps({"config": {}, "format": 1, "versions": {}}).encode()]), _run
-    ),
+    "run.json": Target(cache(_runs), _run),
     "configuration": Target(cache(_yamls), _yaml),
 }
