@@ -30,7 +30,7 @@ from rich.console import Console
 from jobs import command
 from jobs.benchmarks.thresholds import load_thresholds, shortfalls
 
-NAMES = ("decoding", "consistency", "embeddings", "training", "scoring", "memory")
+NAMES = ("decoding", "consistency", "embeddings", "training", "scoring", "memory", "gpu")
 _PACKAGES = ("ray", "torch", "numpy", "pyarrow", "av", "soundfile", "pillow")
 
 
@@ -68,7 +68,7 @@ def run_command(arguments: Sequence[str], names: Sequence[str] = ()) -> bool:
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
     options, unused = {}, set(others)
-    for name in names or NAMES:
+    for name in names or _all_names():
         options[name], left = _parse(name, others, quick=known.quick)
         unused &= set(left)
     if unused:
@@ -102,6 +102,13 @@ def run(options: dict[str, Any], *, judged: bool = True, output: Path | None = N
     for line in content["short"]:
         console.print(f"fell short: {line}")
     return not content["short"]
+
+
+def _all_names() -> list[str]:
+    """What runs where nothing is named: a kit for a GPU takes hours without one."""
+    import torch
+
+    return [name for name in NAMES if name != "gpu" or torch.cuda.is_available()]
 
 
 def _parse(name: str, arguments: Sequence[str], *, quick: bool) -> tuple[Any, list[str]]:
@@ -143,8 +150,16 @@ def machine() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in _PACKAGES},
+        "versions": {name: _version(name) for name in _PACKAGES},
     }
+
+
+def _version(name: str) -> str | None:
+    """None where the package is missing, as Ray is on some GPU machine."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _cpu_name() -> str:
