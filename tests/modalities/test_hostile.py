@@ -70,8 +70,9 @@ def test_a_flac_without_end_is_read_in_the_middle_only() -> None:
 
 
 def test_a_shard_of_nothing_else_is_scored(tmp_path: Path) -> None:
+    samples = list(_members())
     with ShardWriter(str(tmp_path / "in")) as writer:
-        for index, members in enumerate(_members()):
+        for index, members in enumerate(samples):
             writer.write(f"s{index:03d}", members)
     config = resolve(
         {
@@ -88,7 +89,7 @@ def test_a_shard_of_nothing_else_is_scored(tmp_path: Path) -> None:
     trained(run)
     assert np.isfinite(scored(run)["multimem"].to_numpy()).all()
     (commit,) = commit_log(run).load()
-    assert commit.samples == len(list(_members()))
+    assert commit.samples == len(samples)
     errors = (tmp_path / "out" / "errors").rglob("*.parquet")
     kinds = Counter(row["error"] for path in errors for row in pq.read_table(path).to_pylist())
     assert set(kinds) <= {"too_large", "undecodable", "empty"}
