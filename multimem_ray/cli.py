@@ -286,19 +286,10 @@ def top(
         for row in rows:
             typer.echo(json.dumps(row))
         return
-    shown = ("multimem", "multimem_low", "multimem_high", "multimem_q", "cmc_out")
-    columns = [by, *(c for c in shown if c != by)]
-    columns += [f"attribution_{name}" for name in run["modalities"]]
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column.replace("attribution_", "↳ "), justify="right", no_wrap=True)
-    for column in ("label", "key", "shard"):
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        numbers = ["–" if row[c] is None else f"{row[c]:.3f}" for c in columns]
-        place = row["shard"].rsplit("/", 1)[-1]
-        table.add_row(*numbers, *(Text(line(t)) for t in (row["label"] or "", row["key"], place)))
-    _out().print(table)
+    from multimem_ray.results.terminal import top_table
+
+    console = _out()
+    console.print(top_table(rows, by, run["modalities"], console.width))
 
 
 @app.command()

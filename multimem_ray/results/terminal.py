@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -91,6 +91,49 @@ def null_words(noise: Mapping[str, Any]) -> list[str]:
             "memorized more than some amount, as in multimem select --more-than 80% --fdr 0.05."
         )
     return [said]
+
+
+def top_table(
+    rows: Sequence[Mapping[str, Any]], by: str, modalities: Sequence[str], width: int
+) -> Table:
+    """Score rows for a terminal: what names a sample, and of the rest what there is room for.
+
+    Args:
+        rows: Best first.
+        by: The column that they are ranked by.
+        modalities: Names, for their attributions.
+        width: Columns of the terminal.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    numbers = [by] if width < 72 else list(dict.fromkeys([by, "multimem"]))
+    told = [("q", "multimem_q")] if width >= 72 else []
+    told += [("cmc_out", "cmc_out")] if width >= 88 and by != "cmc_out" else []
+    if width >= 100 + 10 * len(modalities):
+        told += [(f"↳ {name}", f"attribution_{name}") for name in modalities]
+    for column in numbers:
+        table.add_column(column.removeprefix("multimem_"), justify="right", no_wrap=True)
+    if width >= 72:
+        table.add_column("95 % interval", justify="right", no_wrap=True)
+    for name, _ in told:
+        table.add_column(name, justify="right", no_wrap=True)
+    if width >= 100:
+        table.add_column("label", overflow="ellipsis", no_wrap=True)
+    table.add_column("key", overflow="fold")
+    table.add_column("shard", overflow="fold")
+    for row in rows:
+        cells = [_decimal(row[c]) for c in numbers]
+        if width >= 72:
+            low, high = row.get("multimem_low"), row.get("multimem_high")
+            cells.append("" if low is None else f"{low:.2f} to {high:.2f}")
+        cells += [_decimal(row.get(column)) for _, column in told]
+        names = [line(row["label"] or "")] if width >= 100 else []
+        names += [line(row["key"]), line(row["shard"].rsplit("/", 1)[-1])]
+        table.add_row(*cells, *map(Text, names))
+    return table
+
+
+def _decimal(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def evaluation_table(result: Mapping[str, Any]) -> Table:
