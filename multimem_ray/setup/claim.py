@@ -114,4 +114,6 @@ def _refusal(run: Run, shards: Shards, old: Mapping[str, Any]) -> str:
 
 def _versions() -> dict[str, str]:
     names = ("multimem-ray", "ray", "torch", "torchvision", "torchaudio", "pyarrow", "webdataset")
-    return {name: metadata.version(name) for name in names}
+    # Where everything is done in one process, there may be no Ray.
+    there = {d.name.lower().replace("_", "-") for d in metadata.distributions() if d.name}
+    return {name: metadata.version(name) for name in names if name in there}

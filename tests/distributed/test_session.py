@@ -57,7 +57,10 @@ def test_a_ray_that_does_not_start_is_one_line_and_its_own_words_are_kept(
     assert capfd.readouterr().err == ""
 
 
-def test_an_address_with_nobody_behind_it_is_told_at_once() -> None:
+def test_an_address_with_nobody_behind_it_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # whatever other tests began
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
