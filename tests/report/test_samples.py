@@ -71,7 +71,9 @@ def test_what_cannot_be_shown_is_said() -> None:
     parts = {"jpg": b"garbage", "flac": b"fLaC", "mp4": b"....ftyp", "txt": b"fine"}
     audio, image, text, video = _one(parts, FIELDS)
     assert [c.kind for c in (audio, image, text, video)] == ["note", "note", "text", "note"]
-    assert image.lines == ("image cannot be shown: it is none of JPEG, PNG, WEBP, GIF, BMP",)
+    assert image.lines == (
+        "image cannot be shown: it is none of JPEG, PNG, WEBP, AVIF, TIFF, GIF, BMP",
+    )
     assert "cannot be shown" in audio.lines[0]
     assert "cannot be shown" in video.lines[0]
 
