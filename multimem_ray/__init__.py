@@ -12,6 +12,7 @@ Ray, or with ``executor="local"`` in this process.
     load_config, Config                        a configuration: YAML or a mapping, and overrides
     audit, train, score, report                the whole, and its stages
     plan, embed, evaluate, mitigate            before, beside and after it
+    duplicates                                 samples that look or sound alike, as groups
     open_scores                                what was found
     register                                   a modality of your own
     agreement, cmc, contrast, …                the metric, on tensors
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from multimem_ray.audit import audit, embed, evaluate, mitigate, plan, report, score, train
     from multimem_ray.config import Config
+    from multimem_ray.duplicates.search import duplicates
     from multimem_ray.errors import (
         AbsentError,
         ClusterError,
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "audit": "audit embed evaluate mitigate plan report score train",
     "config": "Config",
+    "duplicates.search": "duplicates",
     "errors": "AbsentError ClusterError ConfigError DecodeError DesignError HeldOutError "
     "ModelError MultiMemError MultiMemWarning ResumeError SampleError ShardError "
     "ShardNotFoundError StorageError TrainingError",
@@ -110,6 +113,7 @@ __all__ = [
     "clipmem_alignment",
     "cmc",
     "contrast",
+    "duplicates",
     "embed",
     "evaluate",
     "load_config",

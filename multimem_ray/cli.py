@@ -384,6 +384,71 @@ def reshard(
 
 
 @app.command()
+def duplicates(
+    source: Annotated[
+        str, typer.Argument(help="output of a run; shards; or Parquet files of embeddings")
+    ],
+    out: Annotated[
+        str | None, typer.Option(help="the table (.parquet); default: in the run's output")
+    ] = None,
+    by: Annotated[
+        str, typer.Option(help="embeddings, looks (no model), or auto: embeddings if there are any")
+    ] = "auto",
+    modality: Annotated[
+        list[str] | None, typer.Option(help="compare by this one; may be repeated; default: all")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="similarity from which two samples are a pair")
+    ] = None,
+    max_size: Annotated[int | None, typer.Option(help="samples of the largest group")] = None,
+    field: Annotated[
+        list[str] | None, typer.Option(help="of shards, modality=field, as data.fields")
+    ] = None,
+    key: Annotated[str, typer.Option(help="of embeddings, the column with the key")] = "key",
+    model: Annotated[
+        str | None, typer.Option(help="of a run's embeddings, by which model; default: the first")
+    ] = None,
+    work: Annotated[
+        str | None, typer.Option(help="folder for the vectors meanwhile; default: temporary files")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+    endpoint_url: Endpoint = None,
+) -> None:
+    """Find near-duplicates, and write the table of groups that design.group takes."""
+    from multimem_ray.config import StorageConfig
+    from multimem_ray.duplicates.find import MOST, THRESHOLD
+    from multimem_ray.storage import Storage
+
+    made = mm.duplicates(
+        source,
+        out,
+        _progress(),
+        by=_way(by),
+        modalities=modality or (),
+        threshold=THRESHOLD if threshold is None else threshold,
+        max_size=MOST if max_size is None else max_size,
+        fields=_pairs(field or []),
+        key=key,
+        model=model,
+        work=work,
+        storage=Storage(StorageConfig(endpoint_url=endpoint_url)),
+    )
+    if as_json:
+        typer.echo(json.dumps(made.as_json(), indent=1))
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("threshold", "pairs", "groups", "largest", "samples in groups"):
+        table.add_column(name, justify="right")
+    for effect in made.effects:
+        numbers = (effect.pairs, effect.groups, effect.largest, effect.samples)
+        chosen = "→ " if effect.threshold == made.threshold else ""
+        table.add_row(f"{chosen}{effect.threshold:.4g}", *(f"{n:,}" for n in numbers))
+    _out().print(table)
+    for told in made.lines():
+        _say(told)
+
+
+@app.command()
 def status(output: RunFolder, endpoint_url: Endpoint = None) -> None:
     """What is done and what is to do, from the files of a run alone."""
     from multimem_ray.status import run_status
@@ -518,6 +583,13 @@ def _say(text: str) -> None:
 
 def _executor(local: bool) -> ExecutorName:
     return "local" if local else "ray"
+
+
+def _way(by: str) -> Any:
+    ways = ("auto", "embeddings", "looks")
+    if by not in ways:
+        raise ConfigError(f"--by {by}: write one of {', '.join(ways)}")
+    return by
 
 
 def _pairs(items: list[str]) -> dict[str, str]:
