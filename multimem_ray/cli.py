@@ -392,7 +392,7 @@ def duplicates(
         str | None, typer.Option(help="the table (.parquet); default: in the run's output")
     ] = None,
     by: Annotated[
-        str, typer.Option(help="embeddings, looks (no model), or auto: embeddings if there are any")
+        str, typer.Option(help="looks (no model), embeddings, or auto: looks of shards")
     ] = "auto",
     modality: Annotated[
         list[str] | None, typer.Option(help="compare by this one; may be repeated; default: all")

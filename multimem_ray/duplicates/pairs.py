@@ -55,7 +55,7 @@ def near_pairs(vectors: Vectors, rows: Rows, floor: float, seed: int = 0) -> Ite
             for at in range(0, len(visitors), _BLOCK):
                 asked = visitors[at : at + _BLOCK]
                 near = similarity(_views(vectors, rows[asked]), theirs)
-                i, j = np.nonzero(near >= floor)
+                i, j = np.divmod(np.flatnonzero(near.ravel() >= floor), len(block))
                 told = _told_here(probes, int(cells[first]), asked[i], block[j])
                 i, j = i[told], j[told]
                 yield rows[asked[i]], rows[block[j]], near[i, j]
@@ -68,28 +68,31 @@ def similarity(one: Mapping[str, Floats], other: Mapping[str, Floats]) -> Floats
     Args:
         one, other: Modality to (A, V, d) and (B, V, d), the whole view first.
     """
-    total: Floats = np.zeros([len(next(iter(side.values()))) for side in (one, other)], np.float32)
-    for name, ours in one.items():
-        theirs = other[name]
-        best = _best(ours, theirs[:, 0])
-        if ours.shape[1] > 1:
-            best = np.maximum(best, _best(theirs, ours[:, 0]).T)
-        total += best
-    total /= np.maximum(np.sqrt(np.outer(_present(one), _present(other))), 1)
-    return total
+    # Products are many, vectors few: these are made shorter, not those divided.
+    ours, theirs = _shared(one), _shared(other)
+    near: Floats | None = None
+    for name in one:
+        best = _best(ours[name], theirs[name][:, 0])
+        if ours[name].shape[1] > 1:
+            best = np.maximum(best, _best(theirs[name], ours[name][:, 0]).T)
+        near = best if near is None else near + best
+    if near is None:
+        raise ValueError("no modality")
+    return near
 
 
-def _present(side: Mapping[str, Floats]) -> NDArray[np.int64]:
-    """(A,) how many modalities each sample has."""
-    here: NDArray[np.int64] = np.sum([views[:, 0].any(1) for views in side.values()], 0)
-    return here
+def _shared(side: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Vectors of all modalities of a sample, shortened by the root of how many it has."""
+    here = np.sum([views[:, 0].any(1) for views in side.values()], 0)
+    scale = np.maximum(here, 1).astype(np.float32)[:, None, None] ** np.float32(-0.5)
+    return {name: views * scale for name, views in side.items()}
 
 
 def _best(views: Floats, whole: Floats) -> Floats:
     """(A, B) from (A, V, d) and (B, d)."""
     size, number, dim = views.shape
-    cosines: Floats = (views.reshape(-1, dim) @ whole.T).reshape(size, number, -1).max(1)
-    return cosines
+    cosines: Floats = (views.reshape(-1, dim) @ whole.T).reshape(size, number, len(whole))
+    return cosines[:, 0] if number == 1 else cosines.max(1)
 
 
 def _views(vectors: Vectors, rows: Rows) -> dict[str, Floats]:

@@ -51,7 +51,8 @@ def duplicates(
         source: Output of a run; shards, as ``data.shards``; or stored embeddings: a Parquet file,
             or a folder or glob of such, or an ``EmbeddingSet``.
         out: URL of the table; of a run by default ``duplicates.parquet`` in its output.
-        by: ``embeddings`` or ``looks``; auto = embeddings where there are any.
+        by: ``embeddings`` (of a run: those that ``multimem embed`` wrote) or ``looks``; auto =
+            looks of shards and of a run's shards, embeddings otherwise.
         modalities: By which samples are compared; default: all there are, of looks image, audio
             and video.
         threshold: Similarity from which two samples are a pair.
@@ -94,10 +95,11 @@ def _embedded(
     """The stored embeddings that are meant, if any are."""
     if isinstance(source, EmbeddingSet):
         return source
-    if run and by != "looks":
-        folder = storage.join(str(source), layout.FOLDER)
-        if not storage.exists(storage.join(folder, layout.MANIFEST)) and by == "auto":
+    if run:
+        # Towers that were trained for an audit tell copies worse than looks do: docs/concepts.md.
+        if by == "looks" or (by == "auto" and model is None and _has_looks(str(source), storage)):
             return None
+        folder = storage.join(str(source), layout.FOLDER)
         models = load_manifest(str(source), storage)["models"]
         if model is not None and model not in models:
             raise ConfigError(f"duplicates: no model '{model}'; there are {', '.join(models)}")
@@ -107,6 +109,11 @@ def _embedded(
     if by == "embeddings" or (by == "auto" and files):
         return EmbeddingSet.model_validate({"files": source})
     return None
+
+
+def _has_looks(output: str, storage: Storage) -> bool:
+    run = Run.from_json(load_run(output, storage))
+    return run.config.data.embeddings is None and any(name in LOOKS for name in run.fields)
 
 
 def _holds_parquet(source: str, storage: Storage) -> bool:

@@ -24,6 +24,7 @@ from multimem_ray.design.group_table import read_groups
 from multimem_ray.duplicates.search import duplicates
 from multimem_ray.errors import ConfigError
 from multimem_ray.progress import Progress
+from multimem_ray.setup import open_run, resolve
 from multimem_ray.shards.writer import create_shard
 from multimem_ray.storage import Storage
 
@@ -133,6 +134,26 @@ def test_without_shards_the_key_alone_tells_and_groups_have_an_upper_size(tmp_pa
     table = pq.read_table(made.url)
     assert table.column_names == ["key", "group"]
     assert b"multimem_ray.duplicates" in table.schema.metadata
+
+
+def test_of_a_run_looks_come_first_and_its_embeddings_when_asked(
+    shards: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    config = resolve({"output": str(output), "data": {"shards": shards}})
+    open_run(config)
+    made = duplicates(str(output), progress=quiet())
+    assert made.url == str(output / "duplicates.parquet")
+    assert made.modalities == ["audio", "image"]
+    with pytest.raises(ConfigError, match="multimem embed"):
+        duplicates(str(output), progress=quiet(), by="embeddings")
+    (output / "embeddings/model=7").mkdir(parents=True)
+    embeddings(output / "embeddings/model=7")
+    manifest = json.dumps({"models": ["7"]}).encode()
+    Storage().write_atomic(str(output / "embeddings/embeddings.json"), manifest)
+    assert duplicates(str(output), progress=quiet(), by="embeddings").groups == 11
+    with pytest.raises(ConfigError, match="no model 'x'; there are 7"):
+        duplicates(str(output), progress=quiet(), model="x")
 
 
 @pytest.mark.parametrize(
