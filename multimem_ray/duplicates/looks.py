@@ -33,8 +33,8 @@ def picture(decoded: Any, rate: int = 0) -> Floats:
 
 
 def clip(decoded: Any, rate: int = 0) -> Floats:
-    """(28, 93) of the middle frame of a video (T, D, D, 3)."""
-    return picture(decoded[len(decoded) // 2], rate)
+    """(28, 93) of the middle frame of a video (T, choices, 3, D, D) of uint8."""
+    return picture(decoded[len(decoded) // 2, 0].transpose(1, 2, 0), rate)
 
 
 def sound(decoded: Any, rate: int) -> Floats:

@@ -63,29 +63,27 @@ def near_pairs(vectors: Vectors, rows: Rows, floor: float, seed: int = 0) -> Ite
 
 def similarity(one: Mapping[str, Floats], other: Mapping[str, Floats]) -> Floats:
     """(A, B) how alike samples are: the mean over modalities of the best cosine of any view of one
-    with the whole of the other. A modality that one of two lacks counts as unlike.
+    with the whole of the other. Modalities that one of two lacks do not count.
 
     Args:
         one, other: Modality to (A, V, d) and (B, V, d), the whole view first.
     """
-    # Products are many, vectors few: these are made shorter, not those divided.
-    ours, theirs = _shared(one), _shared(other)
-    near: Floats | None = None
-    for name in one:
-        best = _best(ours[name], theirs[name][:, 0])
-        if ours[name].shape[1] > 1:
-            best = np.maximum(best, _best(theirs[name], ours[name][:, 0]).T)
-        near = best if near is None else near + best
-    if near is None:
-        raise ValueError("no modality")
+    best = []
+    for name, ours in one.items():
+        theirs = other[name]
+        best.append(_best(ours, theirs[:, 0]))
+        if ours.shape[1] > 1:
+            best[-1] = np.maximum(best[-1], _best(theirs, ours[:, 0]).T)
+    near = best[0]
+    if len(best) > 1:
+        near = np.sum(best, 0)
+        near /= np.maximum(_present(one) @ _present(other).T, 1)
     return near
 
 
-def _shared(side: Mapping[str, Floats]) -> dict[str, Floats]:
-    """Vectors of all modalities of a sample, shortened by the root of how many it has."""
-    here = np.sum([views[:, 0].any(1) for views in side.values()], 0)
-    scale = np.maximum(here, 1).astype(np.float32)[:, None, None] ** np.float32(-0.5)
-    return {name: views * scale for name, views in side.items()}
+def _present(side: Mapping[str, Floats]) -> Floats:
+    """(A, n) 1 where a sample has a modality, else 0."""
+    return np.stack([views[:, 0].any(1) for views in side.values()], 1).astype(np.float32)
 
 
 def _best(views: Floats, whole: Floats) -> Floats:

@@ -96,7 +96,7 @@ class Vectors:
         """(B, D) of length 1: the whole view of all modalities beside each other.
 
         Their inner product is the mean of the modalities' cosines where both have all of them,
-        and less where one lacks what the other has.
+        and less where one lacks what the other has: it chooses cells, and decides nothing.
         """
         parts = [self.views(name, rows, 1)[:, 0] for name in self.shapes]
         return _unit(np.concatenate(parts, 1))
