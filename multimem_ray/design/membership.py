@@ -305,6 +305,8 @@ class Candidate(Design):
 _KINDS: dict[str, type[Design]] = {
     design.kind: design for design in (ComplementaryHalves, ThreeFolds, LeaveSubsetOut, Candidate)
 }
+PAIRED = frozenset(kind for kind, design in _KINDS.items() if design.block == 2)
+"""Kinds in which models 2p and 2p + 1 stand on opposite sides of every sample that is compared."""
 
 
 def make_rule(config: DesignConfig) -> Design:

@@ -126,12 +126,12 @@ def inverse_trigamma(value: float) -> float:
 def pair_error(differences: Floats) -> float:
     """Standard error of the score of two models, from samples that neither saw.
 
-    Root mean square of their signed differences about the mean: what the score of a sample would
-    be by chance. It holds for single samples as far as these are like the held-out ones.
+    Root mean square of their differences: how far from zero a score lies where nothing was
+    memorized. It holds for single samples as far as these are like the held-out ones.
 
     Args:
-        differences: (N,) consistency under the first model less that under the second, of held-out
-            samples, with the sign that their hash would give them.
+        differences: (N,) consistency under one model less that under the other, of held-out
+            samples; whatever the sign.
     """
     known = differences[np.isfinite(differences)]
     return float(np.sqrt(np.square(known).mean())) if len(known) else math.nan

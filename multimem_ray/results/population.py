@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from safetensors import SafetensorError
 from safetensors.numpy import load
 
+from multimem_ray.errors import StorageError
 from multimem_ray.metric.attack import Population
-
-if TYPE_CHECKING:
-    from multimem_ray.results.table import ScoreTable
+from multimem_ray.storage import Storage
 
 
-def stored_population(table: ScoreTable) -> Population | None:
-    """The held-out set of a run under its models; None where an earlier version summed it up."""
-    url = table.storage.join(table.output, "held_out", "means.safetensors")
-    if not table.storage.exists(url):
+def stored_population(output: str, storage: Storage) -> Population | None:
+    """The held-out set of a run under its models; None where an earlier version summed it up.
+
+    Raises:
+        StorageError: Its file is damaged.
+    """
+    url = storage.join(output, "held_out", "means.safetensors")
+    if not storage.exists(url):
         return None
-    return Population.from_arrays(load(table.storage.read_bytes(url)))
+    try:
+        return Population.from_arrays(load(storage.read_bytes(url)))
+    except (SafetensorError, ValueError) as error:
+        raise StorageError(
+            f"{url}: damaged ({error}); remove {storage.join(output, 'held_out')}, and the next "
+            "audit embeds the held-out set again"
+        ) from error

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from multimem_ray.design.membership import PAIRED
+from multimem_ray.metric.pairs import paired
 from multimem_ray.results.statistics import Correlation, Floats
 
 TOO_FEW = "it needs at least 4 reference models, that is two independent pairs"
@@ -33,7 +35,7 @@ class Reliability:
 
     def __init__(self, kind: str, models: int, *, targeted: bool = False) -> None:
         self._kind, self._targeted = kind, targeted
-        self._pairs = models // 2 if kind in {"complementary_halves", "candidate"} else 0
+        self._pairs = models // 2 if kind in PAIRED else 0
         self._multimem = Correlation(self._pairs)
         self._cmc_out = Correlation(self._pairs)
 
@@ -47,17 +49,16 @@ class Reliability:
         """
         if self._pairs < 2:
             return
-        even, odd = cmc[:, 0 : 2 * self._pairs : 2], cmc[:, 1 : 2 * self._pairs : 2]
-        saw = member[:, 0 : 2 * self._pairs : 2] == 1.0
         if self._kind == "candidate":
-            keep = np.array([split == "S_C" for split in splits or [None] * len(cmc)], bool)
-            self._multimem.update((even - odd)[keep])
+            informative = [split == "S_C" for split in splits or [None] * len(cmc)]
+            both = cmc[np.array(informative, bool), : 2 * self._pairs]
+            self._multimem.update(both[:, 0::2] - both[:, 1::2])
             return
+        values = paired(cmc, member, self._pairs)
         # A sample outside the pool has no model that saw it: its pairs say nothing.
-        other = member[:, 1 : 2 * self._pairs : 2] == 1.0
-        keep = (saw != other).all(axis=1)
-        self._multimem.update((np.where(saw, 1.0, -1.0) * (even - odd))[keep])
-        self._cmc_out.update(np.where(saw, odd, even)[keep])
+        keep = ~np.isnan(values).any(axis=(1, 2))
+        self._multimem.update(values[keep, :, 1])
+        self._cmc_out.update(values[keep, :, 0])
 
     def result(self) -> dict[str, Any]:
         """``multimem`` and ``cmc_out`` (None if unknown), ``pairs`` and a ``reason`` if unknown.
@@ -66,7 +67,7 @@ class Reliability:
         many, with the reliability of either score; ``forecast`` marks what is beyond the run.
         """
         reason = None
-        if self._kind not in {"complementary_halves", "candidate"}:
+        if self._kind not in PAIRED:
             reason = NO_PAIRS
         elif self._pairs < 2:
             reason = TOO_FEW

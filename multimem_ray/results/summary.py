@@ -19,6 +19,7 @@ from multimem_ray.results.arrays import floats, lists
 from multimem_ray.results.attack import Attack
 from multimem_ray.results.coverage import coverage
 from multimem_ray.results.duplicates import duplicates
+from multimem_ray.results.estimate import VerdictMoments, concluded, moments_of
 from multimem_ray.results.planted import evaluate_planted
 from multimem_ray.results.population import stored_population
 from multimem_ray.results.reliability import Reliability
@@ -35,9 +36,6 @@ from multimem_ray.results.verdict import (
     VIEWS,
     Q,
     Verdict,
-    VerdictMoments,
-    concluded,
-    moments_of,
 )
 from multimem_ray.storage import Storage
 from multimem_ray.store.schema import ATTRIBUTION, PAIR
@@ -93,7 +91,7 @@ def summarize(
     with open_engine() as engine:
         for rows in _parts(table.batches(totals.columns, progress=progress)):
             totals.update(engine, rows)
-    population = stored_population(table)
+    population = stored_population(table.output, table.storage)
     verdict = Verdict()
     if totals.verdict is not None:
         verdict = concluded(totals.verdict, table, population)

@@ -13,6 +13,7 @@ object store come as batches. It keeps to ``MEMORY`` and spills to a temporary f
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections import deque
@@ -32,12 +33,15 @@ from duckdb.func import PythonUDFType
 from multimem_ray.arrow_files import ParquetFile
 from multimem_ray.config import nearest
 from multimem_ray.errors import ConfigError, StorageError
-from multimem_ray.results.verdict import DERIVED, Verdict, estimate, stored_columns
+from multimem_ray.results.estimate import estimate
+from multimem_ray.results.verdict import DERIVED, Verdict, stored_columns
 from multimem_ray.storage import FileInfo, Storage, local_path
 from multimem_ray.store.committed import error_files, in_partition, score_files
 from multimem_ray.store.markers import Commit, load_commits
 from multimem_ray.store.names import shard_id
 from multimem_ray.store.schema import ATTRIBUTION, PAIR, SCORE
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Called with (files done, files in total)."""
@@ -145,8 +149,11 @@ class ScoreTable:
         if self.partition is not None:
             return ScoreTable(self.output, self.storage).verdict
         known = self.document("summary.json").get("verdict")
-        if known and known.get("of") == self.version:
-            return Verdict.from_json(known)
+        if isinstance(known, dict) and known.get("of") == self.version:
+            try:
+                return Verdict.from_json(known)
+            except (KeyError, TypeError, ValueError) as error:
+                logger.warning("%s/summary.json: its verdict is damaged (%s)", self.output, error)
         return estimate(self)
 
     @property

@@ -4,9 +4,9 @@ Rows of ``scores/`` hold what one sample says of itself. What all of them say to
 errors of single samples can be trusted, how much of the spread is truth) is a handful of constants:
 estimated in a few passes over the rows, kept in ``summary.json``, and turned into further columns
 when rows are read. So nothing is written twice, and a run that got more models needs no second
-scoring.
+scoring. How they are estimated is in :mod:`multimem_ray.results.estimate`.
 
-    multimem_error        standard error: models (moderated, F1 below) and views together
+    multimem_error        standard error: of models, moderated, and of views together
     multimem_low, _high   95 % interval of the score of very many models and views
     multimem_shrunk, _shrunk_sd   the score that is expected of very many models, and how surely
     multimem_q            share of false ones on the shortest list, by score ÷ error, that it is on;
@@ -19,33 +19,24 @@ and :mod:`~multimem_ray.metric.lists`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
-from multimem_ray.metric.attack import Population
-from multimem_ray.metric.lists import Bins, q_values
-from multimem_ray.metric.moderation import NOTHING_BORROWED, LogVariances, VariancePrior, pair_error
-from multimem_ray.metric.shrinkage import Shrinkage, ShrinkageMoments, Spread, SpreadMoments
-from multimem_ray.results.arrays import Floats, floats, lists
-from multimem_ray.results.population import stored_population
+from multimem_ray.metric.moderation import NOTHING_BORROWED, VariancePrior
+from multimem_ray.metric.shrinkage import Shrinkage, Spread
+from multimem_ray.results.arrays import Floats
 from multimem_ray.store.schema import SCORE
-
-if TYPE_CHECKING:
-    from multimem_ray.results.table import ScoreTable
 
 ERROR, LOW, HIGH, Q = "multimem_error", "multimem_low", "multimem_high", "multimem_q"
 SHRUNK, SHRUNK_SD = "multimem_shrunk", "multimem_shrunk_sd"
 DERIVED = (ERROR, LOW, HIGH, Q, SHRUNK, SHRUNK_SD)
 """Columns that rows get when they are read."""
 SE, PAIR_SE, VIEWS = "multimem_se", "multimem_pair_se", "multimem_view_variance"
-PAIRED = frozenset({"complementary_halves", "candidate"})
 CONFIDENCE = 0.95
-_LOWEST, _HIGHEST, _BINS = -8.0, 40.0, 4_800  # of t; what lies beyond is counted with the outermost
+LOWEST, HIGHEST, BINS = -8.0, 40.0, 4_800  # of t; what lies beyond is counted with the outermost
 
 
 @dataclass(frozen=True)
@@ -116,7 +107,7 @@ class Verdict:
             Q: (
                 # DuckDB's least and greatest pass over NULL.
                 f"CASE WHEN {SCORE} / ({error}) IS NOT NULL THEN "
-                f"list_extract({values}, {_bin(error)} + 1) END"
+                f"list_extract({values}, {bin_of(error)} + 1) END"
                 if self.q
                 else "NULL::DOUBLE"
             ),
@@ -159,16 +150,23 @@ class Verdict:
                 "sd": shrinkage.sd,
             },
             "spread": self.spread and asdict(self.spread),
-            "q": {"lowest": _LOWEST, "width": (_HIGHEST - _LOWEST) / _BINS, "runs": runs},
+            "q": {"lowest": LOWEST, "width": (HIGHEST - LOWEST) / BINS, "runs": runs},
             "ranks_by": self.ranks_by,
         }
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Verdict:
-        """What :meth:`as_json` returned."""
+        """What :meth:`as_json` returned.
+
+        Raises:
+            KeyError, TypeError, ValueError: It is something else.
+        """
         prior, shrinkage = content["prior"], content["shrinkage"]
         runs = content["q"]["runs"]
-        ends = [*(at for at, _ in runs[1:]), _BINS]
+        places = [int(at) for at, _ in runs]
+        if places and (places[0] != 0 or places != sorted(set(places)) or places[-1] >= BINS):
+            raise ValueError("q-values do not go from bin to bin")
+        ends = [*(at for at, _ in runs[1:]), BINS]
         q = [value for (at, value), end in zip(runs, ends, strict=False) for _ in range(at, end)]
         return cls(
             float(content["df"]),
@@ -197,206 +195,11 @@ def _where_scored(value: float) -> str:
     return f"CASE WHEN {SCORE} IS NOT NULL THEN {_double(value)} END"
 
 
-def _bin(error: str) -> str:
+def bin_of(error: str) -> str:
     """The bin of t. DuckDB takes NaN for the largest number, and there is none here."""
-    width = _double((_HIGHEST - _LOWEST) / _BINS)
-    place = f"floor(({SCORE} / ({error}) - {_double(_LOWEST)}) / {width})"
-    return f"least(greatest({place}, 0), {_BINS - 1})::INTEGER"
-
-
-class VerdictMoments:
-    """Sums over the rows that the constants follow from.
-
-    Args:
-        kind: Kind of the membership design.
-        models: Number of reference models.
-        own: Whether rows hold the error by pairs and what views add; those of earlier versions
-            held the error by sides alone.
-        target_df: Degrees of freedom of a target's errors, which rest on the held-out samples;
-            None without a target.
-    """
-
-    def __init__(self, kind: str, models: int, *, own: bool, target_df: int | None) -> None:
-        self._models, self._target_df = models, target_df
-        self._pairs = models // 2 if kind in PAIRED else 0
-        self.shrinks = kind == "complementary_halves" and self._pairs > 1 and target_df is None
-        self.paired = bool(self._pairs) and own and target_df is None
-        self._df = float(self._pairs - 1 if self.paired else models - 2)
-        self._variances = LogVariances(max(1.0, self._df))
-        self._shrinkage = ShrinkageMoments()
-        self._views, self._seen = 0.0, 0
-
-    def add(self, batch: pa.RecordBatch, cmc: Floats, member: Floats) -> None:
-        """Add rows as they are stored, with their lists of models."""
-        names, errors = batch.schema.names, floats(batch[SE])
-        if self.paired and PAIR_SE in names:
-            own = floats(batch[PAIR_SE])
-            errors = np.where(np.isnan(own), errors, own)
-        views = floats(batch[VIEWS]) if VIEWS in names else None
-        self.update(cmc, member, errors, views)
-
-    def update(self, cmc: Floats, member: Floats, errors: Floats, views: Floats | None) -> None:
-        """Add rows.
-
-        Args:
-            cmc: (N, M) consistency per model, NaN where undefined.
-            member: (N, M) 1 where the model trained on the sample, else 0.
-            errors: (N,) standard errors of single samples, NaN where undefined.
-            views: (N,) what the views add to the variance of each, NaN where undefined.
-        """
-        self._variances.update(np.square(errors))
-        if views is not None:
-            known = views[np.isfinite(views)]
-            self._views += float(known.sum())
-            self._seen += len(known)
-        if self.shrinks:
-            self._shrinkage.update(paired(cmc, member, self._pairs))
-
-    def spread(self, batches: Iterable[pa.RecordBatch]) -> Spread | None:
-        """What the shrunk scores leave open: a second pass over the rows; None without such.
-
-        Args:
-            batches: Of the columns ``cmc`` and ``member``.
-        """
-        if self._shrinkage.count <= 2:
-            return None
-        second = SpreadMoments(self._shrinkage.fit_without_a_pair(self._of_views))
-        for batch in batches:
-            second.update(paired(lists(batch["cmc"]), lists(batch["member"]), self._pairs))
-        return second.fit(self._shrinkage.fit(self._of_views))
-
-    @property
-    def _of_views(self) -> float:
-        return max(0.0, self._views / self._seen) if self._seen else 0.0
-
-    def verdict(self, population: Population | None, spread: Spread | None) -> Verdict:
-        """The constants but for the q-values.
-
-        Args:
-            population: The held-out set under the models; None where it was not kept.
-            spread: What :meth:`spread` returned.
-        """
-        if self._target_df is not None:
-            return Verdict(df=float(self._target_df))
-        if self._models == 2:
-            return _of_two(population)
-        if self._df < 1 or not self._variances.count:
-            return Verdict()
-        views = self._of_views
-        verdict = Verdict(
-            self._df,
-            self._variances.prior(),
-            views,
-            shrinkage=None if spread is None else self._shrinkage.fit(views),
-            spread=spread,
-            paired=self.paired,
-        )
-        return replace(verdict, by_chance=_by_chance(verdict, population, self._pairs))
-
-
-def paired(cmc: Floats, member: Floats, pairs: int) -> NDArray[np.float64]:
-    """(N, P, 2) ``cmc_out`` and score of each pair of models; NaN where a pair has no two sides."""
-    even, odd = cmc[:, 0 : 2 * pairs : 2], cmc[:, 1 : 2 * pairs : 2]
-    first, second = member[:, 0 : 2 * pairs : 2], member[:, 1 : 2 * pairs : 2]
-    saw = first == 1.0
-    values = np.stack([np.where(saw, odd, even), np.where(saw, even - odd, odd - even)], axis=2)
-    values[first == second] = np.nan
-    return values
-
-
-def _of_two(population: Population | None) -> Verdict:
-    """Of two models: how far from zero the scores of held-out samples are, which neither saw.
-
-    The gap between the models is part of every literal score, and so of its error.
-    """
-    if population is None or len(population.cmc) < 3:
-        return Verdict()
-    d = population.cmc[:, 0] - population.cmc[:, 1]
-    error = pair_error(d)
-    if not error > 0:
-        return Verdict()
-    return Verdict(df=float(len(d) - 1), constant=error, by_chance=None)
-
-
-def _by_chance(verdict: Verdict, population: Population | None, pairs: int) -> float | None:
-    """Share of held-out samples that would stand out, with the memberships of their hash."""
-    if population is None or pairs < 2:
-        return None
-    values = paired(population.cmc, population.member.astype(float), pairs)[:, :, 1]
-    values = values[np.isfinite(values).all(axis=1)]
-    if not len(values):
-        return None
-    errors = verdict.errors(values.std(axis=1, ddof=1) / math.sqrt(pairs))
-    reach = verdict.prior.quantile(verdict.df, CONFIDENCE)
-    return float((values.mean(axis=1) > reach * errors).mean())
-
-
-def _with_q_values(verdict: Verdict, table: ScoreTable) -> Verdict:
-    """The verdict with q-values, from one more pass over scores and errors."""
-    if not verdict.df:
-        return verdict
-    error = verdict.sql()[ERROR]
-    counted = table.query(
-        f"SELECT {_bin(error)} AS bin, count(*) AS rows FROM scores "
-        f"WHERE {SCORE} IS NOT NULL AND {error} > 0 GROUP BY 1",
-        stored_columns(table.stored),
-    )
-    bins = Bins(_LOWEST, _HIGHEST, _BINS)
-    for row in counted:
-        bins.counts[row["bin"]] = row["rows"]
-    if not counted:
-        return verdict
-    return replace(verdict, q=tuple(_rounded_up(q) for q in q_values(bins, verdict.total_df)))
-
-
-def _rounded_up(value: float) -> float:
-    """With three digits, never below the value: few runs, and no list longer than it may be."""
-    if value <= 0:
-        return 0.0
-    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
-    return min(1.0, float(f"{math.ceil(value / unit) * unit:.3g}"))
-
-
-def estimate(table: ScoreTable) -> Verdict:
-    """The constants of a run, from its rows."""
-    known = set(table.stored)
-    if not {"cmc", "member", SE} <= known:
-        return Verdict()
-    run = table.document("run.json")
-    held_out = table.document("held_out", "held_out.json")
-    design = dict((run.get("config") or {}).get("design") or {})
-    columns = ["cmc", "member", *(c for c in (SE, PAIR_SE, VIEWS) if c in known)]
-    moments: VerdictMoments | None = None
-    for batch in table.batches(columns):
-        cmc = lists(batch["cmc"])
-        moments = moments or moments_of(design, held_out, cmc.shape[1], own=PAIR_SE in known)
-        moments.add(batch, cmc, lists(batch["member"]))
-    if moments is None:
-        return Verdict()
-    return concluded(moments, table, stored_population(table))
-
-
-def concluded(moments: VerdictMoments, table: ScoreTable, population: Population | None) -> Verdict:
-    """The verdict that follows from the sums over all rows, by two more passes."""
-    spread = moments.spread(table.batches(["cmc", "member"])) if moments.shrinks else None
-    return _with_q_values(moments.verdict(population, spread), table)
-
-
-def moments_of(
-    design: Mapping[str, Any], held_out: Mapping[str, Any], models: int, *, own: bool
-) -> VerdictMoments:
-    """The sums for a run.
-
-    Args:
-        design: Section ``design`` of its configuration.
-        held_out: Its ``held_out.json``.
-        models: Length of its lists of models.
-        own: See :class:`VerdictMoments`.
-    """
-    kind = str(design.get("kind", "complementary_halves"))
-    target_df = max(1, int(held_out.get("samples") or 2) - 1) if design.get("target") else None
-    references = models - (target_df is not None)
-    return VerdictMoments(kind, references, own=own, target_df=target_df)
+    width = _double((HIGHEST - LOWEST) / BINS)
+    place = f"floor(({SCORE} / ({error}) - {_double(LOWEST)}) / {width})"
+    return f"least(greatest({place}, 0), {BINS - 1})::INTEGER"
 
 
 def stored_columns(stored: Sequence[str]) -> list[str]:

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 from scipy.stats import false_discovery_control
 
 from multimem_ray.errors import ConfigError
-from multimem_ray.metric.attack import Population
+from multimem_ray.results.estimate import estimate
 from multimem_ray.results.select import Wanted, select_samples
 from multimem_ray.results.summary import summarize
 from multimem_ray.results.table import ScoreTable
 from multimem_ray.results.top import top
-from multimem_ray.results.verdict import DERIVED, Verdict, estimate, paired
+from multimem_ray.results.verdict import DERIVED, Verdict
 from multimem_ray.storage import Storage
 from tests.results.fake_run import FakeRun, fake_run
 
@@ -82,44 +81,6 @@ def test_lists_are_ranked_by_the_shrunk_score_unless_another_is_asked_for(tmp_pa
     assert top(two, n=1)[0]["multimem_shrunk"] is None
 
 
-def population(run: FakeRun, models: int, samples: int = 400) -> Population:
-    """Held-out samples that scatter as those of the run do, with memberships by chance."""
-    rng = np.random.default_rng(1)
-    bits = rng.random((samples, models // 2)) < 0.5
-    cmc = rng.normal(0.6, 0.1, (samples, 1)) + rng.normal(0, 0.03, (samples, models))
-    member = np.stack([bits, ~bits], axis=2).reshape(samples, -1)
-    held_out = Population(cmc, member, paired=True, target=False)
-    save_file(held_out.arrays(), Path(run.output) / "held_out" / "means.safetensors")
-    return held_out
-
-
-def test_two_models_take_their_error_from_the_held_out_set(tmp_path: Path) -> None:
-    run = fake_run(tmp_path, models=2)
-    held_out = population(run, 2)
-    d = held_out.cmc[:, 0] - held_out.cmc[:, 1]
-    rms = np.sqrt(np.square(d).mean())
-    got = read(table_of(run), "multimem", "multimem_error", "multimem_low", "multimem_q")
-    np.testing.assert_allclose(got["multimem_error"], rms, rtol=1e-9)
-    assert got["multimem_error"][0] == pytest.approx(0.03 * math.sqrt(2), rel=0.1)
-    assert np.isfinite(got["multimem_q"]).all()
-
-
-def test_chance_is_measured_on_the_held_out_set(tmp_path: Path) -> None:
-    run = fake_run(tmp_path)
-    population(run, 4)
-    noise = summarize(run.output, Storage())["noise"]
-    assert noise["measured"]
-    assert 0.005 < noise["by_chance"] < 0.06
-
-
-def test_what_lies_outside_the_pool_has_no_pair() -> None:
-    cmc = np.array([[0.5, 0.3, 0.7, 0.6], [0.5, 0.3, 0.7, 0.6]])
-    member = np.array([[1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
-    values = paired(cmc, member, 2)
-    np.testing.assert_allclose(values[0], [[0.3, 0.2], [0.7, -0.1]])
-    assert np.isnan(values[1]).all()
-
-
 def test_a_list_of_what_is_memorized_more_than_a_bound(tmp_path: Path) -> None:
     run = fake_run(tmp_path, models=8)
     table = table_of(run)
@@ -141,6 +102,30 @@ def test_a_list_of_what_is_memorized_at_all(tmp_path: Path) -> None:
     q = read(table, "multimem_q")["multimem_q"]
     assert made.counts["removed"] == int((q <= 0.05).sum()) > 0
     assert "not memorized at all" in made.null
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"prior": None},
+        {"q": {"runs": [[-(10**12), 0.5]]}},
+        {"q": {"runs": [[0, 0.5], [0, 0.1]]}},
+        {"views": "nothing"},
+        {"spread": {"middle": 1}},
+    ],
+)
+def test_a_damaged_verdict_in_the_summary_is_estimated_anew(
+    tmp_path: Path, damage: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    run = fake_run(tmp_path)
+    summary = summarize(run.output, Storage())
+    good = summary["verdict"].copy()
+    summary["verdict"] |= damage
+    (Path(run.output) / "summary.json").write_text(json.dumps(summary))
+    again = table_of(run).verdict.as_json()
+    assert again["q"] == good["q"]
+    assert again["spread"] == pytest.approx(good["spread"])
+    assert "its verdict is damaged" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,15 @@
+"""What each pair of models says of a sample."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from multimem_ray.metric.pairs import paired
+
+
+def test_what_lies_outside_the_pool_has_no_pair() -> None:
+    cmc = np.array([[0.5, 0.3, 0.7, 0.6], [0.5, 0.3, 0.7, 0.6]])
+    member = np.array([[1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    values = paired(cmc, member, 2)
+    np.testing.assert_allclose(values[0], [[0.3, 0.2], [0.7, -0.1]])
+    assert np.isnan(values[1]).all()
