@@ -14,7 +14,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from multimem_ray.config.base import Fraction, Section
-from multimem_ray.config.limits import LimitsConfig
+from multimem_ray.config.limits import DEFAULT_LIMITS, LimitsConfig
 
 CONTENT = "content"
 """Value of ``design.group``: samples of the same content belong together."""
@@ -126,7 +126,7 @@ class DataConfig(Section):
     plugins: list[str] = Field(
         default_factory=list, description="modules to import that register further modalities"
     )
-    limits: LimitsConfig = LimitsConfig()
+    limits: LimitsConfig = DEFAULT_LIMITS
 
     @field_validator("shards", mode="before")
     @classmethod

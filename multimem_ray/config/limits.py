@@ -64,4 +64,4 @@ class LimitsConfig(Section):
         return min(int(getattr(self, f"{kind}_bytes")) for kind in (*_EXTENSIONS, "other"))
 
 
-DEFAULT_LIMITS = LimitsConfig.model_validate({})
+DEFAULT_LIMITS = LimitsConfig()

@@ -13,7 +13,7 @@ from pydantic import (
 
 from multimem_ray.config.base import Section
 from multimem_ray.config.data import DataConfig, DesignConfig, HeldOutConfig, StorageConfig
-from multimem_ray.config.limits import LimitsConfig
+from multimem_ray.config.limits import DEFAULT_LIMITS
 from multimem_ray.config.models import MitigationConfig, ModelConfig, TrainingConfig
 from multimem_ray.config.runtime import (
     EvaluationConfig,
@@ -118,7 +118,7 @@ class Config(Section):
             del stored["run"], stored["models"]
             kept["data"]["embeddings"] = stored
         # A sample beyond a limit is not trained on: limits count, where they are not the default.
-        if self.data.limits == LimitsConfig():
+        if self.data.limits == DEFAULT_LIMITS:
             del kept["data"]["limits"]
         # Consent changes what is loaded at all, never a score.
         del kept["data"]["planted"], kept["model"]["allow"]

@@ -8,7 +8,6 @@ drawn by: a rule that is asked about other groups would tell nonsense.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,7 +17,7 @@ from multimem_ray.design.group_table import GroupTable, is_table, read_groups
 from multimem_ray.design.shard_names import parts_needed, tail
 from multimem_ray.embeddings import layout
 from multimem_ray.errors import ConfigError, DesignError
-from multimem_ray.run import Shards
+from multimem_ray.run import Shards, recorded_config, run_document
 from multimem_ray.storage import Storage
 
 _UNLISTED = ("all", "none", "recorded")
@@ -37,8 +36,8 @@ def settled_grouping(config: Config, storage: Storage) -> Config:
 
 
 def _implied(config: Config, storage: Storage) -> str | None:
-    begun = _document(storage, storage.join(config.output, "run.json"))
-    if begun and _group_of(begun["config"]["design"]) is None:
+    begun = _begun(config.output, storage)
+    if begun is not None and begun.design.group is None:
         return None
     stored = config.data.embeddings is not None
     if any(model.members not in _UNLISTED for model in _models(config)):
@@ -52,9 +51,9 @@ def _implied(config: Config, storage: Storage) -> str | None:
         return None
     references = config.mitigation.references
     if config.mitigation.kind != "none" and references is not None:
-        known = _document(storage, storage.join(references, "run.json"))
-        if known:
-            return _group_of(known["config"]["design"])
+        known = _begun(references, storage)
+        if known is not None:
+            return known.design.group
     return CONTENT
 
 
@@ -110,11 +109,12 @@ def _recorded(config: Config, storage: Storage) -> Iterator[tuple[str, Mapping[s
             yield model.checkpoint, {**content["design"], "fields": content.get("fields")}
 
 
-def _document(storage: Storage, url: str) -> dict[str, Any]:
+def _begun(output: str, storage: Storage) -> Config | None:
+    """The configuration that an output was begun with; None where there is no run."""
+    url = storage.join(output, "run.json")
     if not storage.exists(url):
-        return {}
-    content: dict[str, Any] = json.loads(storage.read_bytes(url))
-    return content
+        return None
+    return recorded_config(run_document(storage.read_bytes(url), url))
 
 
 def _group_of(design: Mapping[str, Any]) -> str | None:

@@ -12,9 +12,11 @@ import pytest
 
 from multimem_ray.audit import audit
 from multimem_ray.config import Config
-from multimem_ray.errors import ConfigError, DesignError, ResumeError
+from multimem_ray.errors import ConfigError, DesignError, ResumeError, StorageError
 from multimem_ray.setup import apply_overrides, inspect, open_run, resolve
+from multimem_ray.setup.grouping import settled_grouping
 from multimem_ray.shards.writer import ShardWriter
+from multimem_ray.storage import Storage
 from tests.small import QUIET, members, small_raw, write_shards
 
 
@@ -129,3 +131,11 @@ def test_models_bring_what_their_memberships_were_drawn_by(tmp_path: Path) -> No
 def test_a_partition_needs_a_field(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"design\.group is not a field"):
         config_of(tmp_path, tmp_path, "scoring.partition_by=group")
+
+
+def test_a_damaged_run_is_one_line_before_its_groups_are_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.json").write_text('{"config": ')
+    config = resolve({"output": str(tmp_path / "out"), "data": {"shards": "x"}})
+    with pytest.raises(StorageError, match=r"run\.json: damaged"):
+        settled_grouping(config, Storage())

@@ -32,17 +32,22 @@ PREPROCESSING: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("preprocess", PREPROCESSING.values(), ids=PREPROCESSING)
-def test_open_clip(preprocess: dict[str, Any], tmp_path: Path) -> None:
-    open_clip_folder(tmp_path, preprocess, quick_gelu=True)
-    theirs, transform = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path}")
-    tokenize = open_clip.get_tokenizer(f"local-dir:{tmp_path}")
-    ours = embedded(f"local:{tmp_path}", GIVEN)
+def assert_same_as_open_clip(folder: Path) -> None:
+    """Its own model, preprocessing and tokenizer give the embeddings that ours do."""
+    theirs, transform = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
+    tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
+    ours = embedded(f"local:{folder}", GIVEN)
     with torch.no_grad():
         images = theirs.encode_image(torch.stack([transform(p) for p in pictures()]))
         texts = theirs.encode_text(tokenize(list(CAPTIONS)))
     assert_same(ours["image"], images)
     assert_same(ours["text"], texts)
+
+
+@pytest.mark.parametrize("preprocess", PREPROCESSING.values(), ids=PREPROCESSING)
+def test_open_clip(preprocess: dict[str, Any], tmp_path: Path) -> None:
+    open_clip_folder(tmp_path, preprocess, quick_gelu=True)
+    assert_same_as_open_clip(tmp_path)
 
 
 def test_siglip_of_open_clip(tmp_path: Path) -> None:
@@ -61,14 +66,7 @@ def test_siglip_of_open_clip(tmp_path: Path) -> None:
         },
     )
     tokenizer_folder(tmp_path, "a dog two cats and small bird sitting waiting long text about")
-    theirs, transform = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path}")
-    tokenize = open_clip.get_tokenizer(f"local-dir:{tmp_path}")
-    ours = embedded(f"local:{tmp_path}", GIVEN)
-    with torch.no_grad():
-        images = theirs.encode_image(torch.stack([transform(p) for p in pictures()]))
-        texts = theirs.encode_text(tokenize(list(CAPTIONS)))
-    assert_same(ours["image"], images)
-    assert_same(ours["text"], texts)
+    assert_same_as_open_clip(tmp_path)
 
 
 CROP = {"height": 32, "width": 32}
