@@ -43,6 +43,14 @@ def test_a_configuration_needs_neither_torch_nor_ray() -> None:
     assert said(code) == "set()"
 
 
+def test_reading_scores_needs_no_torch() -> None:
+    code = (
+        "import sys; from multimem_ray.results import estimate, select, summary, table, top; "
+        "print({'torch', 'ray'} & set(sys.modules))"
+    )
+    assert said(code) == "set()"
+
+
 def test_every_name_is_there() -> None:
     for name in mm.__all__:
         assert getattr(mm, name) is not None

@@ -67,14 +67,13 @@ def agreement(embeddings: Tensor, present: Tensor, means: Tensor) -> Agreement:
             f"or {(samples, modalities, dim)} for a set of its own for each sample"
         )
     vectors, towards = exact(embeddings), exact(means.to(embeddings.device))
-    by_view = vectors @ vectors.transpose(-1, -2)
-    alignment = by_view.mean(dim=0)
-    uniformity = vectors.mean(dim=0) @ towards.transpose(-1, -2)
+    alignment = vectors @ vectors.transpose(-1, -2)
+    # With one set of means for all samples, this is a single product of two matrices.
+    uniformity = vectors @ towards.transpose(-1, -2)
 
     # An entry depends on its own two vectors only, so masking the small matrices is enough.
     both = present[:, :, None] & present[:, None, :]
-    # The sum over the columns is one vector, so that views cost O(n d) more, not O(n² d).
-    total = (towards * present[:, :, None]).sum(dim=-2)
-    apart = masked((vectors @ total[:, :, None]).squeeze(-1), present).sum(dim=-1)
-    cmc_by_view = (masked(by_view, both).sum(dim=(-2, -1)) - apart) / 2
-    return Agreement(masked(alignment, both), masked(uniformity, both), cmc_by_view)
+    cmc_by_view = masked(alignment - uniformity, both).sum(dim=(-2, -1)) / 2
+    return Agreement(
+        masked(alignment.mean(dim=0), both), masked(uniformity.mean(dim=0), both), cmc_by_view
+    )

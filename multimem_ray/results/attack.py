@@ -14,15 +14,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from multimem_ray.metric.attack import (
+from multimem_ray.results.arrays import lists
+from multimem_ray.results.table import ScoreTable
+from multimem_ray.verdict.attack import (
     CONFIDENCE,
     Population,
     Roc,
     attack_ratios,
     epsilon_bound,
 )
-from multimem_ray.results.arrays import lists
-from multimem_ray.results.table import ScoreTable
 
 FPRS = (0.001, 0.01)
 GUESSED = (0.02, 0.2, 1.0)

@@ -16,11 +16,6 @@ import numpy as np
 import pyarrow as pa
 
 from multimem_ray.design.membership import PAIRED
-from multimem_ray.metric.attack import Population
-from multimem_ray.metric.lists import Bins, q_values
-from multimem_ray.metric.moderation import LogVariances, pair_error
-from multimem_ray.metric.pairs import paired
-from multimem_ray.metric.shrinkage import ShrinkageMoments, Spread, SpreadMoments
 from multimem_ray.results.arrays import Floats, floats, lists
 from multimem_ray.results.population import stored_population
 from multimem_ray.results.verdict import (
@@ -38,6 +33,11 @@ from multimem_ray.results.verdict import (
 )
 from multimem_ray.storage import Storage
 from multimem_ray.store.schema import SCORE
+from multimem_ray.verdict.attack import Population
+from multimem_ray.verdict.lists import Bins, q_values
+from multimem_ray.verdict.moderation import LogVariances, pair_error
+from multimem_ray.verdict.pairs import paired
+from multimem_ray.verdict.shrinkage import ShrinkageMoments, Spread, SpreadMoments
 
 
 class Rows(Protocol):

@@ -6,8 +6,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from multimem_ray.errors import StorageError
-from multimem_ray.metric.attack import Population
 from multimem_ray.storage import Storage
+from multimem_ray.verdict.attack import Population
 
 
 def stored_population(output: str, storage: Storage) -> Population | None:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from multimem_ray.design.membership import PAIRED
-from multimem_ray.metric.pairs import paired
 from multimem_ray.results.statistics import Correlation, Floats
+from multimem_ray.verdict.pairs import paired
 
 TOO_FEW = "it needs at least 4 reference models, that is two independent pairs"
 ONE_TARGET = "there is one target: its training was not repeated"

@@ -43,7 +43,6 @@ from multimem_ray.arrow_files import read_parquet
 from multimem_ray.design.hashing import uniform
 from multimem_ray.design.shard_names import PARTS
 from multimem_ray.errors import ConfigError
-from multimem_ray.metric.lists import Bins, probability_below, threshold
 from multimem_ray.results.arrays import floats
 from multimem_ray.results.statistics import QuantileSketch
 from multimem_ray.results.table import ScoreTable
@@ -51,6 +50,7 @@ from multimem_ray.results.top import direction, largest_first, quoted, require_n
 from multimem_ray.results.verdict import ERROR, SHRUNK, SHRUNK_SD, Q
 from multimem_ray.storage import Storage
 from multimem_ray.store.schema import ATTRIBUTION, CLIPMEM
+from multimem_ray.verdict.lists import Bins, probability_below, threshold
 
 Kind = Literal["keep", "remove"]
 KINDS: tuple[Kind, ...] = ("keep", "remove")

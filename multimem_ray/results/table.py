@@ -33,7 +33,6 @@ from duckdb.func import PythonUDFType
 from multimem_ray.arrow_files import ParquetFile
 from multimem_ray.config import nearest
 from multimem_ray.errors import ConfigError, StorageError
-from multimem_ray.results.estimate import estimate
 from multimem_ray.results.verdict import DERIVED, Verdict, stored_columns
 from multimem_ray.storage import FileInfo, Storage, local_path
 from multimem_ray.store.committed import error_files, in_partition, score_files
@@ -154,6 +153,8 @@ class ScoreTable:
                 return Verdict.from_json(known)
             except (KeyError, TypeError, ValueError) as error:
                 logger.warning("%s/summary.json: its verdict is damaged (%s)", self.output, error)
+        from multimem_ray.results.estimate import estimate
+
         return estimate(self)
 
     @property

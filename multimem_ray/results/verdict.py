@@ -12,8 +12,8 @@ scoring. How they are estimated is in :mod:`multimem_ray.results.estimate`.
     multimem_q            share of false ones on the shortest list, by score ÷ error, that it is on;
                           a false one is a sample that is not memorized at all
 
-The mathematics is in :mod:`multimem_ray.metric.moderation`, :mod:`~multimem_ray.metric.shrinkage`
-and :mod:`~multimem_ray.metric.lists`.
+The mathematics is in :mod:`multimem_ray.verdict.moderation`, :mod:`~multimem_ray.verdict.shrinkage`
+and :mod:`~multimem_ray.verdict.lists`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from multimem_ray.metric.moderation import NOTHING_BORROWED, VariancePrior
-from multimem_ray.metric.shrinkage import Shrinkage, Spread
 from multimem_ray.results.arrays import Floats
 from multimem_ray.store.schema import SCORE
+from multimem_ray.verdict.moderation import NOTHING_BORROWED, VariancePrior
+from multimem_ray.verdict.shrinkage import Shrinkage, Spread
 
 ERROR, LOW, HIGH, Q = "multimem_error", "multimem_low", "multimem_high", "multimem_q"
 SHRUNK, SHRUNK_SD = "multimem_shrunk", "multimem_shrunk_sd"

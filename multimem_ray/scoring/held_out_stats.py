@@ -18,9 +18,9 @@ from torch import Tensor
 
 from multimem_ray import metric
 from multimem_ray.metric import Agreement, Calibration, CalibrationAccumulator, MeanAccumulator
-from multimem_ray.metric.attack import Population
 from multimem_ray.sample import Failure
 from multimem_ray.store.parts import Part, PartFolder
+from multimem_ray.verdict.attack import Population
 
 _COVARIANCE, _COUNT = "covariance.", "count."
 _FAILURES = "killed"

@@ -26,9 +26,9 @@ from torch import Tensor
 
 from multimem_ray import metric
 from multimem_ray.metric import Agreement, Calibration
-from multimem_ray.metric.attack import Population
 from multimem_ray.run import Run
 from multimem_ray.store.schema import ATTRIBUTION, CLIPMEM, PAIR, UNSEEN, VALUE, score_schema
+from multimem_ray.verdict.attack import Population
 
 IdentityRow: TypeAlias = tuple[str, int, str | None, str, str | None]
 """Key, index, label, group and partition value of a sample."""

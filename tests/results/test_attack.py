@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from multimem_ray.metric.attack import Population, attack_ratios
 from multimem_ray.results.attack import Attack, attack_words
 from multimem_ray.results.summary import summarize
 from multimem_ray.storage import Storage
+from multimem_ray.verdict.attack import Population, attack_ratios
 from tests.metric.test_attack import halves
 from tests.results.fake_run import fake_run
 

@@ -10,11 +10,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from multimem_ray.errors import StorageError
-from multimem_ray.metric.attack import Population
 from multimem_ray.results.estimate import estimate
 from multimem_ray.results.population import stored_population
 from multimem_ray.results.summary import summarize
 from multimem_ray.storage import Storage
+from multimem_ray.verdict.attack import Population
 from tests.results.fake_run import FakeRun, fake_run
 from tests.results.test_verdict import read, table_of
 

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
 
-from multimem_ray.metric.moderation import LogVariances
 from multimem_ray.results.arrays import floats, lists
 from multimem_ray.results.summary import summarize
 from multimem_ray.results.table import ScoreTable
 from multimem_ray.storage import Storage
 from multimem_ray.store.names import partition_of, shard_id
 from multimem_ray.store.schema import error_schema
+from multimem_ray.verdict.moderation import LogVariances
 from tests.results.fake_run import fake_run
 
 

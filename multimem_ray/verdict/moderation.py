@@ -19,8 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import digamma, polygamma
-from scipy.stats import t as student
+from scipy.special import digamma, ndtr, ndtri, polygamma, stdtr, stdtrit
 
 Floats = NDArray[np.float64]
 LEAST = 100
@@ -52,7 +51,8 @@ class VariancePrior:
 
     def quantile(self, df: float, confidence: float = 0.95) -> float:
         """By how many moderated standard errors a two-sided interval reaches out."""
-        return float(student.ppf((1 + confidence) / 2, self.df + df))
+        below = (1 + confidence) / 2
+        return float(ndtri(below) if math.isinf(self.df) else stdtrit(self.df + df, below))
 
     def p_values(self, scores: Floats, errors: Floats, df: float) -> Floats:
         """(N,) probability of such a score, or a higher one, where nothing is memorized.
@@ -62,7 +62,12 @@ class VariancePrior:
             errors: (N,) moderated standard errors.
             df: Degrees of freedom of the variance of a single sample.
         """
-        return np.asarray(student.sf(scores / errors, self.df + df), np.float64)
+        return upper_tail(scores / errors, self.df + df)
+
+
+def upper_tail(t: Floats, df: float) -> Floats:
+    """Probability of more than t under Student's distribution, of the normal one with df = ∞."""
+    return np.asarray(ndtr(-t) if math.isinf(df) else stdtr(df, -t), np.float64)
 
 
 NOTHING_BORROWED = VariancePrior(0.0, 0.0)

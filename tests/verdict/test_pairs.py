@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from multimem_ray.metric.pairs import paired
+from multimem_ray.verdict.pairs import paired
 
 
 def test_what_lies_outside_the_pool_has_no_pair() -> None:

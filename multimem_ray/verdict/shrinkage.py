@@ -24,7 +24,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 Floats = NDArray[np.float64]
 MULTIMEM = 1
@@ -166,6 +165,9 @@ class SpreadMoments:
 
     def fit(self, shrinkage: Shrinkage) -> Spread:
         """The spread of a shrinkage by all pairs: it grows in proportion to its own variance."""
+        # Reading scores takes the classes of this file, and no optimizer.
+        from scipy.optimize import nnls
+
         middle, variance = float(shrinkage.mean[MULTIMEM]), shrinkage.sd**2
         if not (self._products[0, 0] and self._fewer.sd):
             return Spread(middle, variance, 0.0, 0.0)

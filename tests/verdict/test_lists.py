@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import false_discovery_control, norm
 from scipy.stats import t as student
 
-from multimem_ray.metric.lists import Bins, probability_below, q_values, threshold
+from multimem_ray.verdict.lists import Bins, probability_below, q_values, threshold
 
 
 def test_q_values_are_those_of_benjamini_and_hochberg() -> None:

@@ -9,7 +9,7 @@ import pytest
 from scipy.special import polygamma
 from scipy.stats import t as student
 
-from multimem_ray.metric.moderation import (
+from multimem_ray.verdict.moderation import (
     Floats,
     LogVariances,
     VariancePrior,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from multimem_ray.metric.shrinkage import (
+from multimem_ray.verdict.shrinkage import (
     Floats,
     Shrinkage,
     ShrinkageMoments,

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats  # type: ignore[import-untyped]
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from multimem_ray.metric.attack import (
+from multimem_ray.verdict.attack import (
     Population,
     Roc,
     attack_ratios,

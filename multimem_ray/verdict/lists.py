@@ -18,7 +18,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
-from scipy.stats import t as student
+
+from multimem_ray.verdict.moderation import upper_tail
 
 Floats = NDArray[np.float64]
 BINS = 1 << 16
@@ -67,7 +68,7 @@ def q_values(bins: Bins, df: float) -> Floats:
         (bins,), falling from left to right; that of a sample is its bin's, where the p-value is
         that of the lower edge and so never too low.
     """
-    p = student.sf(bins.edges[:-1], df)
+    p = upper_tail(bins.edges[:-1], df)
     listed = np.cumsum(bins.counts[::-1])[::-1]
     with np.errstate(divide="ignore", invalid="ignore"):
         false = np.where(listed > 0, p * bins.counts.sum() / listed, np.inf)
