@@ -12,8 +12,8 @@ from multimem_ray.results.attack import Attack, attack_words
 from multimem_ray.results.summary import summarize
 from multimem_ray.storage import Storage
 from multimem_ray.verdict.attack import Population, attack_ratios
-from tests.metric.test_attack import halves
 from tests.results.fake_run import fake_run
+from tests.verdict.test_attack import halves
 
 
 def audited(
