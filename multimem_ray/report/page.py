@@ -236,7 +236,7 @@ def _standing(rank: int, total: int, direction: str) -> str:
 def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Value, name and a word of explanation for each headline number."""
     cover, noise = summary["coverage"], summary["noise"]
-    scores, reliability = summary["scores"], (summary["reliability"] or {}).get("multimem")
+    scores, ranks = summary["scores"], ((summary["reliability"] or {}).get("ranks") or {})
     multimem = scores.get("multimem") or {}
     tiles = [(text.count(cover["scored"]), "samples scored", _rest(cover))]
     if multimem.get("count"):
@@ -246,9 +246,15 @@ def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         chance = f"{text.percent(noise['by_chance'])} by chance"
         chance += ", measured on the held-out set" if noise.get("measured") else ""
         tiles.append((text.percent(noise["above"]), "interval above zero", chance))
-    if reliability is not None:
+    if ranks.get("multimem"):
+        own = ranks["multimem"]
+        interval = f"{text.number(own['low'], 2)} to {text.number(own['high'], 2)}"
         tiles.append(
-            (text.number(reliability, 2), "reliability of the ranking", "1 = repeats itself")
+            (
+                text.number(own["value"], 2),
+                "reliability of the ranking",
+                f"1 = repeats itself; {interval}",
+            )
         )
     ranked = [row for row in summary["attribution"] if row["mean"] is not None]
     if ranked:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from multimem_ray.foreign_text import visible  # noqa: F401 - the templates find it here
+from multimem_ray.results.reliability import reliability_words  # noqa: F401 - likewise
 from multimem_ray.results.terminal import null_words  # noqa: F401 - likewise
 
 DASH = "–"
@@ -134,7 +135,7 @@ def _about_target(summary: dict[str, Any]) -> list[str]:
 
 def _about_models(summary: dict[str, Any]) -> list[str]:
     models, noise = summary["design"].get("models"), summary["noise"]
-    reliability = (summary["reliability"] or {}).get("multimem")
+    ranks = ((summary["reliability"] or {}).get("ranks") or {}).get("multimem")
     if models is None or not summary["coverage"]["scored"]:
         return []
     if not noise["count"] and not summary.get("target"):
@@ -147,10 +148,11 @@ def _about_models(summary: dict[str, Any]) -> list[str]:
         )
         return [alone]
     found = []
-    if reliability is not None and reliability < 0.7:
+    if ranks and ranks["value"] < 0.7:
         found.append(
             "The ranking is noisy: that of as many new models would correlate with it at only "
-            f"{number(reliability, 2)}. Read the list as candidates; more models make it steadier."
+            f"{number(ranks['value'], 2)}. Read the list as candidates; more models make it "
+            "steadier."
         )
     if models <= 4 and not summary.get("target"):
         found.append(

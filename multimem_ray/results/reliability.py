@@ -3,21 +3,29 @@
 In designs that come in pairs (model 2k trains on what 2k+1 left out), each pair alone gives
 every sample a score. Pairs agree where the score says something about the sample, and disagree
 where it says something about the models. With P pairs and a mean correlation r between them, the
-score over all pairs has the reliability P r / (1 + (P - 1) r), which for two pairs is the
-split-half correlation stepped up by Spearman and Brown (1910): the expected correlation with the
-ranking of as many new models. The same formula with fewer or more pairs tells how the reliability
-grew with the number of models, and what twice as many would bring.
+scores of all pairs have the reliability P r / (1 + (P - 1) r): the expected correlation with those
+of as many new models. The same formula with fewer or more pairs tells how the reliability grew with
+the number of models, and what twice as many would bring. Scores correlate as Pearson has it, of all
+rows; rankings as Spearman has it, of a sample of the rows that is all of them up to
+:data:`MOST_RANKED`. See :mod:`multimem_ray.verdict.reliability`.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from multimem_ray.design.membership import PAIRED
 from multimem_ray.results.statistics import Correlation, Floats
 from multimem_ray.verdict.pairs import paired
+from multimem_ray.verdict.reliability import RankReliability, rank_reliability, stepped_up
+
+Hashes = NDArray[np.uint64]
+MOST_RANKED = 1 << 15
 
 TOO_FEW = "it needs at least 4 reference models, that is two independent pairs"
 ONE_TARGET = "there is one target: its training was not repeated"
@@ -38,6 +46,7 @@ class Reliability:
         self._pairs = models // 2 if kind in PAIRED else 0
         self._multimem = Correlation(self._pairs)
         self._cmc_out = Correlation(self._pairs)
+        self._multimem_rows, self._cmc_out_rows = RowSample(), RowSample()
 
     def update(self, cmc: Floats, member: Floats, splits: list[str | None] | None) -> None:
         """Add rows.
@@ -52,20 +61,27 @@ class Reliability:
         if self._kind == "candidate":
             informative = [split == "S_C" for split in splits or [None] * len(cmc)]
             both = cmc[np.array(informative, bool), : 2 * self._pairs]
-            self._multimem.update(both[:, 0::2] - both[:, 1::2])
+            self._add(self._multimem, self._multimem_rows, both[:, 0::2] - both[:, 1::2])
             return
         values = paired(cmc, member, self._pairs)
         # A sample outside the pool has no model that saw it: its pairs say nothing.
         keep = ~np.isnan(values).any(axis=(1, 2))
-        self._multimem.update(values[keep, :, 1])
-        self._cmc_out.update(values[keep, :, 0])
+        self._add(self._multimem, self._multimem_rows, values[keep, :, 1])
+        self._add(self._cmc_out, self._cmc_out_rows, values[keep, :, 0])
 
     def result(self) -> dict[str, Any]:
         """``multimem`` and ``cmc_out`` (None if unknown), ``pairs`` and a ``reason`` if unknown.
 
-        ``growth`` has one row for each number of models, from one pair to all and then twice as
-        many, with the reliability of either score; ``forecast`` marks what is beyond the run.
+        ``ranks`` has the same of rankings: ``value`` and the 95 % interval ``low``, ``high``, and
+        with ``limit`` before them the correlation with the ranking by very many models. ``growth``
+        has one row for each number of models, from one pair to all and then twice as many, with the
+        reliability of either score, and of the ranking by MultiMem (``ranks``); ``forecast`` marks
+        what is beyond the run.
         """
+        ranked = {
+            "multimem": None if self._targeted else self._multimem_rows.reliability(),
+            "cmc_out": self._cmc_out_rows.reliability(),
+        }
         reason = None
         if self._kind not in PAIRED:
             reason = NO_PAIRS
@@ -76,12 +92,27 @@ class Reliability:
         return {
             "multimem": stepped_up(self._of_multimem(), self._pairs),
             "cmc_out": stepped_up(self._cmc_out.mean_correlation(), self._pairs),
-            "growth": self._growth(),
+            "ranks": {name: self._told(one) for name, one in ranked.items()},
+            "growth": self._growth(ranked["multimem"]),
             "pairs": self._pairs,
             "reason": reason,
         }
 
-    def _growth(self) -> list[dict[str, Any]]:
+    @staticmethod
+    def _add(moments: Correlation, rows: RowSample, values: Floats) -> None:
+        moments.update(values)
+        rows.update(values)
+
+    def _told(self, ranked: RankReliability | None) -> dict[str, float] | None:
+        value = ranked and ranked.at(self._pairs)
+        if ranked is None or value is None:
+            return None
+        low, high = ranked.interval(self._pairs)
+        told = {"value": value, "low": low, "high": high}
+        limits = {f"limit_{name}": math.sqrt(max(0.0, r)) for name, r in told.items()}
+        return told | {"limit": limits.pop("limit_value"), **limits}
+
+    def _growth(self, ranked: RankReliability | None) -> list[dict[str, Any]]:
         means = {
             "multimem": self._of_multimem(),
             "cmc_out": self._cmc_out.mean_correlation(),
@@ -92,6 +123,7 @@ class Reliability:
             {
                 "models": 2 * pairs,
                 **{name: stepped_up(mean, pairs) for name, mean in means.items()},
+                "ranks": ranked and ranked.at(pairs),
                 "forecast": pairs > self._pairs,
             }
             for pairs in _steps(self._pairs)
@@ -101,12 +133,74 @@ class Reliability:
         return None if self._targeted else self._multimem.mean_correlation()
 
 
-def stepped_up(mean: float | None, pairs: int) -> float | None:
-    """Reliability of so many pairs that correlate by ``mean``; None where it has no meaning."""
-    if mean is None:
-        return None
-    bottom = 1 + (pairs - 1) * mean
-    return pairs * mean / bottom if bottom > 0 else None
+class RowSample:
+    """Rows of a stream: all of them up to a number, then those whose content has the lowest hash.
+
+    So what is kept depends on no order and no grouping of the rows.
+
+    Args:
+        most: Rows that are kept.
+    """
+
+    def __init__(self, most: int = MOST_RANKED) -> None:
+        self._most = most
+        self._rows: list[Floats] = []
+        self._hashes: list[Hashes] = []
+        self._waiting, self._bound = 0, np.uint64(2**64 - 1)
+
+    def update(self, values: Floats) -> None:
+        """Add (N, K) rows; those with NaN are passed over."""
+        rows = values[~np.isnan(values).any(axis=1)]
+        hashes = _hashed(rows)
+        low = hashes <= self._bound
+        self._rows.append(rows[low])
+        self._hashes.append(hashes[low])
+        self._waiting += int(low.sum())
+        if self._waiting > 2 * self._most:
+            self._cut()
+
+    @property
+    def rows(self) -> Floats:
+        """(N, K) what is kept."""
+        self._cut()
+        return self._rows[0] if self._rows else np.empty((0, 0))
+
+    def reliability(self) -> RankReliability | None:
+        """Of rankings by each column; None where nothing can be told."""
+        return rank_reliability(self.rows)
+
+    def _cut(self) -> None:
+        if not self._rows:
+            return
+        rows, hashes = np.concatenate(self._rows), np.concatenate(self._hashes)
+        order = np.argsort(hashes, kind="stable")[: self._most]
+        if len(rows) > self._most:
+            self._bound = hashes[order[-1]]
+        self._rows, self._hashes, self._waiting = [rows[order]], [hashes[order]], len(order)
+
+
+def _hashed(rows: Floats) -> Hashes:
+    """(N,) a number of 64 bits for each row of (N, K), by the finalizer of splitmix64."""
+    z = np.zeros(len(rows), np.uint64)
+    for column in np.ascontiguousarray(rows.T).view(np.uint64):
+        z = (z ^ column) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z ^= z >> np.uint64(31)
+    return z
+
+
+def reliability_words(reliability: Mapping[str, Any] | None) -> list[str]:
+    """What a ranking by the literal score is worth, in a sentence; none where it is not known."""
+    ranks = ((reliability or {}).get("ranks") or {}).get("multimem")
+    if not ranks:
+        return []
+    said = (
+        f"ranking by MultiMem: reliability {ranks['value']:.2f} ({ranks['low']:.2f} to "
+        f"{ranks['high']:.2f}): its correlation with that of as many new models; with the ranking "
+        f"by very many it is {ranks['limit']:.2f} ({ranks['limit_low']:.2f} to "
+        f"{ranks['limit_high']:.2f})"
+    )
+    return [said]
 
 
 def _steps(pairs: int) -> list[int]:

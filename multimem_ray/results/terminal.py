@@ -12,6 +12,7 @@ from rich.text import Text
 from multimem_ray.foreign_text import line
 from multimem_ray.results.attack import attack_words
 from multimem_ray.results.duplicates import duplicate_words
+from multimem_ray.results.reliability import reliability_words
 
 _METHODS = {
     "multimem": "MultiMem, high",
@@ -55,6 +56,8 @@ def print_summary(summary: Mapping[str, Any], output: str, console: Console) -> 
             f"target: {target['gap']:.3f}{error} above the references on {target['held_out']} "
             "held-out samples that neither saw; subtracted"
         )
+    for sentence in reliability_words(summary["reliability"]):
+        say(sentence)
     for sentence in null_words(summary["noise"]):
         say(sentence)
     for sentence in attack_words(summary.get("attack")):

@@ -3,6 +3,7 @@
     pairs         what each pair of models says of a sample
     moderation    standard errors and intervals that hold with few models
     shrinkage     the score that is expected of very many models, and how surely
+    reliability   how far a ranking would repeat itself with other models
     lists         lists of samples with a known share of false ones
     attack        how well one can tell what a model was trained on, and the ε that disproves
 

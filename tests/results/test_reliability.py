@@ -10,7 +10,8 @@ from multimem_ray.results.reliability import (
     ONE_TARGET,
     TOO_FEW,
     Reliability,
-    stepped_up,
+    RowSample,
+    reliability_words,
 )
 
 N = 400
@@ -83,8 +84,35 @@ def test_what_cannot_be_told_has_a_reason(
     assert (shown["cmc_out"] is not None) == targeted
 
 
-def test_the_formula_of_spearman_and_brown() -> None:
-    assert stepped_up(0.5, 2) == pytest.approx(2 / 3)
-    assert stepped_up(0.5, 1) == 0.5
-    assert stepped_up(None, 2) is None
-    assert stepped_up(-1.0, 2) is None
+def test_rankings_are_told_with_an_interval_and_their_limit() -> None:
+    cmc, member = run_of(8)
+    made = Reliability("complementary_halves", 8)
+    made.update(cmc, member, None)
+    shown = made.result()
+    ranks = shown["ranks"]["multimem"]
+    assert 0 < ranks["low"] < ranks["value"] < ranks["high"] < 1
+    for end in ("low", "high"):
+        assert ranks[f"limit_{end}"] == pytest.approx(np.sqrt(ranks[end]))
+    assert ranks["limit"] == pytest.approx(np.sqrt(ranks["value"]))
+    growth = [row["ranks"] for row in shown["growth"]]
+    assert growth == sorted(growth)
+    assert growth[2] == ranks["value"]
+    (said,) = reliability_words(shown)
+    assert f"reliability {ranks['value']:.2f} ({ranks['low']:.2f} to" in said
+    assert reliability_words(None) == []
+
+
+def test_a_sample_of_rows_depends_on_no_order() -> None:
+    rows = np.random.default_rng(0).normal(size=(5_000, 3))
+    rows[7, 1] = np.nan
+    forward, backward = RowSample(500), RowSample(500)
+    for part in np.array_split(rows, 9):
+        forward.update(part)
+    for part in np.array_split(rows[::-1], 4):
+        backward.update(part)
+    np.testing.assert_array_equal(forward.rows, backward.rows)
+    assert len(forward.rows) == 500
+    assert abs(forward.rows.mean(axis=0)).max() < 0.2
+    few = RowSample(500)
+    few.update(rows[:100])
+    assert len(few.rows) == 99
