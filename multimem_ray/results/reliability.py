@@ -104,7 +104,7 @@ class Reliability:
         rows.update(values)
 
     def _told(self, ranked: RankReliability | None) -> dict[str, float] | None:
-        value = ranked and ranked.at(self._pairs)
+        value = None if ranked is None else ranked.at(self._pairs)
         if ranked is None or value is None:
             return None
         low, high = ranked.interval(self._pairs)
