@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -24,6 +25,8 @@ from multimem_ray.config import Config
 from multimem_ray.distributed.executor import ExecutorName
 from multimem_ray.errors import ConfigError, MultiMemError
 from multimem_ray.foreign_text import LineFormatter, line
+from multimem_ray.interrupts import handle_signals
+from multimem_ray.interrupts import status as stop_status
 
 app = typer.Typer(
     name="multimem",
@@ -63,15 +66,20 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # whose encoding may know no dash
             stream.reconfigure(errors="backslashreplace")
+    handle_signals()
     try:
         try:
             app()
+        except BaseException:
+            if (status := stop_status()) is not None:
+                _end(status)  # whatever else failed on the way out
+            raise
         finally:
             sys.stdout.flush()
     except MultiMemError as error:
         _fail(f"error: {error}", 2 if isinstance(error, ConfigError) else 1)
     except KeyboardInterrupt:
-        _fail("stopped; the same command goes on from here", 130)
+        _end(130)
     except BrokenPipeError:
         _drop_output()
         sys.exit(1)  # whoever read the output has seen enough
@@ -86,10 +94,23 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def _end(status: int) -> NoReturn:
+    """Leave at once: the interpreter would wait for threads that wait for what is gone."""
+    _tell("stopped; the same command goes on from here")
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
+
+
 def _fail(message: str, status: int) -> NoReturn:
+    _tell(message)
+    sys.exit(status)
+
+
+def _tell(message: str) -> None:
     console = Console(stderr=True)
     console.print(line(message), markup=False, emoji=False, highlight=False, soft_wrap=True)
-    sys.exit(status)
 
 
 def _of_another_kind(error: Exception) -> str:

@@ -37,6 +37,12 @@ class Counter(Protocol):
     def look(self, task: str) -> tuple[int, dict[str, Any]]:
         """Units of a task that are done, and the latest notes."""
 
+    def stop(self) -> None:
+        """Ask whoever counts to keep what is under way, and to end."""
+
+    def is_stopping(self) -> bool:
+        """Whether whoever counts shall end; does not wait."""
+
 
 class Progress:
     """Shows what is going on.

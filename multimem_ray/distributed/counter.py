@@ -21,6 +21,7 @@ class _ProgressCounts:
     def __init__(self) -> None:
         self._done: dict[str, int] = {}
         self._notes: dict[str, dict[str, Any]] = {}
+        self._stopping = False
 
     def advance(self, task: str, amount: int, notes: dict[str, Any]) -> None:
         self._done[task] = self._done.get(task, 0) + amount
@@ -29,6 +30,12 @@ class _ProgressCounts:
     def look(self, task: str) -> tuple[int, dict[str, Any]]:
         return self._done.get(task, 0), self._notes.get(task, {})
 
+    def stop(self) -> None:
+        self._stopping = True
+
+    def is_stopping(self) -> bool:
+        return self._stopping
+
 
 class ProgressActor:
     """Handle to the counting actor; picklable, and cheap to tell things to."""
@@ -36,6 +43,7 @@ class ProgressActor:
     def __init__(self, actor: Any) -> None:
         self._actor = actor
         self._seen: dict[str, tuple[int, dict[str, Any]]] = {}
+        self._asked: Any = None
 
     @classmethod
     def create(cls) -> Self:
@@ -60,3 +68,20 @@ class ProgressActor:
             # What is shown is not worth ending what is done.
             logger.debug("the counter cannot be seen: %s", error)
         return self._seen.get(task, (0, {}))
+
+    def stop(self) -> None:
+        """Ask whoever counts to end; does not wait."""
+        self._actor.stop.remote()
+
+    def is_stopping(self) -> bool:
+        """Whether whoever counts shall end, as was known at the question before; does not wait."""
+        if self._asked is None:
+            self._asked = self._actor.is_stopping.remote()
+        if not ray.wait([self._asked], timeout=0)[0]:
+            return False
+        asked, self._asked = self._asked, None
+        try:
+            return bool(ray.get(asked))
+        except RayError as error:
+            logger.debug("the counter cannot be asked: %s", error)
+            return False

@@ -21,6 +21,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from multimem_ray.config import ScoreResources
 from multimem_ray.errors import ConfigError
+from multimem_ray.interrupts import status
 from multimem_ray.progress import Counter, Progress, Shown
 
 T = TypeVar("T")
@@ -217,6 +218,7 @@ LOCAL = LocalExecutor()
 class _LocalCounter:
     def __init__(self, shown: Shown, task: str) -> None:
         self._shown, self._task, self._done = shown, task, 0
+        self._is_stopped = False
 
     def advance(self, task: str, amount: int = 1, **notes: Any) -> None:
         if task == self._task:
@@ -226,6 +228,12 @@ class _LocalCounter:
 
     def look(self, task: str) -> tuple[int, dict[str, Any]]:
         return (self._done if task == self._task else 0), {}
+
+    def stop(self) -> None:
+        self._is_stopped = True
+
+    def is_stopping(self) -> bool:
+        return self._is_stopped or status() is not None
 
 
 def total(nodes: Iterable[Mapping[str, float]], resource: str) -> int:

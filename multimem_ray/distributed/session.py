@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from multimem_ray.errors import ClusterError, ConfigError
+from multimem_ray.interrupts import kept_handlers
 
 if TYPE_CHECKING:
     from ray.data import DataContext
@@ -82,7 +83,7 @@ def _join(address: str) -> None:
                 "or correct RAY_ADDRESS or resources.ray_address (neither: a private Ray)"
             ) from error
     try:
-        with _native_output_kept_back():
+        with _native_output_kept_back(), kept_handlers():
             ray.init(
                 address=address,
                 log_to_driver=False,
@@ -158,7 +159,7 @@ def start_local(**settings: Any) -> None:
 
     for chance in range(_STARTS):
         try:
-            with _native_output_kept_back():
+            with _native_output_kept_back(), kept_handlers():
                 ray.init(
                     address="local",
                     include_dashboard=False,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from multimem_ray.distributed.metrics import Monitor
+from multimem_ray.errors import TrainingError
 from multimem_ray.progress import Counter
 from multimem_ray.training.bank import Bank
 from multimem_ray.training.epoch_log import EpochLog
@@ -14,6 +15,8 @@ from multimem_ray.training.validation import HeldOutRetrieval
 
 CHECKPOINT_SHARE = 0.05
 """Most of the time that goes into checkpoints, unless one is asked for after every epoch."""
+
+_ASK_EVERY_S = 0.3
 
 
 class TrainCallbacks:
@@ -39,6 +42,7 @@ class TrainCallbacks:
         self._counter, self._monitor = counter, monitor
         self._saved, self._last_took = time.monotonic(), 0.0
         self._untold: float | None = None
+        self._asked = 0.0
 
     def end_epoch(self, number: int, lines: Mapping[str, dict[str, Any]]) -> None:
         """An epoch is over.
@@ -66,7 +70,18 @@ class TrainCallbacks:
             self._checkpoint()
 
     def passing(self, epoch: int, passed: int) -> None:
-        """So many samples of an epoch are behind."""
+        """So many samples of an epoch are behind.
+
+        Raises:
+            TrainingError: Training shall end here; what can be kept is kept.
+        """
+        now = time.monotonic()
+        if now - self._asked > _ASK_EVERY_S:
+            self._asked = now
+            if self._counter.is_stopping():
+                if self._bank.can_stop_midway:
+                    self._checkpoint(epoch, passed)
+                raise TrainingError("stopped; the same command goes on from the checkpoint")
         if self._is_due(midway=True) and self._bank.can_stop_midway:
             self._checkpoint(epoch, passed)
 

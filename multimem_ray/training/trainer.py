@@ -12,7 +12,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from multimem_ray.config import TrainResources
 from multimem_ray.distributed.executor import Executor, node_cores, total
 from multimem_ray.distributed.session import use_ray_data_here
 from multimem_ray.errors import MultiMemError, StorageError, TrainingError
+from multimem_ray.interrupts import KEEPING_S, deferred
 from multimem_ray.models.checkpoint import ModelFolder
 from multimem_ray.progress import Counter, Progress, Shown, finished_with_progress
 from multimem_ray.run import Run
@@ -85,12 +86,13 @@ def train(
                 use_ray_data_here()
             _side_by_side(train_one, banks, packing.at_once, counter, shown, over)
         else:
-            # In this thread, so that an interrupt ends the training.
-            for model_ids in banks:
-                try:
-                    train_one(model_ids)
-                except Exception as error:
-                    raise _bank_error(error) from error
+            # In this thread, so that an interrupt reaches the training, at its next checkpoint.
+            with deferred():
+                for model_ids in banks:
+                    try:
+                        train_one(model_ids)
+                    except Exception as error:
+                        raise _bank_error(error) from error
     shutil.rmtree(cache_folder(run), ignore_errors=True)
     return todo
 
@@ -150,20 +152,28 @@ def _side_by_side(
     shown: Shown,
     over: threading.Event,
 ) -> None:
-    """Train banks on the cluster; at the first that fails, no other is begun or tried again."""
+    """Train banks on the cluster; at the first that fails, no other is begun or tried again.
+
+    An interrupt lets the banks keep where they are, for some seconds.
+    """
     # Threads of this process, not Ray tasks: they only wait, and a task would be one more process
-    # that loads all of torch first.
-    with ThreadPoolExecutor(at_once) as pool:
-        running = [pool.submit(train_one, model_ids) for model_ids in banks]
-        try:
-            for done in finished_with_progress(running, counter, "train", shown):
-                done.result()
-        except BaseException as error:
-            over.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            if isinstance(error, Exception):
-                raise _bank_error(error) from error
+    # that loads all of torch first. Nobody waits for them at an interrupt: they end with Ray.
+    pool = ThreadPoolExecutor(at_once)
+    running = [pool.submit(train_one, model_ids) for model_ids in banks]
+    try:
+        for done in finished_with_progress(running, counter, "train", shown):
+            done.result()
+    except BaseException as error:
+        over.set()
+        for waiting in running:
+            waiting.cancel()
+        counter.stop()
+        if not isinstance(error, Exception):
+            wait(running, KEEPING_S)
             raise
+        raise _bank_error(error) from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _train(

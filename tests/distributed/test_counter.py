@@ -26,3 +26,13 @@ def test_a_lost_counter_ends_nothing(ray_session: Any) -> None:
     time.sleep(0.1)
     counter.advance("train")
     assert counter.look("train") == (4, {})
+
+
+def test_whoever_counts_is_asked_to_stop(ray_session: Any) -> None:
+    counter = ProgressActor.create()
+    assert not counter.is_stopping()
+    counter.stop()
+    end = time.monotonic() + 20
+    while not counter.is_stopping():
+        assert time.monotonic() < end
+        time.sleep(0.02)

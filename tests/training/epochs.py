@@ -24,3 +24,9 @@ class SilentCounter:
 
     def look(self, task: str) -> tuple[int, dict[str, Any]]:
         return 0, {}
+
+    def stop(self) -> None:
+        pass
+
+    def is_stopping(self) -> bool:
+        return False

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from multimem_ray.distributed.metrics import Monitor
+from multimem_ray.errors import TrainingError
 from multimem_ray.models.checkpoint import ModelFolder
 from multimem_ray.storage import Storage
 from multimem_ray.training.callbacks import CHECKPOINT_SHARE, TrainCallbacks
@@ -32,7 +33,7 @@ class Watched:
         self.folder = ModelFolder(Storage(), str(folder), "f" * 16)
         self.checkpoints: list[tuple[int | None, int, int]] = []
         self.counted: list[tuple[int, float | None]] = []
-        self.can_stop_midway = True
+        self.can_stop_midway, self.stops = True, False
         self.config = SimpleNamespace(checkpoint_every_s=every_s, trained_epochs=9)
         self.models = [SimpleNamespace(id="000", folder=self.folder, model=None)]
         validation = SimpleNamespace(is_due=lambda n: n == 1, measure=lambda _: {"a_b": 0.5})
@@ -49,6 +50,9 @@ class Watched:
     def checkpoint(self, epoch: int | None, passed: int) -> None:
         self.clock.now += self.takes_s
         self.checkpoints.append((epoch, passed, len(self.folder.history())))
+
+    def is_stopping(self) -> bool:
+        return self.stops
 
     def advance(self, _: str, amount: int, loss: float | None) -> None:
         self.counted.append((amount, loss))
@@ -119,3 +123,17 @@ def test_the_history_is_written_before_the_checkpoint(
     assert [line.get("checkpoint_s") for line in lines] == [None, 2.0, None, None]
     assert [line.get("held_out_recall") for line in lines] == [None, {"a_b": 0.5}, None, None]
     assert bank.counted == [(1, 1.0), (1, None), (1, 1.0), (1, 1.0)]
+
+
+@pytest.mark.parametrize("midway", [True, False])
+def test_a_stop_is_a_checkpoint_where_one_can_be_and_the_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, midway: bool
+) -> None:
+    watched = Watched(Clock(monkeypatch), tmp_path / "000", every_s=1e6, takes_s=1.0)
+    watched.can_stop_midway = midway
+    watched.callbacks.passing(0, 5)
+    watched.stops = True
+    watched.clock.now += 1
+    with pytest.raises(TrainingError, match="goes on from the checkpoint"):
+        watched.callbacks.passing(0, 7)
+    assert [(epoch, passed) for epoch, passed, _ in watched.checkpoints] == [(0, 7)] * midway
