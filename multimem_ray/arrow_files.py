@@ -56,14 +56,23 @@ class ParquetFile(pq.ParquetFile):  # type: ignore[misc]  # noqa: TID251 - the o
     def __init__(self, source: str | BinaryIO, name: str, **options: Any) -> None:
         if isinstance(source, str):
             with open(source, "rb") as stream:  # noqa: PTH123 - a path as Arrow takes it
-                footer = _footer(stream, b"PAR1", name)
+                footer = read_footer(stream, name)
         else:
-            footer = _footer(source, b"PAR1", name)
+            footer = read_footer(source, name)
         # The footer that was looked at is the one that is used, whatever the file says next time.
-        whole = io.BytesIO(b"PAR1" + footer)
-        with pq.ParquetFile(whole) as empty:  # noqa: TID251 - of a footer that was looked at
-            metadata = empty.metadata
-        super().__init__(source, metadata=metadata, arrow_extensions_enabled=False, **options)
+        super().__init__(source, metadata=footer, arrow_extensions_enabled=False, **options)
+
+
+def read_footer(stream: BinaryIO, name: str) -> pq.FileMetaData:
+    """The footer of a Parquet file: its rows are not read.
+
+    Raises:
+        StorageError: It holds an extension type.
+        pyarrow.ArrowInvalid: It is no Parquet file.
+    """
+    whole = io.BytesIO(b"PAR1" + _footer(stream, b"PAR1", name))
+    with pq.ParquetFile(whole) as empty:  # noqa: TID251 - of a footer that was looked at
+        return empty.metadata
 
 
 def read_parquet(data: bytes, name: str, columns: Sequence[str] | None = None) -> pa.Table:

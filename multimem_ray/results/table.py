@@ -30,12 +30,13 @@ import duckdb
 import pyarrow as pa
 from duckdb.func import PythonUDFType
 
-from multimem_ray.arrow_files import ParquetFile
+from multimem_ray.arrow_files import READ_ERRORS, ParquetFile, read_footer
 from multimem_ray.config import nearest
 from multimem_ray.errors import ConfigError, StorageError
 from multimem_ray.results.verdict import DERIVED, Verdict, stored_columns
 from multimem_ray.storage import FileInfo, Storage, local_path
 from multimem_ray.store.committed import error_files, in_partition, score_files
+from multimem_ray.store.footers import FooterCheck
 from multimem_ray.store.markers import Commit, load_commits
 from multimem_ray.store.names import shard_id
 from multimem_ray.store.schema import ATTRIBUTION, PAIR, SCORE
@@ -104,15 +105,33 @@ class ScoreTable:
 
     @cached_property
     def _files_by_shard(self) -> dict[str, list[FileInfo]]:
-        files = score_files(self.storage, self.output, self.commits)
-        return files if self.partition is None else in_partition(files, self.partition)
+        every = self._every_file
+        return every if self.partition is None else in_partition(every, self.partition)
 
     @cached_property
+    def _every_file(self) -> dict[str, list[FileInfo]]:
+        return score_files(self.storage, self.output, self.commits)
+
+    @cached_property
+    def _scores_check(self) -> FooterCheck:
+        rows = {commit.shard_id: commit.rows for commit in self.commits}
+        return FooterCheck(self.commits, _urls(self._every_file), rows)
+
+    @cached_property
+    def _errors_check(self) -> FooterCheck:
+        errors = {commit.shard_id: commit.errors for commit in self.commits}
+        return FooterCheck(self.commits, _urls(self._error_files_by_shard), errors)
+
+    @property
     def error_files(self) -> list[FileInfo]:
         """The committed error files, in the order of the shards' names, and missing shards'.
 
         A missing shard is never committed: its only row says that it is not there.
         """
+        return [file for files in self._error_files_by_shard.values() for file in files]
+
+    @cached_property
+    def _error_files_by_shard(self) -> dict[str, list[FileInfo]]:
         missing = [str(url) for url in self.document("run.json").get("missing") or []]
         return error_files(self.storage, self.output, self.commits, missing)
 
@@ -125,8 +144,11 @@ class ScoreTable:
     def _stored_schema(self) -> pa.Schema:
         if not self.score_files:
             return pa.schema([])
-        with self._open(self.score_files[0]) as file:
-            return ParquetFile(file, self.score_files[0].url).schema_arrow
+        first = self.score_files[0]
+        with _read_as_parquet(first), self._open(first) as file:
+            parquet = ParquetFile(file, first.url)
+            self._scores_check.require(first.url, parquet.metadata)
+            return parquet.schema_arrow
 
     @property
     def stored(self) -> list[str]:
@@ -197,7 +219,7 @@ class ScoreTable:
         self.require(*columns)
         chosen = self.score_files if files is None else files
         if not any(column in DERIVED for column in columns):
-            yield from self._read(chosen, columns, progress)
+            yield from self._read(chosen, columns, self._scores_check, progress)
             return
         names = ", ".join(f'"{column}"' for column in columns)
         schema = pa.schema([self.schema.field(column) for column in columns])
@@ -208,7 +230,7 @@ class ScoreTable:
 
     def error_batches(self) -> Iterator[pa.RecordBatch]:
         """Stream the rows of ``errors/``: shard, key, index, stage, error, detail."""
-        yield from self._read(self.error_files, None, None)
+        yield from self._read(self.error_files, None, self._errors_check)
 
     def stream(
         self,
@@ -252,7 +274,7 @@ class ScoreTable:
                 )
         except duckdb.Error as error:
             # DuckDB seldom says which file is at fault: reading them one by one does.
-            deque(self._read(chosen, columns, None), maxlen=0)
+            deque(self._read(chosen, columns, self._scores_check), maxlen=0)
             raise StorageError(f"{self.output}: the scores cannot be queried ({error})") from error
 
     def query(self, sql: str, columns: Sequence[str], **options: Any) -> list[dict[str, Any]]:
@@ -295,22 +317,36 @@ class ScoreTable:
         base = stored_columns(self.stored) if derived else []
         names = list(dict.fromkeys([*(c for c in columns if c not in DERIVED), *base]))
         if not self.storage.is_remote(self.output):
+            self._require_footers(files)
             # A run that a later version went on with has files with fewer columns.
             rows = engine.read_parquet(paths_of(files), hive_partitioning=False, union_by_name=True)
         else:
             schema = pa.schema([self._stored_schema.field(name) for name in names])
-            reader = pa.RecordBatchReader.from_batches(schema, self._read(files, names, None))
+            batches = self._read(files, names, self._scores_check)
+            reader = pa.RecordBatchReader.from_batches(schema, batches)
             rows = engine.from_arrow(reader)
         if not derived:
             return rows
         made = self.verdict.sql()
         return rows.project(", ".join(["*", *(f"{made[name]} AS {name}" for name in derived)]))
 
+    def _require_footers(self, files: Sequence[FileInfo]) -> None:
+        """Look at files that DuckDB will read itself."""
+
+        def look(file: FileInfo) -> None:
+            with _read_as_parquet(file), self.storage.open(file.url) as stream:
+                self._scores_check.require(file.url, read_footer(stream, file.url))
+
+        unknown = [file for file in files if not self._scores_check.known(file.url)]
+        with ThreadPoolExecutor(THREADS) as pool:
+            deque(pool.map(look, unknown), maxlen=0)
+
     def _read(
         self,
         files: Sequence[FileInfo],
         columns: Sequence[str] | None,
-        progress: Progress | None,
+        check: FooterCheck,
+        progress: Progress | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """Yield batches file by file, with at most ``THREADS`` small files fetched ahead."""
         with ThreadPoolExecutor(THREADS) as pool:
@@ -319,10 +355,12 @@ class ScoreTable:
             for done in range(1, len(files) + 1):
                 while len(waiting) < THREADS and (file := next(upcoming, None)) is not None:
                     small = file.size <= AHEAD_BYTES
-                    ahead = pool.submit(self._whole, file, columns) if small else None
+                    ahead = pool.submit(self._whole, file, columns, check) if small else None
                     waiting.append((file, ahead))
                 file, future = waiting.popleft()
-                yield from self._decode(file, columns) if future is None else future.result()
+                yield from (
+                    self._decode(file, columns, check) if future is None else future.result()
+                )
                 if progress is not None:
                     progress(done, len(files))
 
@@ -332,24 +370,21 @@ class ScoreTable:
             return BytesIO(self.storage.read_bytes(file.url))
         return self.storage.open(file.url)
 
-    def _whole(self, file: FileInfo, columns: Sequence[str] | None) -> list[pa.RecordBatch]:
-        return list(self._decode(file, columns))
+    def _whole(
+        self, file: FileInfo, columns: Sequence[str] | None, check: FooterCheck
+    ) -> list[pa.RecordBatch]:
+        return list(self._decode(file, columns, check))
 
-    def _decode(self, file: FileInfo, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-        try:
-            with self._open(file) as handle:
-                parquet = ParquetFile(handle, file.url)
-                names = None if columns is None else list(columns)
-                there = set(parquet.schema_arrow.names)
-                for batch in parquet.iter_batches(
-                    self.batch_rows, columns=names, use_threads=False
-                ):
-                    yield batch if names is None else self._completed(batch, names, there)
-        except (pa.ArrowException, OSError) as error:
-            raise StorageError(
-                f"{file.url}: cannot be read as Parquet ({error}). Remove this file and its marker "
-                "in commits/, and run the audit again: only this shard is scored anew."
-            ) from error
+    def _decode(
+        self, file: FileInfo, columns: Sequence[str] | None, check: FooterCheck
+    ) -> Iterator[pa.RecordBatch]:
+        with _read_as_parquet(file), self._open(file) as handle:
+            parquet = ParquetFile(handle, file.url)
+            check.require(file.url, parquet.metadata)
+            names = None if columns is None else list(columns)
+            there = set(parquet.schema_arrow.names)
+            for batch in parquet.iter_batches(self.batch_rows, columns=names, use_threads=False):
+                yield batch if names is None else self._completed(batch, names, there)
 
     def _completed(
         self, batch: pa.RecordBatch, names: Sequence[str], there: set[str]
@@ -364,6 +399,17 @@ class ScoreTable:
             if n not in kept
         }
         return pa.RecordBatch.from_pydict({n: (kept | empty)[n] for n in names})
+
+
+@contextmanager
+def _read_as_parquet(file: FileInfo) -> Iterator[None]:
+    try:
+        yield
+    except READ_ERRORS as error:
+        raise StorageError(
+            f"{file.url}: cannot be read as Parquet ({error}). Remove its marker in commits/ and "
+            "run `multimem score` again: only this shard is scored anew."
+        ) from error
 
 
 @contextmanager
@@ -386,6 +432,10 @@ def open_engine() -> Iterator[duckdb.DuckDBPyConnection]:
 def paths_of(files: Sequence[FileInfo]) -> list[str]:
     """Paths on the disk, in which DuckDB finds no patterns."""
     return [re.sub(r"([*?[])", r"[\1]", str(local_path(file.url))) for file in files]
+
+
+def _urls(files: Mapping[str, Sequence[FileInfo]]) -> dict[str, list[str]]:
+    return {shard: [file.url for file in own] for shard, own in files.items()}
 
 
 def _damaged_document(url: str, reason: str) -> str:

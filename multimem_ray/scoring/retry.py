@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+
 import pyarrow as pa
 
-from multimem_ray.arrow_files import read_parquet
+from multimem_ray.arrow_files import READ_ERRORS, ParquetFile
+from multimem_ray.errors import StorageError
 from multimem_ray.storage import FileInfo
 from multimem_ray.store.commits import CommitLog
+from multimem_ray.store.footers import FooterCheck, way_out
 from multimem_ray.store.markers import Commit, parse_marker
 from multimem_ray.store.partitioning import value_of
 from multimem_ray.store.parts import Part
@@ -47,7 +51,16 @@ def parts_of_commit(log: CommitLog, shard: FileInfo, marker: str) -> list[Part[p
 
 def _table(log: CommitLog, kind: str, shard: FileInfo, commit: Commit) -> pa.Table:
     urls = log.files(kind, shard.url, commit.url)
-    tables = [read_parquet(log.storage.read_bytes(url), url) for url in urls]
+    rows = commit.rows if kind == "scores" else commit.errors
+    check = FooterCheck([commit], {commit.shard_id: urls}, {commit.shard_id: rows})
+    tables = []
+    for url in urls:
+        try:
+            with ParquetFile(io.BytesIO(log.storage.read_bytes(url)), url) as file:
+                check.require(url, file.metadata)
+                tables.append(file.read())
+        except READ_ERRORS as error:
+            raise StorageError(f"{url}: damaged ({error}); {way_out(commit)}") from error
     if kind == "scores" and log.layout.by is not None:
         pairs = zip(urls, tables, strict=True)
         tables = [_with_value(table, value_of(url)) for url, table in pairs]

@@ -43,16 +43,15 @@ def score_files(
 
 def error_files(
     storage: Storage, output: str, commits: Sequence[Commit], missing: Iterable[str]
-) -> list[FileInfo]:
-    """Error files of commits, then those of missing shards, which are never committed."""
+) -> dict[str, list[FileInfo]]:
+    """Error files by id of their shard: of commits, then of missing shards, never committed."""
     there = _listed(storage, output, "errors")
-    of_commits = [
-        _of(storage, output, commit, there.get(commit.shard_id, []), 1)
+    of_commits = {
+        commit.shard_id: _of(storage, output, commit, there.get(commit.shard_id, []), 1)
         for commit in commits
         if commit.errors
-    ]
-    of_missing = [there.get(shard_id(url), [])[-1:] for url in missing]
-    return [file for files in (*of_commits, *of_missing) for file in files]
+    }
+    return of_commits | {shard_id(url): there.get(shard_id(url), [])[-1:] for url in missing}
 
 
 def in_partition(files: Mapping[str, list[FileInfo]], name: str) -> dict[str, list[FileInfo]]:

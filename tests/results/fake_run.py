@@ -176,7 +176,8 @@ def _write_shard(
     ):
         place = output / folder / part
         place.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, place / f"{name}.parquet", row_group_size=64)
+        marked = table.replace_schema_metadata({"multimem_ray": "feedfacefeedface"})
+        pq.write_table(marked, place / f"{name}.parquet", row_group_size=64)
     commits = output / "commits"
     commits.mkdir(exist_ok=True)
     marker = {

@@ -40,12 +40,12 @@ def test_sums_that_agree(tmp_path: Path) -> None:
 def test_lost_rows_are_told(tmp_path: Path) -> None:
     run = fake_run(tmp_path, shards=2, rows=20)
     for file in sorted(Path(run.output, "errors").rglob("*.parquet"))[:1]:
-        pq.write_table(pq.read_table(file, partitioning=None)[:1], file)
+        file.unlink()
     shown = covered(run.output, 39)
     assert not shown["agrees"]
     assert shown["disagreements"] == [
         "40 rows were committed, 39 are in scores/",
-        "6 errors were committed, 4 are in errors/",
+        "6 errors were committed, 3 are in errors/",
     ]
 
 

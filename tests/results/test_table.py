@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from multimem_ray.errors import ConfigError, StorageError
+from multimem_ray.results.scores import Scores
+from multimem_ray.results.select import Wanted, select_samples
+from multimem_ray.results.summary import summarize
 from multimem_ray.results.table import ScoreTable
+from multimem_ray.results.top import top
 from multimem_ray.storage import Storage
-from tests.results.fake_run import fake_run
+from tests.results.fake_run import FakeRun, fake_run
 
 
 def test_streams_every_row_once_in_bounded_batches(tmp_path: Path) -> None:
@@ -76,3 +82,55 @@ def test_damage_names_the_file_and_the_way_out(tmp_path: Path) -> None:
     Path(run.output, "run.json").write_text("{")
     with pytest.raises(StorageError, match="damaged"):
         _ = ScoreTable(run.output, Storage()).commits
+
+
+def foreign(run: FakeRun, other: FakeRun, fingerprint: str) -> Path:
+    """Put a file of another run, of as many rows, under the first valid marker."""
+    mine, theirs = (min(Path(r.output, "scores").rglob("*.parquet")) for r in (run, other))
+    table = pq.read_table(theirs, partitioning=None)
+    pq.write_table(table.replace_schema_metadata({"multimem_ray": fingerprint}), mine)
+    return mine
+
+
+READERS: dict[str, Callable[[ScoreTable], object]] = {
+    "summary": summarize,
+    "top": lambda table: top(table, None, 5),
+    "select": lambda table: select_samples(table, Wanted("multimem", top=3)),
+    "arrow": lambda table: Scores(table).arrow(),
+    "duckdb": lambda table: Scores(table).duckdb().fetchall(),
+    "batches": lambda table: list(table.batches(["key"])),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_rows_of_another_run_are_never_served(reader: str, tmp_path: Path) -> None:
+    run, other = (fake_run(tmp_path / name, rows=40, seed=len(name)) for name in ("a", "bc"))
+    READERS[reader](ScoreTable(run.output, Storage()))
+    file = foreign(run, other, "0123456789abcdef")
+    said = rf"{file.name}: not of this run: written by run 0123456789abcdef; remove .*/{file.stem}"
+    with pytest.raises(StorageError, match=said) as refusal:
+        READERS[reader](ScoreTable(run.output, Storage()))
+    assert "\n" not in str(refusal.value)
+
+
+def test_rows_of_another_shard_or_of_another_number_are_never_served(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, rows=40)
+    first, second, third = sorted(Path(run.output, "scores").rglob("*.parquet"))
+    first.write_bytes(second.read_bytes())
+    table = pq.read_table(third, partitioning=None)
+    for query in ("SELECT count(*) FROM scores", "SELECT max(multimem) FROM scores"):
+        with pytest.raises(StorageError, match=f"{first.name}: holds rows of another shard"):
+            ScoreTable(run.output, Storage()).query(query, ["multimem"])
+    first.unlink()
+    min(Path(run.output, "commits").glob(f"{first.stem}*")).unlink()
+    pq.write_table(table[:39], third)
+    with pytest.raises(StorageError, match=rf"{third.name}: 39 rows where 40 were committed"):
+        list(ScoreTable(run.output, Storage()).batches(["key"]))
+
+
+def test_errors_of_another_run_are_never_served(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, rows=5)
+    file = min(Path(run.output, "errors").rglob("*.parquet"))
+    pq.write_table(pq.read_table(file, partitioning=None).replace_schema_metadata(None), file)
+    with pytest.raises(StorageError, match=f"{file.name}: not of this run: written by something"):
+        list(ScoreTable(run.output, Storage()).error_batches())
