@@ -70,7 +70,7 @@ def read_footer(stream: BinaryIO, name: str) -> pq.FileMetaData:
         StorageError: It holds an extension type.
         pyarrow.ArrowInvalid: It is no Parquet file.
     """
-    whole = io.BytesIO(b"PAR1" + _footer(stream, b"PAR1", name))
+    whole = pa.BufferReader(b"PAR1" + _footer(stream, b"PAR1", name))
     with pq.ParquetFile(whole) as empty:  # noqa: TID251 - of a footer that was looked at
         return empty.metadata
 
