@@ -28,7 +28,8 @@ def ordered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRun:
         table = pq.read_table(path, partitioning=None)
         place = table.schema.get_field_index("multimem")
         coarse = pc.round(table["multimem"], 2)
-        path.write_bytes(score_file(table.set_column(place, "multimem", coarse), "f"))
+        rows = table.set_column(place, "multimem", coarse)
+        path.write_bytes(score_file(rows, "feedfacefeedface"))
     return run
 
 
