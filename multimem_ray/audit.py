@@ -20,10 +20,10 @@ from multimem_ray.config import Config
 from multimem_ray.distributed.choice import make_executor
 from multimem_ray.distributed.executor import Executor, ExecutorName, total
 from multimem_ray.errors import ConfigError
-from multimem_ray.planning.timings import OTHER, compare, record
+from multimem_ray.planning.timings import OTHER, compare, record, recorded
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
-from multimem_ray.setup import open_run, require_shards
+from multimem_ray.setup import open_run, require_shards, with_models
 from multimem_ray.setup.shared_disk import require_shared
 from multimem_ray.storage import Storage
 
@@ -58,6 +58,8 @@ def audit(
     with stages.session:
         spent = 0.0 if stages.run.is_stored else stages.train(scored_next=True)
         spent += stages.score(retry_errors)
+        while stages.grow():
+            spent += stages.train(scored_next=True) + stages.score(retry_errors)
         if spent:
             stages.record(OTHER, started + spent, 1)
     return report(config, stages.progress)
@@ -83,6 +85,8 @@ def train(
     stages = _Stages(config, progress, executor)
     with stages.session:
         stages.train()
+    if stages.run.config.design.grows:
+        stages.progress.say("design.models: auto: `multimem audit` scores, and adds models then")
     return list(stages.run.design.model_ids())
 
 
@@ -361,6 +365,23 @@ class _Stages:
             f"{totals.errors} in errors/"
         )
         return spent
+
+    def grow(self) -> bool:
+        """Whether the run was given more models, as ``design.models: auto`` asks for."""
+        design, run = self.run.config.design, self.run
+        if not design.grows:
+            return False
+        from multimem_ray.results.growth import grow, growth_words
+        from multimem_ray.results.table import ScoreTable
+
+        table = ScoreTable(run.output, run.storage)
+        decision = grow(table, design, run.design.block, recorded(run))
+        if decision["next"] is None:
+            return False  # why is told with the summary
+        for sentence in growth_words(decision):
+            self.progress.say(sentence)
+        self.run = with_models(run, self.shards, decision["next"])
+        return True
 
     def record(self, stage: str, started: float, done: int) -> float:
         """Keep how long a stage took; returns its seconds."""

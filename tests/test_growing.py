@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from multimem_ray.audit import audit, train
 from multimem_ray.config import Config
+from multimem_ray.distributed.executor import ExecutorName
 from multimem_ray.errors import ResumeError
 from multimem_ray.setup import open_run
 from multimem_ray.training.cache import DecodedCache
@@ -64,6 +65,32 @@ def test_more_models_train_and_score_only_what_is_new(
     # The other way there is no way: the scores of eight are not those of four.
     with pytest.raises(ResumeError, match=r"design\.models: 8 → 4"):
         audit(grown, quiet())
+
+
+@pytest.mark.parametrize("executors", [("ray",), ("local", "ray")])
+def test_models_are_added_until_the_bound_and_are_those_of_a_given_number(
+    shards: Path, ray_session: Any, tmp_path: Path, executors: tuple[ExecutorName, ...]
+) -> None:
+    del ray_session
+    auto = ("design.models=auto", "design.reliability=0.999", "training.epochs=3")
+    summary: dict[str, Any] = {}
+    for place, executor in enumerate(executors, 1):
+        bound = 8 if place == len(executors) else 6
+        config = small_config(shards, tmp_path / "a" / "out", *auto, f"design.max_models={bound}")
+        summary = audit(config, quiet(), executor=executor)
+    assert [step["models"] for step in summary["growth"]["steps"]][-1] == 8
+    assert (summary["growth"]["next"], summary["growth"]["stopped"]) == (None, "bound")
+    assert summary["design"]["models"] == 8
+
+    sets = ("design.models=8", "training.epochs=3")
+    given = small_config(shards, tmp_path / "b" / "out", *sets)
+    assert audit(given, quiet(), executor="local")["growth"] is None
+    assert_same_models(config, given, 1e-5)
+    assert_same_scores(config.output, given.output)
+    models = mtimes(Path(config.output, "models"))
+    again = audit(config, quiet(), executor="local")
+    assert mtimes(Path(config.output, "models")) == models, "what is done is not done again"
+    assert [step["models"] for step in again["growth"]["steps"]][-1] == 8
 
 
 def test_a_killed_trainer_goes_on_from_its_checkpoint(

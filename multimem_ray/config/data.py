@@ -19,6 +19,9 @@ from multimem_ray.config.limits import DEFAULT_LIMITS, LimitsConfig
 CONTENT = "content"
 """Value of ``design.group``: samples of the same content belong together."""
 
+MOST_MODELS, RELIABLE = 32, 0.8
+"""What ``design.models: auto`` is bounded by, and aims at, unless it is said otherwise."""
+
 
 class StorageConfig(Section):
     """How remote storage is reached. Credentials come from the usual AWS sources."""
@@ -187,7 +190,26 @@ class DesignConfig(Section):
         description="which models train on a sample: one of each pair; two of each three; all but "
         "one; the papers' S_S, S_C and S_I; or models of your own, listed in `given`",
     )
-    models: int = Field(4, ge=2, description="number of reference models")
+    models: int = Field(
+        4,
+        ge=2,
+        description="number of reference models; auto: four (six in three_folds), and more until "
+        "the ranking is as reliable as `reliability` asks, or budget or bound is reached",
+    )
+    reliability: float | None = Field(
+        None,
+        gt=0.0,
+        lt=1.0,
+        description="auto: correlation asked for between the ranking and that of as many new "
+        "models; default 0.8 without a budget",
+    )
+    budget_hours: float | None = Field(
+        None,
+        gt=0.0,
+        description="auto: most hours that the stages of the run may take, those before a "
+        "resumption included; the first four models are not asked",
+    )
+    max_models: int | None = Field(None, ge=4, description="auto: most models; default 32")
     given: list[GivenModel] = Field(
         default_factory=list, description="given: the models to compare; none is trained"
     )
@@ -240,6 +262,37 @@ class DesignConfig(Section):
     def _by_key(cls, value: str | None) -> str | None:
         # As outputs from before there was another default have it.
         return None if value == "key" else value
+
+    @property
+    def grows(self) -> bool:
+        """Whether models are added until the ranking is as reliable as asked."""
+        return self.max_models is not None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping) or raw.get("models") != "auto":
+            return raw
+        kind = raw.get("kind", "complementary_halves")
+        if kind in {"leave_subset_out", "given"}:
+            raise ValueError(f"models: auto adds models to a run, which {kind} does not allow")
+        grown = {
+            **raw,
+            "models": 6 if kind == "three_folds" else 4,
+            "max_models": raw.get("max_models") or MOST_MODELS,
+        }
+        if raw.get("reliability") is None and raw.get("budget_hours") is None:
+            grown["reliability"] = RELIABLE
+        return grown
+
+    @model_validator(mode="after")
+    def _for_auto(self) -> DesignConfig:
+        for name in ("reliability", "budget_hours"):
+            if getattr(self, name) is not None and not self.grows:
+                raise ValueError(f"design.{name} goes with design.models: auto")
+        if self.grows and self.reliability is None and self.budget_hours is None:
+            raise ValueError("design.max_models goes with design.models: auto")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -83,6 +83,15 @@ class Config(Section):
             raise ValueError(
                 f"design.models = {self.design.models}: three_folds needs a multiple of three"
             )
+        if self.design.grows and (
+            self.design.target is not None
+            or self.data.embeddings is not None
+            or self.mitigation.kind != "none"
+        ):
+            raise ValueError(
+                "design.models: auto is for audits that train reference models to compare them "
+                "with one another; with a target, stored embeddings or a mitigation give a number"
+            )
         if self.training.shared_init and self.design.kind == "leave_subset_out":
             raise ValueError(
                 "training.shared_init: in leave_subset_out all models are compared with one "
@@ -142,6 +151,8 @@ class Config(Section):
             kept["design"]["group"] = "table"  # which one is told by its content
         if self.design.candidate_shares[0] == self.design.candidate_shares[1]:
             del kept["design"]["independent_fraction"]
+        for name in ("reliability", "budget_hours", "max_models"):
+            del kept["design"][name]  # how a number of models came about
         # Outputs from before there was a mitigation are those of trainings without.
         if self.mitigation.kind == "none":
             del kept["mitigation"]

@@ -84,6 +84,8 @@ def _of_run(manifest: Mapping[str, Any]) -> dict[str, Any]:
         design["group"] = layout.GROUP
     if design["kind"] != "given":
         del design["given"]
+    for name in ("reliability", "budget_hours", "max_models"):
+        design.pop(name, None)  # no model is added to stored embeddings
     if held_out.pop("shards") is not None:
         del held_out["fraction"]
     if held_out["balance"] is not None:

@@ -36,8 +36,13 @@ def record(run: Run, stage: str, seconds: float, done: int, cpus: int, gpus: int
         "fingerprint": run.fingerprint,
         "finished_at": time.time(),
     }
-    entries = [*_read(run.storage, url, []), entry]
+    entries = [*recorded(run), entry]
     run.storage.write_atomic(url, json.dumps(entries, indent=1).encode())
+
+
+def recorded(run: Run) -> list[dict[str, Any]]:
+    """What the stages of all attempts took; each with the keys that :func:`record` writes."""
+    return list(_read(run.storage, run.path("timings.json"), []))
 
 
 def save_plan(run: Run, content: dict[str, Any]) -> str:

@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multimem_ray.design.membership import PAIRED
+from multimem_ray.results.arrays import lists
 from multimem_ray.results.statistics import Correlation, Floats
+from multimem_ray.results.table import ScoreTable
 from multimem_ray.verdict.pairs import paired
 from multimem_ray.verdict.reliability import RankReliability, rank_reliability, stepped_up
 
@@ -69,6 +71,11 @@ class Reliability:
         self._add(self._multimem, self._multimem_rows, values[keep, :, 1])
         self._add(self._cmc_out, self._cmc_out_rows, values[keep, :, 0])
 
+    @property
+    def ranked(self) -> RankReliability | None:
+        """Of the ranking by MultiMem; None where it is not known."""
+        return None if self._targeted else self._multimem_rows.reliability()
+
     def result(self) -> dict[str, Any]:
         """``multimem`` and ``cmc_out`` (None if unknown), ``pairs`` and a ``reason`` if unknown.
 
@@ -79,7 +86,7 @@ class Reliability:
         what is beyond the run.
         """
         ranked = {
-            "multimem": None if self._targeted else self._multimem_rows.reliability(),
+            "multimem": self.ranked,
             "cmc_out": self._cmc_out_rows.reliability(),
         }
         reason = None
@@ -131,6 +138,21 @@ class Reliability:
 
     def _of_multimem(self) -> float | None:
         return None if self._targeted else self._multimem.mean_correlation()
+
+
+def reliability_of(table: ScoreTable) -> Reliability:
+    """The agreement between the models of a run, from its scores."""
+    run = table.document("run.json")
+    design = dict((run.get("config") or {}).get("design") or {})
+    kind, targeted = str(design.get("kind", "complementary_halves")), bool(design.get("target"))
+    columns = [c for c in ("cmc", "member", "split") if c in table.stored]
+    made: Reliability | None = None
+    for batch in table.batches(columns):
+        cmc = lists(batch["cmc"])
+        made = made or Reliability(kind, cmc.shape[1] - targeted, targeted=targeted)
+        splits = batch["split"].to_pylist() if kind == "candidate" else None
+        made.update(cmc, lists(batch["member"]), splits)
+    return made or Reliability(kind, 0, targeted=targeted)
 
 
 class RowSample:

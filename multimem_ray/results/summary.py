@@ -20,6 +20,7 @@ from multimem_ray.results.attack import Attack
 from multimem_ray.results.coverage import coverage
 from multimem_ray.results.duplicates import duplicates
 from multimem_ray.results.estimate import VerdictMoments, concluded, moments_of
+from multimem_ray.results.growth import NAME as GROWTH
 from multimem_ray.results.planted import evaluate_planted
 from multimem_ray.results.population import stored_population
 from multimem_ray.results.reliability import Reliability
@@ -74,7 +75,8 @@ def summarize(
         (x: cmc_out, y: cmc_in), ``attribution`` (modalities ranked by mean share of MultiMem),
         ``pairs``, ``labels``, ``splits``, ``models`` (mean consistency on members, others and
         the held-out set), ``target`` (its gap to the references on the held-out set, with the
-        standard error), ``noise``, ``reliability``, ``planted``,
+        standard error), ``noise``, ``reliability``, ``growth`` (see
+        :func:`multimem_ray.results.growth.grow`; None unless models were added), ``planted``,
         ``duplicates`` (see :func:`~multimem_ray.results.duplicates.duplicates`), ``attack`` (see
         :meth:`~multimem_ray.results.attack.Attack.result`). Undefined values are None.
 
@@ -104,6 +106,7 @@ def summarize(
         "design": design | {"models": totals.references or design.get("models")},
         **totals.result(held_out, _noise(table, table.modalities, verdict)),
         "verdict": {"of": table.version, **verdict.as_json()},
+        "growth": table.document(GROWTH) if design.get("max_models") else None,
         "target": _target(design, held_out),
         "duplicates": copies,
         "attack": totals.attack.result(population),

@@ -12,6 +12,7 @@ from rich.text import Text
 from multimem_ray.foreign_text import line
 from multimem_ray.results.attack import attack_words
 from multimem_ray.results.duplicates import duplicate_words
+from multimem_ray.results.growth import growth_words
 from multimem_ray.results.reliability import reliability_words
 
 _METHODS = {
@@ -56,11 +57,13 @@ def print_summary(summary: Mapping[str, Any], output: str, console: Console) -> 
             f"target: {target['gap']:.3f}{error} above the references on {target['held_out']} "
             "held-out samples that neither saw; subtracted"
         )
-    for sentence in reliability_words(summary["reliability"]):
-        say(sentence)
-    for sentence in null_words(summary["noise"]):
-        say(sentence)
-    for sentence in attack_words(summary.get("attack")):
+    sentences = [
+        *growth_words(summary.get("growth")),
+        *reliability_words(summary["reliability"]),
+        *null_words(summary["noise"]),
+        *attack_words(summary.get("attack")),
+    ]
+    for sentence in sentences:
         say(sentence)
     shares = [row for row in summary["attribution"] if row["mean"] is not None]
     if shares:

@@ -4,7 +4,7 @@ configuration ──► paths ──► discovery ──► claim
 YAML, presets     absolute  shards, fields, label     run.json, or a refusal with the difference
 """
 
-from multimem_ray.setup.claim import open_run
+from multimem_ray.setup.claim import open_run, with_models
 from multimem_ray.setup.configuration import apply_overrides, load, resolve
 from multimem_ray.setup.discovery import detect_fields, inspect, require_shards
 
@@ -16,4 +16,5 @@ __all__ = [
     "open_run",
     "require_shards",
     "resolve",
+    "with_models",
 ]

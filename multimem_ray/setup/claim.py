@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
@@ -33,6 +34,14 @@ def open_run(config: Config) -> tuple[Run, Shards]:
     else:
         keep_contents(run, shards)
     return run, shards
+
+
+def with_models(run: Run, shards: Shards, models: int) -> Run:
+    """The run with more models, which its folder is claimed for."""
+    design = run.config.design.model_copy(update={"models": models})
+    grown = replace(run, config=run.config.model_copy(update={"design": design}))
+    _claim(grown, shards)
+    return grown
 
 
 def _claim(run: Run, shards: Shards) -> None:

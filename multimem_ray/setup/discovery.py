@@ -24,7 +24,12 @@ from multimem_ray.modalities import registry
 from multimem_ray.modalities.fields import Fields, find_fields
 from multimem_ray.run import Run, Shards, pool_places
 from multimem_ray.sample import Failure, Sample
-from multimem_ray.setup.grouping import open_groups, require_grouping, settled_grouping
+from multimem_ray.setup.grouping import (
+    open_groups,
+    require_grouping,
+    settled_grouping,
+    settled_models,
+)
 from multimem_ray.setup.paths import absolute, absolute_url
 from multimem_ray.setup.provenance import weights_digest
 from multimem_ray.shards.find import find_shards
@@ -41,7 +46,7 @@ def inspect(config: Config) -> tuple[Run, Shards]:
     """What :func:`open_run` does, without writing anything."""
     storage = Storage(config.storage)
     registry.load_plugins(config.data.plugins)
-    config = settled_grouping(absolute(config, storage), storage)
+    config = settled_models(settled_grouping(absolute(config, storage), storage), storage)
     if config.data.embeddings is not None:
         from multimem_ray.embeddings.open import inspect_stored
 

@@ -1,4 +1,4 @@
-"""What samples are grouped by, settled before anything is trained.
+"""What samples are grouped by and how many models there are, settled before anything is trained.
 
 The default is the content, so that exact copies are left out together. An output that was begun
 by key goes on by key, and models that bring their memberships with them bring what these were
@@ -55,6 +55,16 @@ def _implied(config: Config, storage: Storage) -> str | None:
         if known is not None:
             return known.design.group
     return CONTENT
+
+
+def settled_models(config: Config, storage: Storage) -> Config:
+    """The configuration with as many models as its output was given so far, of ``models: auto``."""
+    design = config.design
+    begun = _begun(config.output, storage) if design.grows else None
+    if begun is None or begun.design.kind != design.kind or begun.design.models <= design.models:
+        return config
+    grown = design.model_copy(update={"models": begun.design.models})
+    return config.model_copy(update={"design": grown})
 
 
 def require_grouping(config: Config, fields: Mapping[str, str], storage: Storage) -> None:

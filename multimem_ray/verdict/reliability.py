@@ -60,6 +60,13 @@ class RankReliability:
         """Reliability of the ranking by so many blocks."""
         return stepped_up(self.correlation, (blocks / self.half) ** self.growth)
 
+    def blocks_for(self, reliability: float) -> float:
+        """Blocks that the ranking takes to be so reliable; infinite where more would not help."""
+        if self.correlation <= 0 or not self.growth:
+            return math.inf
+        odds = [r / (1 - r) for r in (reliability, min(self.correlation, _HIGHEST))]
+        return float(self.half * (odds[0] / odds[1]) ** (1 / self.growth))
+
     def interval(self, blocks: int) -> tuple[float, float]:
         """95 % interval of :meth:`at`, by Fisher's z."""
         z = math.atanh(min(self.correlation, _HIGHEST))

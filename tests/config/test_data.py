@@ -26,6 +26,10 @@ def test_short_forms_stand_for_one_key() -> None:
         (DataConfig, {"shards": ["a", ""]}, "at least one shard"),
         (DataConfig, {"shards": "a", "embeddings": "runs/a"}, "takes the place of shards"),
         (DesignConfig, {"kind": "given"}, "at least two models"),
+        (DesignConfig, {"kind": "leave_subset_out", "models": "auto"}, "does not allow"),
+        (DesignConfig, {"reliability": 0.8}, "goes with design.models: auto"),
+        (DesignConfig, {"models": 8, "budget_hours": 1}, "goes with design.models: auto"),
+        (DesignConfig, {"models": 8, "max_models": 16}, "goes with design.models: auto"),
         (DesignConfig, {"given": [{"checkpoint": "a"}]}, "is for design.kind: given"),
     ],
 )
@@ -37,6 +41,18 @@ def test_what_cannot_serve_says_why(model: Any, raw: Any, said: str) -> None:
 def test_given_models_are_counted() -> None:
     given = [{"checkpoint": name} for name in "abc"]
     assert DesignConfig.model_validate({"kind": "given", "given": given}).models == 3
+
+
+def test_auto_is_a_first_number_of_models_and_what_they_grow_by() -> None:
+    auto = DesignConfig.model_validate({"models": "auto"})
+    assert (auto.models, auto.reliability, auto.max_models, auto.grows) == (4, 0.8, 32, True)
+    thirds = DesignConfig.model_validate({"models": "auto", "kind": "three_folds"})
+    assert thirds.models == 6
+    spent = DesignConfig.model_validate({"models": "auto", "budget_hours": 2, "max_models": 8})
+    assert (spent.reliability, spent.max_models) == (None, 8)
+    grown = spent.model_copy(update={"models": 6})
+    assert DesignConfig.model_validate(grown.model_dump(mode="json")) == grown
+    assert not DesignConfig(models=4).grows
 
 
 def test_s_i_has_the_share_of_s_c_unless_it_is_said() -> None:

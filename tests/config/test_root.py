@@ -21,6 +21,9 @@ def test_combinations_that_cannot_work_are_refused() -> None:
     shared = {"design": {"kind": "leave_subset_out"}, "training": {"shared_init": True}}
     with pytest.raises(ConfigError, match=r"training\.shared_init: in leave_subset_out"):
         resolve(MINIMAL | shared)
+    target = {"checkpoint": "a", "members": "none"}
+    with pytest.raises(ConfigError, match="with a target, stored embeddings or a mitigation"):
+        resolve({**MINIMAL, "design": {"models": "auto", "target": target}})
     with pytest.raises(ConfigError, match="H is empty"):
         resolve({**MINIMAL, "held_out": {"fraction": 0}})
 
@@ -43,6 +46,7 @@ def test_a_resolved_config_survives_a_round_trip() -> None:
         ("training", "checkpoint_every_s", 1.0),
         ("data", "planted", "truth.parquet"),
         ("data", "limits", {"json_bytes": 16 << 20}),
+        ("design", "models", "auto"),
     ],
 )
 def test_what_changes_no_score_changes_no_fingerprint(
