@@ -144,13 +144,22 @@ class MitigationConfig(Section):
     references: str | None = Field(
         None, description="output of a finished audit, whose models judge the training samples"
     )
-    by: Literal["multimem", "cmc_out", "clipmem", "cosine", "gradient_norm", "random", "list"] = (
-        Field(
-            "multimem",
-            description="what chooses samples: high MultiMem; low consistency under references "
-            "that never saw them (cmc_out); high CLIPMem; low cosine under the model itself; high "
-            "norm of the gradient of its loss; at random; or those of the list `samples`",
-        )
+    by: Literal[
+        "multimem_shrunk",
+        "multimem",
+        "cmc_out",
+        "clipmem",
+        "cosine",
+        "gradient_norm",
+        "random",
+        "list",
+    ] = Field(
+        "multimem_shrunk",
+        description="what chooses samples: a high shrunk score under the references (the literal "
+        "one, where they are two models); high MultiMem, in_training that of the model itself "
+        "against the references; low consistency under references that never saw them (cmc_out); "
+        "high CLIPMem; low cosine under the model itself; high norm of the gradient of its loss; "
+        "at random; or those of the list `samples`",
     )
     samples: str | None = Field(
         None, description="by list: the list, as `multimem select` writes it"
@@ -168,7 +177,7 @@ class MitigationConfig(Section):
         None,
         ge=0,
         description="in_training: first epoch with a treatment; default `every`, or 0 where the "
-        "choice needs nothing of the running model (cmc_out, random, list)",
+        "choice needs nothing of the running model (multimem_shrunk, cmc_out, random, list)",
     )
     noise: float = Field(
         0.5, ge=0, description="augment: noise on their embeddings, as training.noise has it"

@@ -27,6 +27,7 @@ from multimem_ray.errors import ConfigError
 from multimem_ray.progress import Progress
 from multimem_ray.results.arrays import floats
 from multimem_ray.results.table import ScoreTable
+from multimem_ray.results.verdict import SHRUNK
 from multimem_ray.run import Run
 from multimem_ray.store.schema import CLIPMEM
 
@@ -35,7 +36,7 @@ Floats = NDArray[np.float64]
 
 PLACE = ("mitigation", "judged.parquet")
 _BY_SHARD = b"multimem_ray.by_shard"
-_COLUMNS = ("key", "shard", "group", "multimem", "cmc_out", "unseen_clipmem")
+_COLUMNS = ("key", "shard", "group", SHRUNK, "multimem", "cmc_out", "unseen_clipmem")
 
 
 def schema(models: int) -> pa.Schema:
@@ -43,6 +44,7 @@ def schema(models: int) -> pa.Schema:
     return pa.schema(
         [
             ("id", pa.uint64()),
+            ("multimem_shrunk", pa.float64()),
             ("multimem", pa.float64()),
             ("clipmem", pa.float64()),
             ("cmc_out", pa.float64()),
@@ -80,7 +82,9 @@ class ReferenceScores:
         table = read_parquet(run.storage.read_bytes(run.path(*PLACE)), run.path(*PLACE))
         ids = table["id"].to_numpy()
         order = np.argsort(ids, kind="stable")
-        names = ("multimem", "clipmem", "cmc_out", "unseen_clipmem")
+        names = [SHRUNK, "multimem", "clipmem", "cmc_out", "unseen_clipmem"]
+        # A file of an earlier version has no shrunk scores; its mitigation asks for none.
+        names = [name for name in names if name in table.column_names]
         models = len(run.design.model_ids())
         flat = table["member"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         return cls(
@@ -136,11 +140,16 @@ def prepare_references(run: Run, progress: Progress) -> None:
     names = {*_COLUMNS, *(f"unseen_{m}" for m in run.modalities)}
     columns = [c for c in table.columns if c in names or c.startswith(CLIPMEM)]
     pairs = [name for name in columns if name.startswith(CLIPMEM)]
-    by_shard = keys_repeat(run, table)
+    by_shard, ranks_by = keys_repeat(run, table), table.verdict.ranks_by
+    if mitigation.by == SHRUNK != ranks_by:
+        progress.say(
+            f"{mitigation.references} has no shrunk scores: samples are chosen by MultiMem"
+        )
     with progress.task("references", len(table.score_files), unit="files") as shown:
         batches = table.batches(columns, progress=lambda done, _: shown.update(done))
         parts = [
-            _reference_rows(run, batch, _sum(batch, pairs), listed, by_shard) for batch in batches
+            _reference_rows(run, batch, _sum(batch, pairs), ranks_by, listed, by_shard)
+            for batch in batches
         ]
     whole = pa.Table.from_batches(parts, schema=schema(len(run.design.model_ids())))
     if listed is not None and not pc.any(whole["listed"]).as_py():
@@ -159,6 +168,7 @@ def _reference_rows(
     run: Run,
     batch: pa.RecordBatch,
     clipmem: NDArray[np.float64],
+    ranks_by: str,
     listed: KeyList | None,
     by_shard: bool,
 ) -> pa.RecordBatch:
@@ -177,6 +187,7 @@ def _reference_rows(
     models = member.shape[1]
     columns = [
         pa.array(hashed(keys, [run.shard_name(s) for s in shards] if by_shard else None)),
+        pa.array(floats(batch[ranks_by])),
         pa.array(floats(batch["multimem"])),
         pa.array(clipmem),
         pa.array(floats(batch["cmc_out"])),

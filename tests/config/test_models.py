@@ -17,7 +17,8 @@ def mitigation(**keys: Any) -> MitigationConfig:
 @pytest.mark.parametrize(
     ("keys", "watches", "first"),
     [
-        ({}, True, 10),
+        ({}, False, 0),
+        ({"by": "multimem"}, True, 10),
         ({"by": "cmc_out"}, False, 0),
         ({"by": "cosine", "start": 3}, True, 3),
         ({"kind": "post_training", "by": "multimem"}, False, 0),
@@ -37,7 +38,7 @@ def test_choices_wait_for_what_they_are_made_of(
         ({"references": None}, "name the output of a finished audit"),
         ({"by": "list"}, "by: list goes with a list"),
         ({"samples": "x.txt"}, "by: list goes with a list"),
-        ({"start": 0}, "needs an epoch of the model"),
+        ({"by": "multimem", "start": 0}, "needs an epoch of the model"),
     ],
 )
 def test_what_is_incomplete_says_so(keys: dict[str, Any], said: str) -> None:

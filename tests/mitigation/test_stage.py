@@ -50,6 +50,7 @@ def test_a_mitigation_on_ray_is_the_one_in_this_process(tmp_path: Path, ray_sess
         "training.epochs=4",
         "mitigation.kind=in_training",
         f"mitigation.references={tmp_path / 'plain'}",
+        "mitigation.by=multimem",
         "mitigation.every=2",
         "mitigation.percent=25",
         "mitigation.views=2",
