@@ -305,6 +305,9 @@ class Candidate(Design):
 _KINDS: dict[str, type[Design]] = {
     design.kind: design for design in (ComplementaryHalves, ThreeFolds, LeaveSubsetOut, Candidate)
 }
+BLOCKS = {kind: design.block for kind, design in _KINDS.items() if design.block > 1}
+"""Models of a block in each kind of design that has such: they stand on opposite sides of every
+sample that is compared, and one block says of a sample what any other does."""
 PAIRED = frozenset(kind for kind, design in _KINDS.items() if design.block == 2)
 """Kinds in which models 2p and 2p + 1 stand on opposite sides of every sample that is compared."""
 

@@ -8,8 +8,8 @@ whose standard error follows from the spread within either side,
 
     SE² = s_f² / K_f + s_g² / K_g.
 
-Where models come in pairs of which one saw the sample, each pair has a difference d_p of its own,
-and the spread of these is the error of their mean:
+Where models come in pairs of which one saw the sample, or in blocks of which all but one did, each
+has a difference d_p of its own, and the spread of these is the error of their mean:
 
     SE² = var_p(d_p) / P.
 
@@ -76,23 +76,27 @@ def contrast(values: Tensor, f: Tensor, g: Tensor) -> Contrast:
     return Contrast(mean_f - mean_g, se, mean_f, mean_g, f.sum(dim=1), g.sum(dim=1))
 
 
-def paired_se(values: Tensor, f: Tensor, g: Tensor) -> Tensor:
-    """Standard error of the mean difference of P pairs of models, 2p and 2p + 1.
+def paired_se(values: Tensor, f: Tensor, g: Tensor, size: int = 2) -> Tensor:
+    """Standard error of the mean difference of P pairs of models, 2p and 2p + 1, or larger blocks.
 
     Args:
         values: (M, B), one value per model and sample.
         f: (B, M) bool, the models that saw each sample.
         g: (B, M) bool, those that did not.
+        size: Models of a block, one of which did not see a sample.
 
     Returns:
-        (B,); NaN with fewer than two pairs, and where a pair has not one model on each side.
+        (B,); NaN with fewer than two blocks, and where not exactly one model of each left the
+        sample out.
     """
-    signs = f[:, 0::2].to(torch.int64) - f[:, 1::2].to(torch.int64)
-    whole = ((f ^ g).all(dim=1)) & (signs != 0).all(dim=1)
-    pairs = exact(values[0::2] - values[1::2]) * signs.T
-    if len(pairs) < 2:
-        return torch.full_like(pairs[0], torch.nan)
-    return masked(pairs.var(dim=0, correction=1).div(len(pairs)).sqrt(), whole, torch.nan)
+    blocks = len(values) // size
+    saw = f.T.reshape(blocks, size, -1)
+    whole = (f ^ g).all(dim=1) & (saw.sum(dim=1) == size - 1).all(dim=0)
+    if blocks < 2:
+        return torch.full(whole.shape, torch.nan, dtype=torch.float64)
+    exactly = exact(values).reshape(blocks, size, -1)
+    of_block = torch.where(saw, exactly / (size - 1), -exactly).sum(dim=1)
+    return masked(of_block.var(dim=0, correction=1).div(blocks).sqrt(), whole, torch.nan)
 
 
 def view_variance(values: Tensor, f: Tensor, g: Tensor) -> Tensor:

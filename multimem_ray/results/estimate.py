@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from multimem_ray.design.membership import PAIRED
+from multimem_ray.design.membership import BLOCKS
 from multimem_ray.results.arrays import Floats, floats, lists
 from multimem_ray.results.population import stored_population
 from multimem_ray.results.verdict import (
@@ -74,8 +74,10 @@ class VerdictMoments:
 
     def __init__(self, kind: str, models: int, *, own: bool, target_df: int | None) -> None:
         self._models, self._target_df = models, target_df
-        self._pairs = models // 2 if kind in PAIRED else 0
-        self.shrinks = kind == "complementary_halves" and self._pairs > 1 and target_df is None
+        self._block = BLOCKS.get(kind, 1)
+        self._pairs = models // self._block if kind in BLOCKS else 0
+        # Of a candidate design most samples are compared in vain: nothing is learned from all.
+        self.shrinks = kind != "candidate" and self._pairs > 1 and target_df is None
         self.paired = bool(self._pairs) and own and target_df is None
         self._df = float(self._pairs - 1 if self.paired else models - 2)
         self._variances = LogVariances(max(1.0, self._df))
@@ -106,7 +108,7 @@ class VerdictMoments:
             self._views += float(known.sum())
             self._seen += len(known)
         if self.shrinks:
-            self._shrinkage.update(paired(cmc, member, self._pairs))
+            self._shrinkage.update(paired(cmc, member, self._pairs, self._block))
 
     def spread(self, batches: Iterable[pa.RecordBatch]) -> Spread | None:
         """What the shrunk scores leave open: a second pass over the rows; None without such.
@@ -118,7 +120,8 @@ class VerdictMoments:
             return None
         second = SpreadMoments(self._shrinkage.fit_without_a_pair(self._of_views))
         for batch in batches:
-            second.update(paired(lists(batch["cmc"]), lists(batch["member"]), self._pairs))
+            cmc, member = lists(batch["cmc"]), lists(batch["member"])
+            second.update(paired(cmc, member, self._pairs, self._block))
         return second.fit(self._shrinkage.fit(self._of_views))
 
     @property
@@ -149,7 +152,8 @@ class VerdictMoments:
             spread=spread,
             paired=self.paired,
         )
-        return replace(verdict, by_chance=_by_chance(verdict, population, self._pairs))
+        by_chance = _by_chance(verdict, population, self._pairs, self._block)
+        return replace(verdict, by_chance=by_chance)
 
 
 def _of_two(population: Population | None) -> Verdict:
@@ -166,11 +170,13 @@ def _of_two(population: Population | None) -> Verdict:
     return Verdict(df=float(len(d) - 1), constant=error, by_chance=None)
 
 
-def _by_chance(verdict: Verdict, population: Population | None, pairs: int) -> float | None:
+def _by_chance(
+    verdict: Verdict, population: Population | None, pairs: int, block: int
+) -> float | None:
     """Share of held-out samples that would stand out, with the memberships of their hash."""
     if population is None or not verdict.paired:
         return None
-    values = paired(population.cmc, population.member.astype(float), pairs)[:, :, 1]
+    values = paired(population.cmc, population.member.astype(float), pairs, block)[:, :, 1]
     values = values[np.isfinite(values).all(axis=1)]
     if not len(values):
         return None

@@ -1,8 +1,8 @@
 """How far a ranking would repeat itself with other reference models.
 
-In designs that come in pairs (model 2k trains on what 2k+1 left out), each pair alone gives
-every sample a score. Pairs agree where the score says something about the sample, and disagree
-where it says something about the models. With P pairs and a mean correlation r between them, the
+In designs that come in pairs (model 2k trains on what 2k+1 left out) or in blocks of three folds,
+each of them alone gives every sample a score. They agree where the score says something about the
+sample, and disagree where it says something about the models. With P of them and a mean correlation r between them, the
 scores of all pairs have the reliability P r / (1 + (P - 1) r): the expected correlation with those
 of as many new models. The same formula with fewer or more pairs tells how the reliability grew with
 the number of models, and what twice as many would bring. Scores correlate as Pearson has it, of all
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multimem_ray.design.membership import PAIRED
+from multimem_ray.design.membership import BLOCKS
 from multimem_ray.results.arrays import lists
 from multimem_ray.results.statistics import Correlation, Floats
 from multimem_ray.results.table import ScoreTable
@@ -29,7 +29,7 @@ from multimem_ray.verdict.reliability import RankReliability, rank_reliability, 
 Hashes = NDArray[np.uint64]
 MOST_RANKED = 1 << 15
 
-TOO_FEW = "it needs at least 4 reference models, that is two independent pairs"
+TOO_FEW = "it needs at least 4 reference models, that is two independent pairs (6 in three_folds)"
 ONE_TARGET = "there is one target: its training was not repeated"
 NO_PAIRS = "this design has no independent pairs of models to compare"
 
@@ -45,7 +45,8 @@ class Reliability:
 
     def __init__(self, kind: str, models: int, *, targeted: bool = False) -> None:
         self._kind, self._targeted = kind, targeted
-        self._pairs = models // 2 if kind in PAIRED else 0
+        self._block = BLOCKS.get(kind, 1)
+        self._pairs = models // self._block if kind in BLOCKS else 0
         self._multimem = Correlation(self._pairs)
         self._cmc_out = Correlation(self._pairs)
         self._multimem_rows, self._cmc_out_rows = RowSample(), RowSample()
@@ -65,7 +66,7 @@ class Reliability:
             both = cmc[np.array(informative, bool), : 2 * self._pairs]
             self._add(self._multimem, self._multimem_rows, both[:, 0::2] - both[:, 1::2])
             return
-        values = paired(cmc, member, self._pairs)
+        values = paired(cmc, member, self._pairs, self._block)
         # A sample outside the pool has no model that saw it: its pairs say nothing.
         keep = ~np.isnan(values).any(axis=(1, 2))
         self._add(self._multimem, self._multimem_rows, values[keep, :, 1])
@@ -90,7 +91,7 @@ class Reliability:
             "cmc_out": self._cmc_out_rows.reliability(),
         }
         reason = None
-        if self._kind not in PAIRED:
+        if self._kind not in BLOCKS:
             reason = NO_PAIRS
         elif self._pairs < 2:
             reason = TOO_FEW
@@ -128,7 +129,7 @@ class Reliability:
             return []
         return [
             {
-                "models": 2 * pairs,
+                "models": self._block * pairs,
                 **{name: stepped_up(mean, pairs) for name, mean in means.items()},
                 "ranks": ranked and ranked.at(pairs),
                 "forecast": pairs > self._pairs,

@@ -183,10 +183,10 @@ def _view_variance(found: Sequence[Agreement], f: Tensor, g: Tensor) -> Tensor:
 
 
 def _pair_se(run: Run, cmc: Tensor, f: Tensor, g: Tensor) -> Tensor:
-    """(B,) NaN where models do not come in pairs, and for a target."""
-    if run.design.block != 2 or run.config.design.target is not None:
+    """(B,) NaN where models do not come in pairs or larger blocks, and for a target."""
+    if run.design.block < 2 or run.config.design.target is not None:
         return torch.full((len(f),), torch.nan, dtype=torch.float64)
-    return metric.paired_se(cmc, f, g)
+    return metric.paired_se(cmc, f, g, run.design.block)
 
 
 def _clipmem_sum(found: Agreement, present: Tensor) -> Tensor:

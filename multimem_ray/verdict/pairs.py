@@ -1,4 +1,4 @@
-"""What each pair of models says of a sample: one of them saw it, the other did not."""
+"""What each block of models says of a sample: one of them did not see it, the others did."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-def paired(cmc: Floats, member: Floats, pairs: int) -> Floats:
-    """``cmc_out`` and score of samples by each pair of models 2p and 2p + 1.
+def paired(cmc: Floats, member: Floats, blocks: int, size: int = 2) -> Floats:
+    """``cmc_out`` and score of samples by each block of models that stand against one another.
 
     Args:
         cmc: (N, M) consistency per model, NaN where undefined.
         member: (N, M) 1 where the model trained on the sample, else 0.
-        pairs: P, at most M / 2.
+        blocks: P, at most M / size.
+        size: Models in a block, one after the other: 2 are a pair, 3 the folds of ``three_folds``.
 
     Returns:
-        (N, P, 2); NaN where both models of a pair saw the sample, or neither did.
+        (N, P, 2); NaN where not exactly one model of a block left the sample out.
     """
-    even, odd = cmc[:, 0 : 2 * pairs : 2], cmc[:, 1 : 2 * pairs : 2]
-    first, second = member[:, 0 : 2 * pairs : 2], member[:, 1 : 2 * pairs : 2]
-    saw = first == 1.0
-    values = np.stack([np.where(saw, odd, even), np.where(saw, even - odd, odd - even)], axis=2)
-    values[first == second] = np.nan
-    return values
+    shape = (len(cmc), blocks, size)
+    values = cmc[:, : blocks * size].reshape(shape)
+    saw = member[:, : blocks * size].reshape(shape) == 1.0
+    out = np.where(saw, 0.0, values).sum(axis=2)
+    score = np.where(saw, values, 0.0).sum(axis=2) / (size - 1) - out
+    found = np.stack([out, score], axis=2)
+    found[saw.sum(axis=2) != size - 1] = np.nan
+    return found

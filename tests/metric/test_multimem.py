@@ -112,6 +112,21 @@ def test_the_error_of_pairs_is_that_of_their_differences() -> None:
     assert paired_se(*map(torch.from_numpy, (values[:2], f[:, :2], ~f[:, :2]))).isnan().all()
 
 
+def test_the_error_of_blocks_of_three_is_that_of_their_differences() -> None:
+    rng = np.random.default_rng(5)
+    values, fold = rng.normal(size=(9, 4)), rng.integers(3, size=(4, 3))
+    f = (fold[:, :, None] != np.arange(3)).reshape(4, 9)
+    blocks = values.reshape(3, 3, 4)
+    out = np.take_along_axis(blocks, fold.T[:, None, :], axis=1)[:, 0]
+    d = (blocks.sum(axis=1) - out) / 2 - out
+    found = paired_se(*map(torch.from_numpy, (values, f, ~f)), 3)
+    np.testing.assert_allclose(found.numpy(), d.std(axis=0, ddof=1) / math.sqrt(3))
+    score = contrast(*map(torch.from_numpy, (values, f, ~f))).score
+    np.testing.assert_allclose(score.numpy(), d.mean(axis=0))
+    f[0, :3] = True
+    assert paired_se(*map(torch.from_numpy, (values, f, ~f)), 3)[0].isnan()
+
+
 def test_view_variance_is_what_all_models_have_in_common() -> None:
     """Simulated: views add the same to all models that saw a sample, besides what each adds."""
     rng = np.random.default_rng(4)

@@ -110,6 +110,9 @@ def _row(
         member = np.ones(models, bool)
         member[1 + rng.integers(models - 1)] = False
         sides = member
+    elif kind == "three_folds":
+        member = (rng.integers(3, size=(models // 3, 1)) != np.arange(3)).reshape(-1)
+        sides = member
     else:
         bits = rng.random(models // 2) < 0.5
         member = np.stack([bits, ~bits], axis=1).reshape(-1)
@@ -125,8 +128,9 @@ def _row(
     score = float(inside.mean() - out.mean()) if n_in and n_out else None
     se = None
     pair_se = None
-    if kind != "leave_subset_out" and not outside and models > 2:
-        d = np.where(sides[0::2], 1, -1) * (cmc[0::2] - cmc[1::2])
+    size = 3 if kind == "three_folds" else 2
+    if kind != "leave_subset_out" and not outside and models > size:
+        d = np.where(sides, cmc / (size - 1), -cmc).reshape(-1, size).sum(axis=1)
         pair_se = float(d.std(ddof=1) / np.sqrt(len(d)))
     if n_in > 1 and n_out > 1:
         se = float(np.sqrt(inside.var(ddof=1) / n_in + out.var(ddof=1) / n_out))

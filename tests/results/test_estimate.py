@@ -49,6 +49,21 @@ def test_chance_is_measured_on_the_held_out_set(tmp_path: Path) -> None:
     assert 0.005 < noise["by_chance"] < 0.06
 
 
+def test_chance_is_measured_for_three_folds_as_well(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, kind="three_folds", models=6)
+    rng = np.random.default_rng(2)
+    member = (rng.integers(3, size=(600, 2, 1)) != np.arange(3)).reshape(600, 6)
+    cmc = rng.normal(0.6, 0.1, (600, 1)) + rng.normal(0, 0.03, (600, 6))
+    held_out = Population(cmc, member, paired=False, target=False)
+    save_file(held_out.arrays(), Path(run.output) / "held_out" / "means.safetensors")
+    summary = summarize(run.output, Storage())
+    assert summary["noise"]["measured"]
+    assert summary["noise"]["by_chance"] == pytest.approx(0.025, abs=0.02)
+    assert summary["reliability"]["ranks"]["multimem"]["value"] > 0.3
+    assert [row["models"] for row in summary["reliability"]["growth"]] == [3, 6, 12]
+    assert summary["verdict"]["ranks_by"] == "multimem_shrunk"
+
+
 def test_a_held_out_set_of_fewer_models_measures_nothing(tmp_path: Path) -> None:
     run = fake_run(tmp_path, models=8)
     population(run, 4)

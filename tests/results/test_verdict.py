@@ -30,12 +30,15 @@ def read(table: ScoreTable, *columns: str) -> dict[str, np.ndarray]:
     return {c: np.array([math.nan if r[c] is None else r[c] for r in rows]) for c in columns}
 
 
-@pytest.mark.parametrize("models", [4, 8])
-def test_columns_are_those_of_the_formulas(tmp_path: Path, models: int) -> None:
-    table = table_of(fake_run(tmp_path, models=models, undefined=3))
+@pytest.mark.parametrize(
+    ("kind", "models"),
+    [("complementary_halves", 4), ("complementary_halves", 8), ("three_folds", 6)],
+)
+def test_columns_are_those_of_the_formulas(tmp_path: Path, kind: str, models: int) -> None:
+    table = table_of(fake_run(tmp_path, kind=kind, models=models, undefined=3))
     verdict = table.verdict
     got = read(table, "multimem", "multimem_pair_se", "cmc_out", *DERIVED)
-    assert verdict.df == models // 2 - 1
+    assert verdict.df == models // (3 if kind == "three_folds" else 2) - 1
     error = verdict.errors(got["multimem_pair_se"])
     np.testing.assert_allclose(got["multimem_error"], error, rtol=1e-12)
     reach = verdict.prior.quantile(verdict.df)
