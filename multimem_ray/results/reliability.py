@@ -2,12 +2,12 @@
 
 In designs that come in pairs (model 2k trains on what 2k+1 left out) or in blocks of three folds,
 each of them alone gives every sample a score. They agree where the score says something about the
-sample, and disagree where it says something about the models. With P of them and a mean correlation r between them, the
-scores of all pairs have the reliability P r / (1 + (P - 1) r): the expected correlation with those
-of as many new models. The same formula with fewer or more pairs tells how the reliability grew with
-the number of models, and what twice as many would bring. Scores correlate as Pearson has it, of all
-rows; rankings as Spearman has it, of a sample of the rows that is all of them up to
-:data:`MOST_RANKED`. See :mod:`multimem_ray.verdict.reliability`.
+sample, and disagree where it says something about the models. With P of them and a mean correlation
+r between them, the scores of all pairs have the reliability P r / (1 + (P - 1) r): the expected
+correlation with those of as many new models. The same formula with fewer or more pairs tells how
+the reliability grew with the number of models, and what twice as many would bring. Scores correlate
+as Pearson has it, of all rows; rankings as Spearman has it, of a sample of the rows that is all of
+them up to :data:`MOST_RANKED`. See :mod:`multimem_ray.verdict.reliability`.
 """
 
 from __future__ import annotations
