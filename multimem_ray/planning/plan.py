@@ -14,6 +14,7 @@ from multimem_ray.distributed.session import is_private
 from multimem_ray.planning.estimate import Estimate, estimate
 from multimem_ray.planning.probe import Speed, probe
 from multimem_ray.planning.timings import save_plan
+from multimem_ray.planning.trust import Trust, expected_trust
 from multimem_ray.planning.work import Work, survey
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run
@@ -30,6 +31,7 @@ class Plan:
     speed: Speed | None
     estimate: Estimate | None
     hints: tuple[str, ...]
+    trust: Trust | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Everything, as plain JSON."""
@@ -39,6 +41,7 @@ class Plan:
             "speed": None if self.speed is None else asdict(self.speed),
             "estimate": None if self.estimate is None else self.estimate.as_json(),
             "hints": list(self.hints),
+            "trust": self.trust and self.trust.as_json(),
         }
 
     def lines(self) -> Iterator[tuple[str, str]]:
@@ -49,6 +52,8 @@ class Plan:
             yield from _estimate_lines(self.estimate)
         else:
             yield "time and cost", "with --probe"
+        if self.trust is not None:
+            yield from self.trust.lines()
         for hint in self.hints:
             yield "mind", hint
 
@@ -68,13 +73,13 @@ def make_plan(config: Config, progress: Progress, *, probing: bool, save: bool =
     cpus = config.plan.cpus or os.cpu_count() or 1
     gpus = torch.cuda.device_count() if config.plan.gpus is None else config.plan.gpus
     work = survey(run, shards, cpus, gpus, _gpu_bytes(config.plan.gpu_gb))
+    trust = expected_trust(run)
     if not probing:
-        return Plan(run, work, None, None, _hints(config, work, None))
+        return Plan(run, work, None, None, _hints(config, work, None), trust)
     progress.say("measuring a few samples")
     speed = probe(run, shards)
-    made = Plan(
-        run, work, speed, estimate(config, work, speed, cpus, gpus), _hints(config, work, speed)
-    )
+    took = estimate(config, work, speed, cpus, gpus)
+    made = Plan(run, work, speed, took, _hints(config, work, speed), trust)
     if save:
         progress.say(f"plan: {save_plan(run, made.as_json())}")
     return made
@@ -102,6 +107,11 @@ def _hints(config: Config, work: Work, speed: Speed | None) -> tuple[str, ...]:
                 f"resources.{stage}.gpus asks for {asked:g}, and there are {here}: lower it, or "
                 "name a cluster in resources.ray_address (and its GPUs in plan.gpus)"
             )
+    if config.design.grows:
+        found.append(
+            f"design.models: auto: this is what {work.models} models take; the reliability that "
+            "is asked for may take more"
+        )
     if work.missing:
         found.append(f"{work.missing} shards are missing; they are listed in errors/")
     if work.held_out_used < 100:

@@ -49,7 +49,7 @@ class Reliability:
         self._pairs = models // self._block if kind in BLOCKS else 0
         self._multimem = Correlation(self._pairs)
         self._cmc_out = Correlation(self._pairs)
-        self._multimem_rows, self._cmc_out_rows = RowSample(), RowSample()
+        self._rows = RowSample()
 
     def update(self, cmc: Floats, member: Floats, splits: list[str | None] | None) -> None:
         """Add rows.
@@ -64,18 +64,38 @@ class Reliability:
         if self._kind == "candidate":
             informative = [split == "S_C" for split in splits or [None] * len(cmc)]
             both = cmc[np.array(informative, bool), : 2 * self._pairs]
-            self._add(self._multimem, self._multimem_rows, both[:, 0::2] - both[:, 1::2])
+            self._multimem.update(both[:, 0::2] - both[:, 1::2])
+            self._rows.update(both[:, 0::2] - both[:, 1::2])
             return
         values = paired(cmc, member, self._pairs, self._block)
         # A sample outside the pool has no model that saw it: its pairs say nothing.
         keep = ~np.isnan(values).any(axis=(1, 2))
-        self._add(self._multimem, self._multimem_rows, values[keep, :, 1])
-        self._add(self._cmc_out, self._cmc_out_rows, values[keep, :, 0])
+        self._multimem.update(values[keep, :, 1])
+        self._cmc_out.update(values[keep, :, 0])
+        self._rows.update(values[keep].reshape(-1, 2 * self._pairs))
+
+    @property
+    def by_block(self) -> Floats:
+        """(N, P, 2) ``cmc_out`` and score of the samples that are ranked, by each pair or block.
+
+        N = 0 below two of them, and in a candidate design.
+        """
+        rows = self._rows.rows
+        return (
+            rows.reshape(-1, self._pairs, 2) if rows.size and self._whole else np.empty((0, 0, 2))
+        )
 
     @property
     def ranked(self) -> RankReliability | None:
         """Of the ranking by MultiMem; None where it is not known."""
-        return None if self._targeted else self._multimem_rows.reliability()
+        if self._targeted:
+            return None
+        return rank_reliability(self.by_block[:, :, 1] if self._whole else self._rows.rows)
+
+    @property
+    def _whole(self) -> bool:
+        """Whether pairs are known by ``cmc_out`` as well."""
+        return self._kind != "candidate"
 
     def result(self) -> dict[str, Any]:
         """``multimem`` and ``cmc_out`` (None if unknown), ``pairs`` and a ``reason`` if unknown.
@@ -88,7 +108,7 @@ class Reliability:
         """
         ranked = {
             "multimem": self.ranked,
-            "cmc_out": self._cmc_out_rows.reliability(),
+            "cmc_out": rank_reliability(self.by_block[:, :, 0]),
         }
         reason = None
         if self._kind not in BLOCKS:
@@ -105,11 +125,6 @@ class Reliability:
             "pairs": self._pairs,
             "reason": reason,
         }
-
-    @staticmethod
-    def _add(moments: Correlation, rows: RowSample, values: Floats) -> None:
-        moments.update(values)
-        rows.update(values)
 
     def _told(self, ranked: RankReliability | None) -> dict[str, float] | None:
         value = None if ranked is None else ranked.at(self._pairs)
@@ -187,10 +202,6 @@ class RowSample:
         """(N, K) what is kept."""
         self._cut()
         return self._rows[0] if self._rows else np.empty((0, 0))
-
-    def reliability(self) -> RankReliability | None:
-        """Of rankings by each column; None where nothing can be told."""
-        return rank_reliability(self.rows)
 
     def _cut(self) -> None:
         if not self._rows:

@@ -4,6 +4,7 @@
     moderation    standard errors and intervals that hold with few models
     shrinkage     the score that is expected of very many models, and how surely
     reliability   how far a ranking would repeat itself with other models
+    forecast      what other numbers of models would tell
     lists         lists of samples with a known share of false ones
     attack        how well one can tell what a model was trained on, and the ε that disproves
 

@@ -100,6 +100,11 @@ def rank_reliability(values: Floats) -> RankReliability | None:
     )
 
 
+def spearman(first: Floats, second: Floats) -> float:
+    """Correlation between the ranks of two columns (N,)."""
+    return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
+
+
 def _orders(blocks: int) -> list[Sequence[int]]:
     if blocks <= 4:
         return list(permutations(range(blocks)))
@@ -110,7 +115,7 @@ def _orders(blocks: int) -> list[Sequence[int]]:
 def _of_halves(values: Floats, order: Sequence[int]) -> float:
     half = len(order) // 2
     sides = [values[:, order[at : at + half]].mean(axis=1) for at in (0, half)]
-    return float(np.corrcoef(rankdata(sides, axis=1))[0, 1])
+    return spearman(*sides)
 
 
 def _growth(alone: float, halves: float, half: int) -> float:

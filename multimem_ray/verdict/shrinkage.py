@@ -110,12 +110,18 @@ def fit(mean: Floats, covariance: Floats, errors: Floats, views: float = 0.0) ->
     """The shrinkage of a mean (k,), and two covariances (k, k): of y, and of its error."""
     error = errors.copy()
     error[MULTIMEM, MULTIMEM] += views
-    values, vectors = np.linalg.eigh(covariance - error)
-    truth = (vectors * values.clip(0)) @ vectors.T
+    truth = truth_of(covariance, error)
     # Columns that never vary, such as a constant cmc_out, have no inverse and need none.
     weights = truth @ np.linalg.pinv(truth + error, hermitian=True)
     left = truth - weights @ truth
     return Shrinkage(mean, weights[MULTIMEM], float(np.sqrt(max(0.0, left[MULTIMEM, MULTIMEM]))))
+
+
+def truth_of(covariance: Floats, error: Floats) -> Floats:
+    """Covariance (k, k) of the truth, from those of y and of its error; never negative."""
+    values, vectors = np.linalg.eigh(covariance - error)
+    truth: Floats = (vectors * values.clip(0)) @ vectors.T
+    return truth
 
 
 @dataclass(frozen=True, slots=True)
