@@ -8,6 +8,7 @@ from scipy.stats import false_discovery_control, norm
 from scipy.stats import t as student
 
 from multimem_ray.verdict.lists import Bins, probability_below, q_values, threshold
+from multimem_ray.verdict.moderation import LogVariances
 
 
 def test_q_values_are_those_of_benjamini_and_hochberg() -> None:
@@ -62,3 +63,27 @@ def test_a_list_may_be_empty() -> None:
     assert probability_below(np.array([0.1, 0.3]), 0.0, 0.2).tolist() == [1.0, 0.0]
     with pytest.raises(ValueError, match="lower bound first"):
         Bins(1.0, 0.0)
+
+
+@pytest.mark.parametrize("pairs", [4, 8])
+@pytest.mark.parametrize("df", [6.0, 25.0, np.inf])
+def test_the_list_of_an_audit_is_as_false_as_it_says(pairs: int, df: float) -> None:
+    """Simulated audits with never-trained samples, from the differences of pairs to q-values."""
+    rng = np.random.default_rng(pairs)
+    false, power = [], []
+    for _ in range(60):
+        truth = np.concatenate([np.zeros(200), np.full(50, 0.9), rng.gamma(4.0, 0.08, 250)])
+        spread = 0.4 * np.sqrt(df / rng.chisquare(df, 500) if np.isfinite(df) else np.ones(500))
+        d = truth[:, None] + rng.normal(size=(500, pairs)) * spread[:, None]
+        variances = d.var(axis=1, ddof=1)
+        moments = LogVariances(pairs - 1)
+        moments.update(variances)
+        prior = moments.prior()
+        t = d.mean(axis=1) / np.sqrt(prior.moderated(variances, pairs - 1) / pairs)
+        bins = Bins(float(t[:250].min()), float(t[:250].max()), 1 << 12)
+        bins.update(t[:250])
+        listed = q_values(bins, prior.df + pairs - 1)[bins.places(t[:250])] <= 0.05
+        false.append(listed[:200].sum() / max(1, listed.sum()))
+        power.append(listed[200:].mean())
+    assert np.mean(false) <= 0.055
+    assert np.mean(power) > (0.9 if df > 6 else 0.8)
