@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from multimem_ray.config import Config
+from multimem_ray.config import Config, DesignConfig
 from multimem_ray.distributed.session import is_private
 from multimem_ray.planning.estimate import Estimate, estimate
 from multimem_ray.planning.probe import Speed, probe
@@ -52,10 +52,10 @@ class Plan:
             yield from _estimate_lines(self.estimate)
         else:
             yield "time and cost", "with --probe"
-        if self.trust is not None:
-            yield from self.trust.lines()
         for hint in self.hints:
             yield "mind", hint
+        if self.trust is not None:
+            yield from self.trust.lines()
 
 
 def make_plan(config: Config, progress: Progress, *, probing: bool, save: bool = False) -> Plan:
@@ -75,11 +75,11 @@ def make_plan(config: Config, progress: Progress, *, probing: bool, save: bool =
     work = survey(run, shards, cpus, gpus, _gpu_bytes(config.plan.gpu_gb))
     trust = expected_trust(run)
     if not probing:
-        return Plan(run, work, None, None, _hints(config, work, None), trust)
+        return Plan(run, work, None, None, _hints(config, work, None, trust), trust)
     progress.say("measuring a few samples")
     speed = probe(run, shards)
     took = estimate(config, work, speed, cpus, gpus)
-    made = Plan(run, work, speed, took, _hints(config, work, speed), trust)
+    made = Plan(run, work, speed, took, _hints(config, work, speed, trust), trust)
     if save:
         progress.say(f"plan: {save_plan(run, made.as_json())}")
     return made
@@ -94,7 +94,17 @@ def _gpu_bytes(gpu_gb: float | None) -> float | None:
     return float(torch.cuda.get_device_properties(0).total_memory)
 
 
-def _hints(config: Config, work: Work, speed: Speed | None) -> tuple[str, ...]:
+def _of_growth(design: DesignConfig, work: Work, trust: Trust | None) -> str:
+    """What ``design.models: auto`` adds to the plan of the models that it has now."""
+    said = f"design.models: auto: time and cost are those of {work.models} models"
+    if design.reliability is None or trust is None:
+        return f"{said}; more are added within design.budget_hours"
+    models = trust.models_for(design.reliability)
+    expected = "more than those below" if models is None else f"about {models}"
+    return f"{said}; a reliability of {design.reliability:g} is expected of {expected}"
+
+
+def _hints(config: Config, work: Work, speed: Speed | None, trust: Trust | None) -> tuple[str, ...]:
     found = []
     wants_gpu = config.resources.train.gpus or config.resources.score.gpus
     if speed is not None and wants_gpu and speed.gpu is None:
@@ -108,10 +118,7 @@ def _hints(config: Config, work: Work, speed: Speed | None) -> tuple[str, ...]:
                 "name a cluster in resources.ray_address (and its GPUs in plan.gpus)"
             )
     if config.design.grows:
-        found.append(
-            f"design.models: auto: this is what {work.models} models take; the reliability that "
-            "is asked for may take more"
-        )
+        found.append(_of_growth(config.design, work, trust))
     if work.missing:
         found.append(f"{work.missing} shards are missing; they are listed in errors/")
     if work.held_out_used < 100:

@@ -56,6 +56,12 @@ class Trust:
         rows = [{"models": self.block * row.blocks, **asdict(row)} for row in self.rows]
         return {"source": self.source, "rows": rows}
 
+    def models_for(self, reliability: float) -> int | None:
+        """Fewest models, among those of the rows, whose ranking is so reliable; None: none is."""
+        rows = (row for row in self.rows if row.reliability >= reliability)
+        enough = next(rows, None)
+        return None if enough is None else self.block * enough.blocks
+
     def lines(self) -> Iterator[tuple[str, str]]:
         """Name and value of each fact, for a person."""
         for row in self.rows:

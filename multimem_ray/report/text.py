@@ -155,10 +155,10 @@ def _about_models(summary: dict[str, Any]) -> list[str]:
             f"{number(ranks['value'], 2)}. Read the list as candidates; more models make it "
             "steadier."
         )
-    if models <= 4 and not summary.get("target"):
+    if models <= 4 and not summary.get("target") and summary["verdict"]["prior"]["df"] == 0:
         found.append(
-            f"With {count(models)} models a standard error rests on two values a side, and is "
-            "itself rough."
+            f"With {count(models)} models and so few samples a standard error rests on two values "
+            "a side, and is itself rough."
         )
     return found
 

@@ -75,6 +75,13 @@ def test_a_mistake_is_found_before_anything_is_paid(tmp_path: Path) -> None:
         planned(tmp_path, "data.fields={video: mp4, text: txt}")
 
 
+def test_models_that_are_added_are_foretold(tmp_path: Path) -> None:
+    (hint,) = [h for h in planned(tmp_path, "design.models=auto").hints if "auto" in h]
+    assert hint.endswith("those of 4 models; a reliability of 0.8 is expected of about 16")
+    spent = planned(tmp_path, "design.models=auto", "design.budget_hours=2").hints
+    assert any("within design.budget_hours" in hint for hint in spent)
+
+
 def test_layout() -> None:
     auto = TrainResources()
     assert pack(auto, 8, cpus=2, gpus=0) == BankPacking(8, 1, 2, 2)

@@ -55,5 +55,7 @@ def test_without_scores_figures_come_from_elsewhere_and_are_said_to(tmp_path: Pa
     assert trust is not None
     assert list(trust.lines())[-1] == ("these figures", ELSEWHERE)
     json.dumps(trust.as_json())
+    assert trust.models_for(0.5) == 4
+    assert trust.models_for(0.95) is None
     lone = ("design.kind=leave_subset_out", "design.models=4")
     assert expected(nothing, tmp_path, *lone) is None

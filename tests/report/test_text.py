@@ -43,7 +43,9 @@ def test_headline_and_cautions_of_four_models(tmp_path: Path) -> None:
     assert "600 samples scored with 4 reference models" in text.headline(summary)
     said = " ".join(text.cautions(summary))
     assert "/data/set-00099.tar" in said
-    assert "rests on two values a side" in said
+    assert "rests on two values" not in said, "errors are moderated by those of all samples"
+    few = summarize(fake_run(tmp_path / "few", shards=1, rows=60).output, Storage())
+    assert "rests on two values a side" in " ".join(text.cautions(few))
     assert "near-duplicates were not" in said
     by_key = summary | {"design": {**summary["design"], "group": None}}
     assert "No group field" in " ".join(text.cautions(by_key))

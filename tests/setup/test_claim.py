@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from multimem_ray.errors import ResumeError
 from multimem_ray.run import Run, load_run
-from multimem_ray.setup import open_run
+from multimem_ray.setup import open_run, with_models
 from multimem_ray.storage import Storage
 from tests.small import small_config, small_run
 
@@ -31,3 +34,24 @@ def test_more_models_are_the_same_training_other_scores(tmp_path: Path) -> None:
     fold, _ = small_run(tmp_path, "design.kind=leave_subset_out", "design.models=3")
     folds, _ = small_run(tmp_path, "design.kind=leave_subset_out", "design.models=4")
     assert fold.training_fingerprint != folds.training_fingerprint
+
+
+def test_an_output_of_auto_goes_on_with_the_models_that_it_has(tmp_path: Path) -> None:
+    auto = ("design.models=auto", "design.reliability=0.9")
+    small_run(tmp_path)
+    config = small_config(tmp_path / "shards", tmp_path / "out", *auto)
+    run, shards = open_run(config)
+    assert run.config.design.models == 4
+    grown = with_models(run, shards, 10)
+    assert grown.fingerprint != run.fingerprint
+    assert open_run(config)[0].fingerprint == grown.fingerprint
+    other = small_config(tmp_path / "shards", tmp_path / "out", *auto, "design.max_models=6")
+    assert open_run(other)[0].config.design.models == 10, "what is there stays"
+    given = small_config(tmp_path / "shards", tmp_path / "out", "design.models=10")
+    assert open_run(given)[0].fingerprint == grown.fingerprint
+    fewer = small_config(tmp_path / "shards", tmp_path / "out", "design.models=4")
+    with pytest.raises(ResumeError, match=r"design\.models: 10 → 4"):
+        open_run(fewer)
+    seed = small_config(tmp_path / "shards", tmp_path / "out", *auto, "design.seed=1")
+    with pytest.raises(ResumeError, match=r"configuration: design\.seed: 0 → 1\."):
+        open_run(seed)
