@@ -18,6 +18,7 @@ from multimem_ray.planning.trust import Trust, expected_trust
 from multimem_ray.planning.work import Work, survey
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run
+from multimem_ray.scoring.held_out_plan import FEWEST
 from multimem_ray.setup import inspect, require_shards
 from multimem_ray.training.memory import too_large
 
@@ -126,6 +127,15 @@ def _hints(config: Config, work: Work, speed: Speed | None, trust: Trust | None)
             f"only about {work.held_out_used} held-out samples: their means will be noisy; raise "
             "held_out.fraction"
         )
+    for name, share in work.present.items():
+        expected = share * work.held_out_used
+        # Of so few, less than what it takes may turn up (at 6, one time in sixty).
+        if expected < 3 * FEWEST:
+            found.append(
+                f"about {expected:.1f} held-out samples have {name}, and it takes {FEWEST}: the "
+                "run may refuse to start; raise held_out.fraction or held_out.max_samples, or "
+                f"leave {name} out of data.fields"
+            )
     workers = config.resources.train.workers_per_bank
     if work.gpu_bytes is not None and not work.memory.fit(work.gpu_bytes, workers):
         found.append(too_large(work.memory, work.gpu_bytes, workers))
@@ -142,6 +152,9 @@ def _work_lines(work: Work) -> Iterator[tuple[str, str]]:
     missing = f", {work.missing} missing" if work.missing else ""
     yield "shards", f"{work.shards:,}, {_bytes(work.size)}{missing}"
     yield "samples", f"about {work.samples:,}, {_bytes(work.size / work.samples)} each"
+    partly = [f"{name} in {share:.0%}" for name, share in work.present.items() if share < 1]
+    if partly:
+        yield "modalities", ", ".join(partly) + " of the samples that were looked at"
     yield "held out", f"about {work.held_out:,}, of which {work.held_out_used:,} are used"
     pool = f" in {work.pool_shards:,} shards" if work.pool_shards < work.shards else ""
     yield "trained on", f"about {work.trainable:,}{pool}"

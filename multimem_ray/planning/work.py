@@ -6,14 +6,15 @@ archive a sample takes, and the sizes of all shards are known from the listing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 
 from multimem_ray.errors import ShardError
 from multimem_ray.models.build import build_model
 from multimem_ray.run import Run, Shards
 from multimem_ray.sample import Sample
+from multimem_ray.scoring.held_out_plan import has_modality
 from multimem_ray.storage import FileInfo
 from multimem_ray.training.memory import BankPacking, ModelMemory, model_memory, pack
 
@@ -39,6 +40,7 @@ class Work:
         parameters: Of one model, of which ``trained`` are not frozen.
         memory: What one model needs in training.
         gpu_bytes: Memory of a GPU, or of a worker's part of one; None on CPUs or if not known.
+        present: Modality → share of the samples that have it, of those that were looked at.
     """
 
     shards: int
@@ -56,6 +58,7 @@ class Work:
     trained: int
     memory: ModelMemory
     gpu_bytes: float | None = None
+    present: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def models(self) -> int:
@@ -80,7 +83,7 @@ def survey(run: Run, shards: Shards, cpus: int, gpus: int, gpu_bytes: float | No
     """
     config = run.config
     size = sum(shard.size for shard in shards.scored)
-    per_sample = bytes_per_sample(run, shards.scored)
+    per_sample, present = looked_at(run, shards.scored)
     samples = round(size / per_sample)
     if shards.held_out:
         held_out = round(sum(shard.size for shard in shards.held_out) / per_sample)
@@ -114,19 +117,28 @@ def survey(run: Run, shards: Shards, cpus: int, gpus: int, gpu_bytes: float | No
         trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
         memory=memory,
         gpu_bytes=gpu_bytes if wanted.gpus else None,
+        present=present,
     )
 
 
-def bytes_per_sample(run: Run, shards: Sequence[FileInfo]) -> float:
-    """Mean bytes of archive that a sample takes, from the first samples of a few shards.
+def looked_at(run: Run, shards: Sequence[FileInfo]) -> tuple[float, dict[str, float]]:
+    """What the first samples of a few shards are like.
+
+    Returns:
+        Mean bytes of archive that a sample takes, and modality → share of samples that have it.
 
     Raises:
         ShardError: None of them holds a sample.
     """
-    taken = [_archived(sample) for shard in spread(shards) for sample in first(run, shard)]
-    if not taken:
+    size, count, having = 0, 0, dict.fromkeys(run.modalities, 0)
+    for shard in spread(shards):
+        for sample in first(run, shard):
+            size, count = size + _archived(sample), count + 1
+            for name in having:
+                having[name] += has_modality(run, sample, name)
+    if not count:
         raise ShardError("holds no sample that can be read", shards[0].url)
-    return sum(taken) / len(taken)
+    return size / count, {name: have / count for name, have in having.items()}
 
 
 def spread(shards: Sequence[FileInfo], count: int = SHARDS_LOOKED_AT) -> Sequence[FileInfo]:

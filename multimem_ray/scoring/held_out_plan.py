@@ -31,7 +31,7 @@ from multimem_ray.storage import FileInfo
 ALONE_S = 3.0
 """Seconds after which the driver leaves the looking to tasks."""
 
-_FEWEST = 2
+FEWEST = 2
 
 CLAIMS = "claims"
 _FINGERPRINT = b"multimem_ray"
@@ -116,19 +116,20 @@ def require_modalities(run: Run, chosen: Sequence[Chosen]) -> None:
         for item in run.read(shard.shard):
             if isinstance(item, Sample) and item.key in keys:
                 for name in run.modalities:
-                    counts[name] += _has(run, item, name)
-            if min(counts.values()) >= _FEWEST:
+                    counts[name] += has_modality(run, item, name)
+            if min(counts.values()) >= FEWEST:
                 return
     rare = min(counts, key=lambda name: (counts[name], name))
     total = sum(len(shard.keys) for shard in chosen)
     raise HeldOutError(
         f"{counts[rare]} of {total} held-out samples have {rare} ({run.fields[rare]}), and it "
-        f"takes {_FEWEST}: raise held_out.fraction (now {run.config.held_out.fraction}) or "
+        f"takes {FEWEST}: raise held_out.fraction (now {run.config.held_out.fraction}) or "
         f"held_out.max_samples, name held_out.shards, or leave {rare} out of data.fields"
     )
 
 
-def _has(run: Run, sample: Sample, name: str) -> bool:
+def has_modality(run: Run, sample: Sample, name: str) -> bool:
+    """Whether a sample has members of that modality, whatever is in them."""
     try:
         return bool(run.decoder.fields.value(sample, name))
     except SampleError:

@@ -41,3 +41,12 @@ def test_held_out_shards_are_counted_apart(tmp_path: Path) -> None:
     assert work.samples == pytest.approx(30, abs=2)
     assert work.held_out == pytest.approx(10, abs=2)
     assert work.trainable == work.samples
+
+
+def test_a_modality_that_few_held_out_samples_have_is_told(tmp_path: Path) -> None:
+    plan = planned(tmp_path, "held_out.fraction=0.1")
+    assert plan.work.present == {"audio": 1.0, "image": 0.8, "text": 1.0}
+    assert dict(plan.lines())["modalities"] == "image in 80% of the samples that were looked at"
+    told = [hint for hint in plan.hints if "held-out samples have" in hint]
+    assert any(hint.startswith("about 3.2 held-out samples have image") for hint in told)
+    assert all("raise held_out.fraction" in hint for hint in told)
