@@ -122,8 +122,9 @@ class TrainingConfig(Section):
     checkpoint_every_s: float = Field(
         20.0,
         ge=0,
-        description="seconds between checkpoints, within an epoch too; more where writing them "
-        "would take above a twentieth of the time; 0 = after every epoch",
+        description="seconds between checkpoints, within an epoch too; more where copying them "
+        "would hold training up for above a hundredth of the time, or writing them beside it take "
+        "above a fifth; 0 = after every epoch",
     )
 
     @property

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from multimem_ray.models.snapshot import Snapshot
+
 _WEIGHT, _OPTIMIZER, _CHOSEN = "weight.", "optimizer.", "mitigation.chosen"
 # Data parallelism; Lightning's and other trainers' attribute.
 _WRAPPERS = ("module.", "model.")
@@ -126,15 +128,21 @@ class ModelFolder:
         self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
     ) -> None:
         """Write weights, optimizer state and place in one atomic file."""
-        import torch
-        from safetensors.torch import save
+        self.write_progress(self.snapshot(model, optimizer, progress))
 
-        tensors = {_WEIGHT + name: value for name, value in _flat(model).items()}
-        for index, state in optimizer.state_dict()["state"].items():
-            for name, value in state.items():
-                tensors[f"{_OPTIMIZER}{index}.{name}"] = torch.as_tensor(value).cpu().contiguous()
+    def snapshot(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        progress: Progress,
+        memory: Tensor | None = None,
+    ) -> Snapshot:
+        """A copy of weights, optimizer state and place; see :meth:`Snapshot.of`."""
+        from multimem_ray.models.snapshot import Snapshot
+
+        tensors = state_tensors(model, optimizer)
         if progress.chosen is not None:
-            tensors[_CHOSEN] = progress.chosen.contiguous()
+            tensors[_CHOSEN] = progress.chosen
         metadata = {
             "epoch": str(progress.epoch),
             "step": str(progress.step),
@@ -144,9 +152,12 @@ class ModelFolder:
         if progress.midway is not None:
             midway = vars(progress.midway)
             metadata |= {_MIDWAY + name: str(midway[name]) for name in _MIDWAY_WORDS}
-            tensors |= {_MIDWAY + name: midway[name].contiguous() for name in _MIDWAY_TENSORS}
-        data = save(tensors, metadata=metadata)
-        self.storage.write_atomic(self.path("checkpoint.safetensors"), data)
+            tensors |= {_MIDWAY + name: midway[name] for name in _MIDWAY_TENSORS}
+        return Snapshot.of(tensors, metadata, memory)
+
+    def write_progress(self, snapshot: Snapshot) -> None:
+        """Write a snapshot as the checkpoint."""
+        snapshot.write(self.storage, self.path("checkpoint.safetensors"))
 
     def load_progress(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
         """Continue from the last checkpoint of this very training; None if there is none.
@@ -206,6 +217,17 @@ class ModelFolder:
         if not self.storage.exists(url):
             return []
         return [json.loads(line) for line in self.storage.read_bytes(url).splitlines()]
+
+
+def state_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Weights and optimizer state by their names in a checkpoint, where they are."""
+    import torch
+
+    tensors: dict[str, Tensor] = {_WEIGHT + k: v for k, v in model.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            tensors[f"{_OPTIMIZER}{index}.{name}"] = torch.as_tensor(value)
+    return tensors
 
 
 def _midway(metadata: dict[str, str], tensors: dict[str, Tensor]) -> Midway | None:

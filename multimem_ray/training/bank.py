@@ -27,7 +27,9 @@ from multimem_ray.design.key_list import sample_name
 from multimem_ray.mitigation.policy import ORDINARY, BatchGroup, Policies
 from multimem_ray.models.collectives import world_size
 from multimem_ray.models.precision import require_precision
+from multimem_ray.models.snapshot import Snapshot
 from multimem_ray.run import Run
+from multimem_ray.training.checkpoints import CheckpointWriter
 from multimem_ray.training.epoch_log import epoch_line
 from multimem_ray.training.step import RankBatch, train_step
 from multimem_ray.training.stream import TrainingSample, Views
@@ -52,6 +54,10 @@ class Bank:
         device: Where they train.
         threads: How many models step at the same time on a CPU.
         policies: How their samples are treated; default: all alike.
+
+    Attributes:
+        writer: Writes the checkpoints.
+        copying_s: Seconds for which models stood still so far, in the mean, to be copied.
     """
 
     def __init__(
@@ -64,18 +70,20 @@ class Bank:
     ) -> None:
         self.run, self.config = run, run.config.training
         require_precision(device, self.config.precision, "training.precision")
-        policies, lock = policies or Policies(), Lock()
-        self.models = [load_state(run, one, device, lock, policies) for one in model_ids]
+        policies, self._lock = policies or Policies(), Lock()
+        self.models = [load_state(run, one, device, self._lock, policies) for one in model_ids]
         self._pending = {
             state.id: {group: PendingBatch() for group in state.policy.groups}
             for state in self.models
         }
-        self._steps: dict[str, Future[None]] = {}
+        self._steps: dict[str, Future[Any]] = {}
         self._last = ""
         # torch.compile does not bear several threads: it took the process down. And ranks must meet
         # in the same order, which threads don't keep.
         alone = device.type != "cpu" or self.config.compile or world_size() > 1
+        self._threads = 1 if alone else min(threads, len(self.models))
         self._pool = None if alone else ThreadPoolExecutor(threads)
+        self.writer, self.copying_s = CheckpointWriter(device), 0.0
 
     @property
     def next_epoch(self) -> int:
@@ -138,6 +146,7 @@ class Bank:
         """Hand the samples of an epoch to models, and end with all their steps done."""
         progress = 0.0
         for state in states:
+            self._settle(state)  # a snapshot may still be taken
             state.policy.begin(number, state.model)
         resumed = [state for state in states if state.passed]
         for place, sample in enumerate(TrainingSample(*item) for item in samples):
@@ -184,9 +193,9 @@ class Bank:
 
     def _step(self, state: TrainState, group: BatchGroup, progress: float) -> None:
         pending, self._pending[state.id][group] = self._pending[state.id][group], PendingBatch()
+        self._settle(state)
         if group.is_learned:
             state.seen += len(pending.places)
-        self._settle(state)
         if self._pool is None:
             self._collated_step(state, group, pending, progress)
         else:
@@ -201,6 +210,7 @@ class Bank:
         places = [i for i, _ in own]
         keys = [pending.keys[i] for i in places]
         batch = self.run.decoder.collate([views for _, views in own])
+        state.await_copy()
         if group.is_learned:
             part = RankBatch(batch, keys, places, len(pending.places))
             train_step(state, self.config, part, progress, group.noise)
@@ -208,7 +218,7 @@ class Bank:
             state.policy.embed(keys, batch.to(state.device), state.model)
 
     def _settle(self, state: TrainState) -> None:
-        """Wait for the step that is under way; raises what it raised."""
+        """Wait for the step or snapshot that is under way; raises what it raised."""
         if (step := self._steps.pop(state.id, None)) is not None:
             step.result()
 
@@ -223,21 +233,64 @@ class Bank:
     def checkpoint(self, epoch: int | None = None, passed: int = 0) -> None:
         """Write the place of every model, so that another process can go on from here.
 
+        It is complete when this returns; see :meth:`begin_checkpoint`.
+        """
+        self.begin_checkpoint(epoch, passed)
+        self.writer.wait()
+
+    def begin_checkpoint(
+        self,
+        epoch: int | None = None,
+        passed: int = 0,
+        first: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Have the place of every model written while training goes on.
+
+        Waits for a checkpoint that is under way.
+
         Args:
             epoch: That is under way; None between two epochs.
             passed: Samples of its stream that are behind.
+            first: Done in the writing thread, before anything is written.
+
+        Raises:
+            StorageError: The last checkpoint could not be written.
         """
+        self.writer.prepare(self.models)
+        self.writer.wait()
+        parts = []
         for state in self.models:
-            self._settle(state)
+            place: tuple[list[int], int, str] = [], 0, ""
             if state.epoch == epoch:
                 pending = self._pending[state.id].values()
                 waiting = [place for group in pending for place in group.places]
-                state.save(waiting, passed, self._last)
-            else:
-                state.save()
+                place = waiting, passed, self._last
+            parts.append((state, self._snapshot(state, place)))
+        self.writer.write(parts, first)
+
+    def _snapshot(self, state: TrainState, place: tuple[list[int], int, str]) -> Future[Snapshot]:
+        """A snapshot of a model after the step that is under way, before its next one."""
+        step = self._steps.pop(state.id, None)
+
+        def take() -> Snapshot:
+            if step is not None:
+                step.result()  # in the pool before this, and so never behind it
+            started = time.monotonic()
+            snapshot = state.snapshot(*place, self.writer.memory(state), self.writer.stream)
+            with self._lock:
+                self.copying_s += (time.monotonic() - started) / self._threads
+            return snapshot
+
+        taken: Future[Snapshot] = Future()
+        if self._pool is None:
+            taken.set_result(take())
+        else:
+            self._steps[state.id] = taken = self._pool.submit(take)
+        return taken
 
     def finish(self) -> None:
         """Write the finished models."""
+        self.writer.wait()
         config = self.run.config
         built_from = {
             "model": config.model.model_dump(mode="json"),

@@ -13,8 +13,11 @@ from multimem_ray.training.bank import Bank
 from multimem_ray.training.epoch_log import EpochLog
 from multimem_ray.training.validation import HeldOutRetrieval
 
-CHECKPOINT_SHARE = 0.05
-"""Most of the time that goes into checkpoints, unless one is asked for after every epoch."""
+HOLDING_SHARE = 0.01
+"""Most of the time for which checkpoints hold training up, unless each epoch is to have one."""
+
+WRITING_SHARE = 0.2
+"""Most of the time in which one is being written beside the training, unless as above."""
 
 _ASK_EVERY_S = 0.3
 
@@ -40,9 +43,10 @@ class TrainCallbacks:
     ) -> None:
         self._bank, self._log, self._validation = bank, log, validation
         self._counter, self._monitor = counter, monitor
-        self._saved, self._last_took = time.monotonic(), 0.0
-        self._untold: float | None = None
-        self._asked = 0.0
+        self._saved, self._asked = time.monotonic(), 0.0
+        # Seconds: what the thread of the training waited for checkpoints, and how long all of the
+        # training had stood still for them when the last one was begun, and when it was told.
+        self._waited = self._held_before = self._told = 0.0
 
     def end_epoch(self, number: int, lines: Mapping[str, dict[str, Any]]) -> None:
         """An epoch is over.
@@ -55,10 +59,10 @@ class TrainCallbacks:
         for model in self._bank.models:
             if due and model.id in lines:
                 lines[model.id]["held_out_recall"] = self._validation.measure(model.model)
-        if self._untold is not None:
+        if (held := self._held()) > self._told:
             for line in lines.values():
-                line["checkpoint_s"] = round(self._untold, 4)
-            self._untold = None
+                line["checkpoint_s"] = round(held - self._told, 6)
+            self._told = held
         self._log.add(lines)
         losses = [line["loss"] for line in lines.values() if line["loss"] is not None]
         self._monitor.samples("train", sum(line["samples"] for line in lines.values()))
@@ -74,19 +78,23 @@ class TrainCallbacks:
 
         Raises:
             TrainingError: Training shall end here; what can be kept is kept.
+            StorageError: A checkpoint could not be written.
         """
         now = time.monotonic()
         if now - self._asked > _ASK_EVERY_S:
             self._asked = now
+            self._bank.writer.is_free()  # or raises
             if self._counter.is_stopping():
                 if self._bank.can_stop_midway:
                     self._checkpoint(epoch, passed)
+                    self._bank.writer.wait()
                 raise TrainingError("stopped; the same command goes on from the checkpoint")
         if self._is_due(midway=True) and self._bank.can_stop_midway:
             self._checkpoint(epoch, passed)
 
     def finish(self) -> None:
         """Training is over."""
+        self._bank.writer.wait()
         self._log.write()
         self._bank.finish()
 
@@ -95,14 +103,20 @@ class TrainCallbacks:
         every = self._bank.config.checkpoint_every_s
         if not midway and not every:
             return True
-        age = time.monotonic() - self._saved
-        return age >= max(every, self._last_took * (1 / CHECKPOINT_SHARE - 1))
+        age, writer = time.monotonic() - self._saved, self._bank.writer
+        held = self._held() - self._held_before
+        least = max(every, held / HOLDING_SHARE, writer.seconds / WRITING_SHARE)
+        return age >= least and writer.is_free() and writer.prepare(self._bank.models)
+
+    def _held(self) -> float:
+        return self._waited + self._bank.copying_s
 
     def _checkpoint(self, epoch: int | None = None, passed: int = 0) -> None:
-        """Write the history, then the place of every model; see :meth:`Bank.checkpoint`."""
-        started = time.monotonic()
-        self._log.write()
-        self._bank.checkpoint(epoch, passed)
-        self._saved = time.monotonic()
-        self._last_took = self._saved - started
-        self._untold = (self._untold or 0.0) + self._last_took
+        """Have the history, then the place of every model written.
+
+        See :meth:`Bank.begin_checkpoint`.
+        """
+        self._saved, self._held_before = time.monotonic(), self._held()
+        lines = self._log.take()
+        self._bank.begin_checkpoint(epoch, passed, lambda: self._log.write(lines))
+        self._waited += time.monotonic() - self._saved

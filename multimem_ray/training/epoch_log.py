@@ -38,10 +38,15 @@ class EpochLog:
         for model_id, line in lines.items():
             self._waiting[model_id].append(line)
 
-    def write(self) -> None:
-        """Write the lines that wait."""
-        for model_id, folder in self._folders.items():
-            lines, self._waiting[model_id] = self._waiting[model_id], []
+    def take(self) -> dict[str, list[dict[str, Any]]]:
+        """The lines that wait, which are from now on the caller's to write."""
+        lines, self._waiting = self._waiting, {model_id: [] for model_id in self._folders}
+        return lines
+
+    def write(self, lines_of: Mapping[str, list[dict[str, Any]]] | None = None) -> None:
+        """Write lines, by the ids of their models; default: those that wait."""
+        for model_id, lines in (self.take() if lines_of is None else lines_of).items():
+            folder = self._folders[model_id]
             if lines:
                 folder.append_history(lines)
                 self._loggers.tell(model_id, folder, lines)

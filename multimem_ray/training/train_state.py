@@ -18,6 +18,7 @@ from multimem_ray.models.build import build_model
 from multimem_ray.models.checkpoint import Midway, ModelFolder, Progress
 from multimem_ray.models.contrastive import ContrastiveModel, channels_last, compiled
 from multimem_ray.models.randomness import SeededDropout, draws
+from multimem_ray.models.snapshot import Snapshot
 from multimem_ray.run import Run
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class TrainState:
         passed: Samples of this epoch's stream that were behind when training stopped in its midst.
         last: Key of the last of them.
         waited: Places of those of them that were in no batch yet.
+        copied: On a GPU, happens when the last snapshot is complete: no step may come before it.
     """
 
     id: str
@@ -64,6 +66,7 @@ class TrainState:
     passed: int = 0
     last: str = ""
     waited: frozenset[int] = frozenset()
+    copied: torch.cuda.Event | None = None
 
     @property
     def device(self) -> torch.device:
@@ -93,12 +96,27 @@ class TrainState:
         self.passed, self.last, self.waited = 0, "", frozenset()
 
     def save(self, waiting: Iterable[int] = (), passed: int = 0, last: str = "") -> None:
-        """Write a checkpoint; no step may be under way.
+        """Write a checkpoint; no step may be under way; see :meth:`snapshot`."""
+        self.folder.write_progress(self.snapshot(waiting, passed, last))
+
+    def snapshot(
+        self,
+        waiting: Iterable[int] = (),
+        passed: int = 0,
+        last: str = "",
+        memory: Tensor | None = None,
+        stream: torch.cuda.Stream | None = None,
+    ) -> Snapshot:
+        """A copy of all that a checkpoint holds, to be written while training goes on.
+
+        No step may be under way; on a GPU, the next one must come after :meth:`await_copy`.
 
         Args:
             waiting: Places of samples that wait for a batch.
             passed: Samples of the epoch's stream that are behind, where it is not over.
             last: Key of the last of them.
+            memory: Where the copy shall lie; see :meth:`Snapshot.of`.
+            stream: Of a GPU, which copies when it has done what it was told so far.
         """
         scale = None
         if self.scaler.is_enabled():
@@ -106,20 +124,33 @@ class TrainState:
             scale = (float(state["scale"]), int(state["_growth_tracker"]))
         midway = self._midway(waiting, passed, last) if passed or self.passed else None
         progress = Progress(self.epoch, self.step, scale, self.policy.state(), midway)
-        self.folder.save_progress(self.model, self.optimizer, progress)
+        if stream is not None:
+            stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(stream):
+            snapshot = self.folder.snapshot(self.model, self.optimizer, progress, memory)
+        self.copied = snapshot.copied
+        return snapshot
+
+    def await_copy(self) -> None:
+        """Let what the GPU is told from now on come after the last snapshot."""
+        if self.copied is not None:
+            torch.cuda.current_stream(self.device).wait_event(self.copied)
+            self.copied = None
 
     def _midway(self, waiting: Iterable[int], passed: int, last: str) -> Midway:
         if passed <= self.passed:
             # Stopped again before the place where it was resumed: it stands where it stood then,
             # and what waited there may not have come by again.
             passed, last, waiting = self.passed, self.last, {*waiting, *self.waited}
+        place = self.device if self.scaler.is_enabled() else "cpu"
         return Midway(
             passed,
             self.seen,
             last,
             torch.tensor(sorted(waiting), dtype=torch.int64),
-            torch.stack(self.losses).float().cpu() if self.losses else torch.zeros(0),
-            torch.stack([s.cpu() for s in self.skipped])
+            # Where they are: reading them here would wait for the GPU.
+            torch.stack(self.losses).float() if self.losses else torch.zeros(0),
+            torch.stack([skipped.to(place) for skipped in self.skipped])
             if self.skipped
             else torch.zeros(0, dtype=torch.bool),
         )

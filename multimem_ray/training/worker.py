@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def train_bank(
     validation = HeldOutRetrieval(run, shards) if rank() == 0 else None
     treatment = policies(run, validation.means if validation else None)
     bank = Bank(run, model_ids, device, threads, treatment)
-    with RunLoggers(run) as loggers:
+    with RunLoggers(run) as loggers, closing(bank.writer):
         callbacks = None
         if validation is not None:
             log = EpochLog({model.id: model.folder for model in bank.models}, loggers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from multimem_ray.distributed.metrics import Monitor
 from multimem_ray.errors import TrainingError
 from multimem_ray.models.checkpoint import ModelFolder
 from multimem_ray.storage import Storage
-from multimem_ray.training.callbacks import CHECKPOINT_SHARE, TrainCallbacks
+from multimem_ray.training.callbacks import HOLDING_SHARE, WRITING_SHARE, TrainCallbacks
 from multimem_ray.training.epoch_log import EpochLog
 
 
@@ -34,6 +35,10 @@ class Watched:
         self.checkpoints: list[tuple[int | None, int, int]] = []
         self.counted: list[tuple[int, float | None]] = []
         self.can_stop_midway, self.stops = True, False
+        self.copying_s, self.is_free, self.waits = 0.0, True, 0
+        self.writer = SimpleNamespace(
+            seconds=0.0, is_free=lambda: self.is_free, prepare=lambda _: True, wait=self._wait
+        )
         self.config = SimpleNamespace(checkpoint_every_s=every_s, trained_epochs=9)
         self.models = [SimpleNamespace(id="000", folder=self.folder, model=None)]
         validation = SimpleNamespace(is_due=lambda n: n == 1, measure=lambda _: {"a_b": 0.5})
@@ -47,9 +52,13 @@ class Watched:
             Monitor(""),
         )
 
-    def checkpoint(self, epoch: int | None, passed: int) -> None:
+    def begin_checkpoint(self, epoch: int | None, passed: int, first: Callable[[], None]) -> None:
         self.clock.now += self.takes_s
+        first()
         self.checkpoints.append((epoch, passed, len(self.folder.history())))
+
+    def _wait(self) -> None:
+        self.waits += 1
 
     def is_stopping(self) -> bool:
         return self.stops
@@ -61,22 +70,43 @@ class Watched:
         self.callbacks.end_epoch(epoch, {"000": {"epoch": epoch, "loss": loss, "samples": 8}})
 
 
-def test_checkpoints_take_a_twentieth_of_the_time_at_most(
+def test_checkpoints_hold_training_up_a_hundredth_of_the_time_at_most(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     clock = Clock(monkeypatch)
-    bank = Watched(clock, tmp_path, every_s=20.0, takes_s=6.0)
+    bank = Watched(clock, tmp_path, every_s=20.0, takes_s=0.25)
     clock.now += 19
     bank.callbacks.passing(0, 5)
     assert not bank.checkpoints
     clock.now += 1
     bank.callbacks.passing(0, 6)
     assert len(bank.checkpoints) == 1
-    clock.now += 6 / CHECKPOINT_SHARE - 6 - 1
+    bank.copying_s += 0.25
+    clock.now += 0.5 / HOLDING_SHARE - 0.25 - 1
     bank.end(0)
     assert len(bank.checkpoints) == 1
     clock.now += 1
     bank.end(1)
+    assert len(bank.checkpoints) == 2
+
+
+def test_one_is_written_at_a_time_and_most_of_the_time_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clock = Clock(monkeypatch)
+    bank = Watched(clock, tmp_path, every_s=20.0, takes_s=0.0)
+    clock.now += 20
+    bank.callbacks.passing(0, 5)
+    bank.is_free = False
+    clock.now += 1000
+    bank.callbacks.passing(0, 6)
+    assert len(bank.checkpoints) == 1
+    bank.is_free, bank.writer.seconds = True, 300.0
+    clock.now += 300 / WRITING_SHARE - 1001
+    bank.callbacks.passing(0, 7)
+    assert len(bank.checkpoints) == 1
+    clock.now += 1
+    bank.callbacks.passing(0, 8)
     assert len(bank.checkpoints) == 2
 
 
@@ -116,7 +146,7 @@ def test_the_history_is_written_before_the_checkpoint(
     clock.now += 10
     bank.end(1, loss=None)
     bank.end(2)
-    clock.now += 60
+    clock.now += 200
     bank.end(3)
     assert bank.checkpoints == [(1, 300, 1), (None, 0, 4)]
     lines = bank.folder.history()
@@ -137,3 +167,4 @@ def test_a_stop_is_a_checkpoint_where_one_can_be_and_the_end(
     with pytest.raises(TrainingError, match="goes on from the checkpoint"):
         watched.callbacks.passing(0, 7)
     assert [(epoch, passed) for epoch, passed, _ in watched.checkpoints] == [(0, 7)] * midway
+    assert watched.waits == midway, "the checkpoint is whole"
