@@ -11,10 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from multimem_ray.errors import TrainingError
 from multimem_ray.models.checkpoint import state_tensors
 from multimem_ray.models.snapshot import Snapshot, snapshot_bytes
 from multimem_ray.training.train_state import TrainState
@@ -69,6 +71,9 @@ class CheckpointWriter:
     def close(self) -> None:
         """Return when none is under way any more, whatever became of it."""
         self._thread.shutdown()
+        while self._memory:
+            _, memory = self._memory.popitem()
+            _require_success(_cudart().cudaHostUnregister(memory.data_ptr()))
 
     def prepare(self, states: Sequence[TrainState]) -> bool:
         """Whether the copies can be made without waiting; else this is being seen to.
@@ -108,7 +113,23 @@ class CheckpointWriter:
     def _pin(self, states: Sequence[TrainState]) -> None:
         for state in states:
             size = snapshot_bytes(state_tensors(state.model, state.optimizer)) + _MORE_BYTES
-            self._memory[state.id] = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+            # While CUDA pins memory nothing else reaches the card. Most of that would be the making
+            # of its pages, so they are made first.
+            memory = torch.empty(size, dtype=torch.uint8).zero_()
+            _require_success(_cudart().cudaHostRegister(memory.data_ptr(), size, 0))
+            self._memory[state.id] = memory
+
+
+def _cudart() -> Any:
+    return torch.cuda.cudart()  # type: ignore[no-untyped-call]
+
+
+def _require_success(status: int) -> None:
+    if int(status):
+        raise TrainingError(
+            f"memory for checkpoints cannot be pinned (CUDA error {int(status)}); give the process "
+            "more memory, or set resources.train.models_per_bank lower"
+        )
 
 
 def _write_one(state: TrainState, taken: Future[Snapshot]) -> None:
