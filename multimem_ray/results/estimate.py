@@ -21,7 +21,6 @@ from multimem_ray.results.population import stored_population
 from multimem_ray.results.verdict import (
     BINS,
     CONFIDENCE,
-    ERROR,
     HIGHEST,
     LOWEST,
     PAIR_SE,
@@ -38,6 +37,9 @@ from multimem_ray.verdict.lists import Bins, q_values
 from multimem_ray.verdict.moderation import LogVariances, pair_error
 from multimem_ray.verdict.pairs import paired
 from multimem_ray.verdict.shrinkage import ShrinkageMoments, Spread, SpreadMoments
+
+LEAST_HELD_OUT = 20
+"""Held-out samples below which nothing is learned from how their scores scatter."""
 
 
 class Rows(Protocol):
@@ -151,6 +153,7 @@ class VerdictMoments:
             shrinkage=None if spread is None else self._shrinkage.fit(views),
             spread=spread,
             paired=self.paired,
+            null=_of_null(population, self._pairs, self._block) if self.paired else None,
         )
         by_chance = _by_chance(verdict, population, self._pairs, self._block)
         return replace(verdict, by_chance=by_chance)
@@ -168,6 +171,19 @@ def _of_two(population: Population | None) -> Verdict:
     if not error > 0:
         return Verdict()
     return Verdict(df=float(len(d) - 1), constant=error, by_chance=None)
+
+
+def _of_null(population: Population | None, pairs: int, block: int) -> float | None:
+    """Squared standard error of the scores of held-out samples, with the memberships of their hash.
+
+    Models agree more on what they were trained on, and the error of trained samples promises too
+    little of others.
+    """
+    if population is None:
+        return None
+    values = paired(population.cmc, population.member.astype(float), pairs, block)[:, :, 1]
+    values = values[np.isfinite(values).all(axis=1)]
+    return float(np.square(values).mean() / pairs) if len(values) >= LEAST_HELD_OUT else None
 
 
 def _by_chance(
@@ -189,7 +205,7 @@ def _with_q_values(verdict: Verdict, table: Rows) -> Verdict:
     """The verdict with q-values, from one more pass over scores and errors."""
     if not verdict.df:
         return verdict
-    error = verdict.sql()[ERROR]
+    error = verdict.null_error()
     counted = table.query(
         f"SELECT {bin_of(error)} AS bin, count(*) AS rows FROM scores "
         f"WHERE {SCORE} IS NOT NULL AND {error} > 0 GROUP BY 1",

@@ -10,7 +10,8 @@ scoring. How they are estimated is in :mod:`multimem_ray.results.estimate`.
     multimem_low, _high   95 % interval of the score of very many models and views
     multimem_shrunk, _shrunk_sd   the score that is expected of very many models, and how surely
     multimem_q            share of false ones on the shortest list, by score ÷ error, that it is on;
-                          a false one is a sample that is not memorized at all
+                          a false one is a sample that is not memorized at all, and the error is
+                          at least that of such samples
 
 The mathematics is in :mod:`multimem_ray.verdict.moderation`, :mod:`~multimem_ray.verdict.shrinkage`
 and :mod:`~multimem_ray.verdict.lists`.
@@ -52,6 +53,8 @@ class Verdict:
         shrinkage: How scores are shrunk; None with fewer than two pairs of models.
         spread: What the shrunk scores leave open; there when the shrinkage is.
         q: q-values by bins of t, highest first; empty where there is no error.
+        null: Like the variance of the prior, of samples that are not memorized, as held-out ones
+            are; they scatter more than what was trained on. None: not known.
         paired: Whether errors are those of pairs; rows of earlier versions have them by sides.
     """
 
@@ -64,6 +67,7 @@ class Verdict:
     spread: Spread | None = None
     q: tuple[float, ...] = ()
     paired: bool = False
+    null: float | None = None
 
     @property
     def total_df(self) -> float:
@@ -87,7 +91,8 @@ class Verdict:
         error = shrunk = sd = "NULL::DOUBLE"
         reach = 0.0
         if self.df:
-            error, reach = self._error(), self.prior.quantile(self.df, CONFIDENCE)
+            error = self._error(self.prior.variance)
+            reach = self.prior.quantile(self.df, CONFIDENCE)
         if self.shrinkage is not None:
             out, score = map(_double, self.shrinkage.mean)
             by_out, by_score = map(_double, self.shrinkage.weights)
@@ -106,8 +111,8 @@ class Verdict:
             HIGH: f"{SCORE} + {_double(reach)} * {error}",
             Q: (
                 # DuckDB's least and greatest pass over NULL.
-                f"CASE WHEN {SCORE} / ({error}) IS NOT NULL THEN "
-                f"list_extract({values}, {bin_of(error)} + 1) END"
+                f"CASE WHEN {SCORE} / ({self.null_error()}) IS NOT NULL THEN "
+                f"list_extract({values}, {bin_of(self.null_error())} + 1) END"
                 if self.q
                 else "NULL::DOUBLE"
             ),
@@ -115,14 +120,21 @@ class Verdict:
             SHRUNK_SD: sd,
         }
 
-    def _error(self) -> str:
+    def null_error(self) -> str:
+        """The standard error that a score has if nothing is memorized, in SQL; never below its own.
+
+        By it q-values go.
+        """
+        return self._error(max(self.prior.variance, self.null or 0.0))
+
+    def _error(self, prior: float) -> str:
         if self.constant is not None:
             return _where_scored(self.constant)
         own = f"coalesce({PAIR_SE}, {SE})" if self.paired else SE
         if math.isinf(self.prior.df):
-            variance = f"CASE WHEN {own} IS NOT NULL THEN {_double(self.prior.variance)} END"
+            variance = f"CASE WHEN {own} IS NOT NULL THEN {_double(prior)} END"
         else:
-            known = _double(self.prior.df * self.prior.variance)
+            known = _double(self.prior.df * prior)
             variance = f"({known} + {_double(self.df)} * ({own})**2) / {_double(self.total_df)}"
         return f"sqrt({variance} + {_double(self.views)})"
 
@@ -140,6 +152,7 @@ class Verdict:
                 "df": None if math.isinf(self.prior.df) else self.prior.df,
             },
             "paired": self.paired,
+            "null": self.null,
             "views": self.views,
             "constant": self.constant,
             "by_chance": self.by_chance,
@@ -183,6 +196,7 @@ class Verdict:
             content["spread"] and Spread(**content["spread"]),
             tuple(float(value) for value in q),
             bool(content["paired"]),
+            None if content.get("null") is None else float(content["null"]),
         )
 
 
