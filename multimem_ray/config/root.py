@@ -133,7 +133,8 @@ class Config(Section):
         del kept["data"]["planted"], kept["model"]["allow"]
         for name in ("batch_size", "partitions", "partition_by", "max_partition_values"):
             del kept["scoring"][name]
-        for name in ("checkpoint_every_s", "cache_gb", "held_out_samples", "trackers"):
+        # A recipe is told by the keys that it sets.
+        for name in ("recipe", "checkpoint_every_s", "cache_gb", "held_out_samples", "trackers"):
             del kept["training"][name]
         # Outputs from before these keys are those of their defaults.
         del kept["training"]["stop_at"]

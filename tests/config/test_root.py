@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import yaml
 
@@ -113,6 +115,21 @@ def test_early_stop_and_shared_start_enter_only_where_they_differ() -> None:
     assert folds.shares_init
     assert folds.fingerprint() == of("three_folds", shared_init=True).fingerprint()
     assert folds.fingerprint() != of("three_folds", shared_init=False).fingerprint()
+
+
+def test_the_economy_recipe_is_told_by_the_keys_that_it_sets() -> None:
+    def of(**training: Any) -> Config:
+        return resolve({"output": "o", "data": {"shards": "s"}, "training": training})
+
+    economy = of(recipe="economy")
+    assert economy.training.trained_epochs == 80
+    assert economy.shares_init
+    assert economy.fingerprint() == of(stop_at=2 / 3, shared_init=True).fingerprint()
+    assert economy.fingerprint() != of().fingerprint() == of(recipe="full").fingerprint()
+    assert of(recipe="economy", stop_at=0.5).training.trained_epochs == 60
+    assert not of(recipe="economy", shared_init=False).shares_init
+    recorded = Config.model_validate(economy.model_dump(mode="json"))
+    assert recorded == economy
 
 
 def test_mitigation_needs_models_that_train() -> None:
