@@ -13,24 +13,36 @@ from __future__ import annotations
 import errno
 import glob
 import io
+import json
+import logging
 import os
 import re
 import shutil
+import stat
 import tempfile
 import uuid
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
 
 from multimem_ray.config import StorageConfig
-from multimem_ray.errors import StorageError
+from multimem_ray.errors import DamagedFileError, StorageError
 
 BUFFER = 1 << 20  # bytes of a local read; of a copied piece
 REMOTE_BLOCK = 8 << 20  # bytes of one ranged GET or of one uploaded part
 
+_DELETIONS = 8  # requests at once where a folder goes
+
+logger = logging.getLogger(__name__)
+
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp$")
+_LOST = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
+_UNKNOWN = ("NotImplemented", "501")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//)?")
 _LOCAL = re.compile(r"file:(?://(?:localhost)?(?=/))?")
 
@@ -95,6 +107,32 @@ class Storage:
         with translated(url), self.create(url) as stream:
             stream.write(data)
 
+    def write_if(self, url: str, data: bytes, version: str | None) -> bool:
+        """Create or replace a file unless somebody else did meanwhile; whether it was done.
+
+        A store that knows no conditions takes the last of two writers at the very same time.
+
+        Args:
+            version: The one that is to be replaced (see :class:`FileInfo`); None: there is none.
+        """
+        path = local_path(url)
+        with translated(url):
+            if path is None:
+                return self._write_remote_if(url, data, version)
+            with _temporary_beside(path) as temporary:
+                temporary.write_bytes(data)
+                if version is None:
+                    return _link(temporary, path)
+                if not path.exists() or _local_info(url, path.stat()).version != version:
+                    return False
+                temporary.replace(path)
+            _sync_folder(path.parent)
+            return True
+
+    def version(self, url: str) -> str | None:
+        """What tells the content of a file from another one; None if there is no such file."""
+        return self.info(url).version if self.exists(url) else None
+
     @contextmanager
     def create(self, url: str) -> Iterator[BinaryIO]:
         """A stream whose content appears under ``url`` when the block ends without an error.
@@ -106,12 +144,21 @@ class Storage:
             yield stream
 
     def exists(self, url: str) -> bool:
-        """Whether there is a file (not a folder) at ``url``."""
+        """Whether there is a file (not a folder) at ``url``; False only where that is certain.
+
+        Raises:
+            StorageError: It cannot be told: access denied, a time-out, a store that fails.
+        """
         path = local_path(url)
         with translated(url):
-            if path is not None:
-                return path.is_file()
-            return bool(self._s3().isfile(url))
+            try:
+                if path is not None:
+                    return stat.S_ISREG(path.stat().st_mode)
+                # A HEAD alone: s3fs would list as well, and take a refusal for an absence.
+                self._object("head_object", url)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            return True
 
     def info(self, url: str) -> FileInfo:
         """Size and version; :class:`StorageError` if there is no such file."""
@@ -143,7 +190,7 @@ class Storage:
                 if path is None
                 else _walk(prefix, path, recursive)
             )
-        return sorted(found, key=lambda info: info.url)
+            return sorted(found, key=lambda info: info.url)
 
     def folders(self, url: str) -> Names:
         """Names of the folders right below a folder, sorted; empty if there is no such folder."""
@@ -177,15 +224,31 @@ class Storage:
             return path.open("rb", buffering=BUFFER)
 
     def remove(self, url: str, recursive: bool = False) -> None:
-        """Delete a file, or a folder with all in it; absent is fine."""
+        """Delete a file, or a folder with all in it; absent is fine, and a name is no pattern."""
         path = local_path(url)
         with translated(url), suppress(FileNotFoundError):
             if path is None:
-                self._s3().rm(url, recursive=recursive)
+                self._remove_remote(url, recursive)
             elif recursive and path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink()
+
+    def discard(self, url: str, recursive: bool = False) -> None:
+        """Delete what nobody needs any more; where that fails, it stays and is warned of."""
+        try:
+            self.remove(url, recursive)
+        except StorageError as error:
+            logger.warning("left behind, and harmless: %s", error)
+
+    def clear_temporary(self, url: str, *, recursive: bool = True) -> None:
+        """Delete what killed writers left below a folder on a disk; S3 has nothing of the kind."""
+        path = local_path(url)
+        if path is None:
+            return
+        for left in path.rglob(".*.tmp") if recursive else path.glob(".*.tmp"):
+            if _TEMPORARY.search(left.name):
+                self.discard(str(left))
 
     @contextmanager
     def local_copy(self, url: str) -> Iterator[Path]:
@@ -205,22 +268,52 @@ class Storage:
         """The file system; fsspec keeps one per process and configuration."""
         import s3fs
 
-        timeout = self.config.timeout_s
+        timeout, checksums = self.config.timeout_s, self.config.checksums
         attempts = {"total_max_attempts": self.config.retries + 1, "mode": "standard"}
         system = s3fs.S3FileSystem(
             anon=self.config.anonymous,
             endpoint_url=self.config.endpoint_url,
+            requester_pays=self.config.requester_pays,
             use_listings_cache=False,
             default_block_size=REMOTE_BLOCK,
             config_kwargs={
                 "connect_timeout": timeout,
                 "read_timeout": timeout,
                 "retries": attempts,
+                "request_checksum_calculation": checksums,
+                "response_checksum_validation": checksums,
+                "s3": {"addressing_style": self.config.addressing},
             },
         )
         # A broken body is retried by s3fs, everything else by botocore.
         system.retries = self.config.retries + 1
         return system
+
+    def _object(self, method: str, url: str, **arguments: Any) -> Any:
+        """One request about one object; its name is taken as it is."""
+        bucket, _, key = url.removeprefix("s3://").partition("/")
+        return self._s3().call_s3(method, Bucket=bucket, Key=key, **arguments)
+
+    def _remove_remote(self, url: str, recursive: bool) -> None:
+        # One request for each: stores other than AWS refuse deletions in bulk, or want more of it.
+        below = [info.url for info in self._list_remote(url, True)] if recursive else []
+        with ThreadPoolExecutor(_DELETIONS) as pool:
+            deque(pool.map(partial(self._object, "delete_object"), below), maxlen=0)
+        self._object("delete_object", url)
+
+    def _write_remote_if(self, url: str, data: bytes, version: str | None) -> bool:
+        condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": f'"{version}"'}
+        try:
+            self._object("put_object", url, Body=data, **condition)
+        except OSError as error:
+            code = _error_code(error)
+            if code in _UNKNOWN and self.version(url) == version:
+                self._object("put_object", url, Body=data)
+            elif code not in {*_LOST, *_UNKNOWN} and not isinstance(error, FileNotFoundError):
+                raise
+        # Told by what is there: an answer that was lost and asked for again says "lost" as well,
+        # and a store may take conditions and not heed them.
+        return self.exists(url) and self.read_bytes(url) == data
 
     def _list_remote(self, prefix: str, recursive: bool) -> Iterator[FileInfo]:
         system, folder = self._s3(), prefix.rstrip("/")
@@ -310,9 +403,56 @@ def local_path(url: str) -> Path | None:
     return Path(url).expanduser()
 
 
+def parsed_json(data: bytes, url: str) -> dict[str, Any]:
+    """The object in a JSON file of a run.
+
+    Raises:
+        DamagedFileError: It is cut or garbled.
+    """
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        said = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise DamagedFileError(f"{url}: damaged ({said})") from None
+    if not isinstance(value, dict):
+        raise DamagedFileError(f"{url}: damaged (not a JSON object)")
+    return value
+
+
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f".{path.name[:180]}.{uuid.uuid4().hex}.tmp")
+
+
+@contextmanager
+def _temporary_beside(path: Path) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_name(path)
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _link(temporary: Path, path: Path) -> bool:
+    """Give a whole file its name unless another one has it."""
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        return False
+    except OSError:
+        # No links on this file system: the name is still given once, if not with its content.
+        try:
+            with path.open("xb") as stream:
+                stream.write(temporary.read_bytes())
+        except FileExistsError:
+            return False
+    _sync_folder(path.parent)
+    return True
+
+
 @contextmanager
 def _create_local(url: str, path: Path) -> Iterator[BinaryIO]:
-    temporary = path.with_name(f".{path.name[:180]}.{uuid.uuid4().hex}.tmp")
+    temporary = _temporary_name(path)
     with translated(url):
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = temporary.open("wb", buffering=BUFFER)
@@ -375,7 +515,11 @@ def translated(url: str) -> Iterator[None]:
     """Give whatever the storage raises one type that names the file and a way out."""
     try:
         yield
+    except StorageError:
+        raise
     except FileNotFoundError as error:
+        if _error_code(error) == "NoSuchBucket":
+            raise StorageError(f"{url}: no such bucket; create it, or check the name") from error
         raise StorageError(f"{url}: no such file; check the path") from error
     except PermissionError as error:
         raise StorageError(f"{url}: access denied; check permissions and credentials") from error
@@ -384,7 +528,14 @@ def translated(url: str) -> Iterator[None]:
     except Exception as error:
         if not _is_remote(type(error)):
             raise
-        raise StorageError(f"{url}: {error}; check endpoint, region and credentials") from error
+        said = " ".join(str(error).split())
+        raise StorageError(f"{url}: {said}; check endpoint, region and credentials") from error
+
+
+def _error_code(error: BaseException) -> str:
+    """The code of an S3 store's answer; empty for another error."""
+    answer = getattr(error.__cause__ or error, "response", None)
+    return str(answer.get("Error", {}).get("Code", "")) if isinstance(answer, dict) else ""
 
 
 def _is_remote(kind: type[BaseException]) -> bool:

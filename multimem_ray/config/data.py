@@ -30,6 +30,15 @@ class StorageConfig(Section):
     anonymous: bool = Field(False, description="read public buckets without credentials")
     retries: int = Field(8, ge=0, description="attempts after the first, with growing pauses")
     timeout_s: float = Field(60.0, gt=0, description="connect and read time-out of one request")
+    checksums: Literal["when_required", "when_supported"] = Field(
+        "when_required",
+        description="checksums beyond those that a request must have; stores other than AWS may "
+        "refuse them",
+    )
+    requester_pays: bool = Field(False, description="pay for requests to buckets that ask for it")
+    addressing: Literal["auto", "path", "virtual"] = Field(
+        "auto", description="where the bucket's name stands in a URL: in the path, or in the host"
+    )
 
 
 class EmbeddingSet(Section):
