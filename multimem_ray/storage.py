@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp$")
 _LOST = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
+_NO_BUCKET = "NoSuchBucket"
+_GONE = ("NoSuchKey", "404")
 _UNKNOWN = ("NotImplemented", "501")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//)?")
 _LOCAL = re.compile(r"file:(?://(?:localhost)?(?=/))?")
@@ -198,7 +200,7 @@ class Storage:
         with translated(url), suppress(FileNotFoundError, NotADirectoryError):
             if path is not None:
                 return sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
-            found = self._s3().ls(url, detail=True)
+            found = self._listed(url)
             return sorted(self.name(item["name"]) for item in found if item["type"] == "directory")
         return []
 
@@ -309,26 +311,32 @@ class Storage:
             code = _error_code(error)
             if code in _UNKNOWN and self.version(url) == version:
                 self._object("put_object", url, Body=data)
-            elif code not in {*_LOST, *_UNKNOWN} and not isinstance(error, FileNotFoundError):
+            elif code not in {*_LOST, *_UNKNOWN} and not (version and code in _GONE):
                 raise
         # Told by what is there: an answer that was lost and asked for again says "lost" as well,
         # and a store may take conditions and not heed them.
         return self.exists(url) and self.read_bytes(url) == data
 
     def _list_remote(self, prefix: str, recursive: bool) -> Iterator[FileInfo]:
-        system, folder = self._s3(), prefix.rstrip("/")
+        folder = prefix.rstrip("/")
         if recursive:
-            found = list(system.find(folder, detail=True).values())
+            found = list(self._s3().find(folder, detail=True).values())
         else:
-            try:
-                found = system.ls(folder, detail=True)
-            except FileNotFoundError:
-                found = []
+            found = self._listed(folder)
         for item in found:
             info = _remote_info(item)
             below = info.url.startswith(folder + "/") and not info.url.endswith("/")
             if below and item["type"] == "file" and not _TEMPORARY.search(info.url):
                 yield info
+
+    def _listed(self, folder: str) -> list[dict[str, Any]]:
+        """What lies right in a folder; nothing if it is absent, but its bucket must be there."""
+        try:
+            return cast("list[dict[str, Any]]", self._s3().ls(folder, detail=True))
+        except FileNotFoundError as error:
+            if _error_code(error) == _NO_BUCKET:
+                raise StorageError(_no_bucket(folder)) from error
+            return []
 
     @contextmanager
     def _create_remote(self, url: str) -> Iterator[BinaryIO]:
@@ -518,11 +526,14 @@ def translated(url: str) -> Iterator[None]:
     except StorageError:
         raise
     except FileNotFoundError as error:
-        if _error_code(error) == "NoSuchBucket":
-            raise StorageError(f"{url}: no such bucket; create it, or check the name") from error
+        if _error_code(error) == _NO_BUCKET:
+            raise StorageError(_no_bucket(url)) from error
         raise StorageError(f"{url}: no such file; check the path") from error
     except PermissionError as error:
         raise StorageError(f"{url}: access denied; check permissions and credentials") from error
+    except RecursionError as error:
+        # What botocore makes of a store that sends every request elsewhere.
+        raise StorageError(f"{url}: redirected without end; check endpoint and region") from error
     except (OSError, TimeoutError) as error:
         raise StorageError(f"{url}: {error.strerror or error or type(error).__name__}") from error
     except Exception as error:
@@ -530,6 +541,10 @@ def translated(url: str) -> Iterator[None]:
             raise
         said = " ".join(str(error).split())
         raise StorageError(f"{url}: {said}; check endpoint, region and credentials") from error
+
+
+def _no_bucket(url: str) -> str:
+    return f"{url}: no such bucket; create it, or check the name"
 
 
 def _error_code(error: BaseException) -> str:
