@@ -3,7 +3,6 @@
     MultiMemError
     ├── ConfigError            a key, value or combination in the configuration
     ├── StorageError           a file or object that cannot be read or written
-    │   └── DamagedFileError   a file of a run that is cut or garbled
     ├── ShardError             a shard: names it, and the key where one is known
     │   ├── ShardNotFoundError nothing at that path, or no shard at all
     │   └── DamagedShardError  the archive cannot be read past some byte
@@ -16,7 +15,6 @@
     ├── TrainingError          training cannot go on (divergence, no data)
     ├── ClusterError           a cluster that does not bring what the configuration asks for
     └── ResumeError            the output folder belongs to another configuration
-        └── ReplacedError      another process has opened the run since, and goes on with it
 
 Each message names the shard, key, model or config field, and the way out.
 """
@@ -34,10 +32,6 @@ class ConfigError(MultiMemError):
 
 class StorageError(MultiMemError):
     """A file or object cannot be read or written."""
-
-
-class DamagedFileError(StorageError):
-    """A file that this tool wrote is cut or garbled; names it."""
 
 
 class ShardError(MultiMemError):
@@ -123,10 +117,6 @@ class ClusterError(MultiMemError):
 
 class ResumeError(MultiMemError):
     """The output belongs to a run with another configuration; shows the difference."""
-
-
-class ReplacedError(ResumeError):
-    """Another process has opened the run since and goes on with it; this one must stop."""
 
 
 class MultiMemWarning(UserWarning):

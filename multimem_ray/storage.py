@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import glob
 import io
-import json
 import logging
 import os
 import re
@@ -26,12 +25,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
 
 from multimem_ray.config import StorageConfig
-from multimem_ray.errors import DamagedFileError, StorageError
+from multimem_ray.errors import StorageError
 
 BUFFER = 1 << 20  # bytes of a local read; of a copied piece
 REMOTE_BLOCK = 8 << 20  # bytes of one ranged GET or of one uploaded part
@@ -45,6 +43,7 @@ _LOST = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 _NO_BUCKET = "NoSuchBucket"
 _GONE = ("NoSuchKey", "404")
 _UNKNOWN = ("NotImplemented", "501")
+_MAGIC = re.compile(r"[*?[]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//)?")
 _LOCAL = re.compile(r"file:(?://(?:localhost)?(?=/))?")
 
@@ -66,6 +65,7 @@ class FileInfo:
 
 Files: TypeAlias = list[FileInfo]
 Names: TypeAlias = list[str]
+Items: TypeAlias = list[dict[str, Any]]
 
 
 class Storage:
@@ -209,8 +209,7 @@ class Storage:
         path = local_path(pattern)
         with translated(pattern):
             if path is None:
-                found = self._s3().glob(pattern, detail=True).values()
-                infos = [_remote_info(item) for item in found if item["type"] == "file"]
+                infos = self._glob_remote(pattern)
             else:
                 names = glob.glob(str(path), recursive=True, include_hidden=False)  # noqa: PTH207
                 infos = [_local_info(n, Path(n).stat()) for n in names if Path(n).is_file()]
@@ -300,8 +299,11 @@ class Storage:
         # One request for each: stores other than AWS refuse deletions in bulk, or want more of it.
         below = [info.url for info in self._list_remote(url, True)] if recursive else []
         with ThreadPoolExecutor(_DELETIONS) as pool:
-            deque(pool.map(partial(self._object, "delete_object"), below), maxlen=0)
-        self._object("delete_object", url)
+            deque(pool.map(self._delete, [*below, url]), maxlen=0)
+
+    def _delete(self, url: str) -> None:
+        with suppress(FileNotFoundError):
+            self._object("delete_object", url)
 
     def _write_remote_if(self, url: str, data: bytes, version: str | None) -> bool:
         condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": f'"{version}"'}
@@ -329,13 +331,28 @@ class Storage:
             if below and item["type"] == "file" and not _TEMPORARY.search(info.url):
                 yield info
 
-    def _listed(self, folder: str) -> list[dict[str, Any]]:
+    def _glob_remote(self, pattern: str) -> Files:
+        """What s3fs's own would find; that leaves out what may not be listed, without a word."""
+        from fsspec.utils import glob_translate
+
+        fixed = _MAGIC.split(pattern, maxsplit=1)[0]
+        root, rest = fixed.rpartition("/")[0], pattern[fixed.rindex("/") + 1 :]
+        levels = {} if "**" in rest else {"maxdepth": rest.count("/") + 1, "on_error": "raise"}
+        matches = re.compile(glob_translate(pattern)).match
+        try:
+            found = self._s3().find(root, detail=True, **levels).values()
+        except FileNotFoundError as error:
+            _require_bucket(root, error)
+            return []
+        infos = [_remote_info(item) for item in found if item["type"] == "file"]
+        return [info for info in infos if matches(info.url)]
+
+    def _listed(self, folder: str) -> Items:
         """What lies right in a folder; nothing if it is absent, but its bucket must be there."""
         try:
-            return cast("list[dict[str, Any]]", self._s3().ls(folder, detail=True))
+            return cast("Items", self._s3().ls(folder, detail=True))
         except FileNotFoundError as error:
-            if _error_code(error) == _NO_BUCKET:
-                raise StorageError(_no_bucket(folder)) from error
+            _require_bucket(folder, error)
             return []
 
     @contextmanager
@@ -409,22 +426,6 @@ def local_path(url: str) -> Path | None:
             f"{url}: '{scheme[1]}:' is not supported; use a local path or s3://bucket/key"
         )
     return Path(url).expanduser()
-
-
-def parsed_json(data: bytes, url: str) -> dict[str, Any]:
-    """The object in a JSON file of a run.
-
-    Raises:
-        DamagedFileError: It is cut or garbled.
-    """
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        said = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise DamagedFileError(f"{url}: damaged ({said})") from None
-    if not isinstance(value, dict):
-        raise DamagedFileError(f"{url}: damaged (not a JSON object)")
-    return value
 
 
 def _temporary_name(path: Path) -> Path:
@@ -541,6 +542,12 @@ def translated(url: str) -> Iterator[None]:
             raise
         said = " ".join(str(error).split())
         raise StorageError(f"{url}: {said}; check endpoint, region and credentials") from error
+
+
+def _require_bucket(url: str, error: FileNotFoundError) -> None:
+    """A folder may be absent; its bucket may not."""
+    if _error_code(error) == _NO_BUCKET:
+        raise StorageError(_no_bucket(url)) from error
 
 
 def _no_bucket(url: str) -> str:

@@ -38,7 +38,7 @@ class StoredSource:
     def clear(self) -> None:
         """The join goes."""
         run = self.run
-        run.storage.remove(run.path(load_units(run).spec.join), recursive=True)
+        run.storage.discard(run.path(load_units(run).spec.join), recursive=True)
 
     def held_out_of(self, url: str) -> tuple[list[str], list[str]]:
         reader = UnitReader(self.run, load_units(self.run))

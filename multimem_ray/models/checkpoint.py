@@ -109,7 +109,7 @@ class ModelFolder:
             text = json.dumps(content, indent=1, sort_keys=True)
             self.storage.write_atomic(self.path(name), text.encode())
         self.storage.write_atomic(self.path("DONE"), self.fingerprint.encode())
-        self.storage.remove(self.path("checkpoint.safetensors"))
+        self.storage.discard(self.path("checkpoint.safetensors"))
 
     def load_into(self, model: nn.Module) -> None:
         """Load the finished weights.

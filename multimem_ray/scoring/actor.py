@@ -132,7 +132,7 @@ class ShardScorer(Scorer):
         self.monitor.memory("score", gpu_memory())
         begun_before = row["retry"] or json.loads(row["names"]) or self._careful
         if begun_before or receipt.samples > PART_POSITIONS:
-            self.log.parts(shard).remove()
+            self.log.parts(shard).discard()
         self._careful = max(0, self._careful - 1)
         self.restarted = self._careful > 0
         super().tidy(shard, row, receipt)

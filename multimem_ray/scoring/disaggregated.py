@@ -156,7 +156,7 @@ def _commit(run: Run, row: Row, names: list[str], seconds: float) -> Row:
     parts = folder.read([*json.loads(row["names"]), *names])
     scored = assembled(schema_of(run), shard, parts, seconds)
     log.commit(shard, scored.receipt, scored.scores, scored.errors, json.loads(row["stale"]))
-    folder.remove()
+    folder.discard()
     return {"kind": "shard", **asdict(scored.receipt)}
 
 

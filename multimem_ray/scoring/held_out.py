@@ -204,7 +204,7 @@ class HeldOut(ABC):
         self._clear()
 
     def _clear(self) -> None:
-        self._run.storage.remove(self._run.path("held_out", "parts"), recursive=True)
+        self._run.storage.discard(self._run.path("held_out", "parts"), recursive=True)
 
 
 def _told(failure: Failure) -> dict[str, Any]:

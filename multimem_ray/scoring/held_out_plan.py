@@ -86,7 +86,7 @@ def plan_held_out(
     if is_summarized(run):
         return []
     # Whoever began something before this driver started is dead.
-    run.storage.remove(run.storage.join(parts_folder(run), CLAIMS), recursive=True)
+    run.storage.discard(run.storage.join(parts_folder(run), CLAIMS), recursive=True)
     known = load_plan(run)
     if known:
         return known

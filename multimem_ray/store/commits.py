@@ -142,7 +142,7 @@ class CommitLog:
         files = {**written.files, **self.write_errors(shard.url, errors)}
         self._mark(shard, receipt, written, files)
         for url in outdated - files.keys():
-            self.storage.remove(url)
+            self.storage.discard(url)
 
     def _write_rows(self, shard: FileInfo, rows: pa.Table) -> Written:
         """Write the rows of a shard."""
@@ -202,7 +202,7 @@ class CommitLog:
 
     def clear_parts(self) -> None:
         """All parts go, of whatever run: for when every shard is committed."""
-        self.storage.remove(self.storage.join(self.output, "parts"), recursive=True)
+        self.storage.discard(self.storage.join(self.output, "parts"), recursive=True)
 
     def clear_orphans(self, done: Iterable[Commit]) -> None:
         """Score files that killed attempts at committed shards left go; nobody would read them.
@@ -216,7 +216,7 @@ class CommitLog:
         for info in self.storage.list(self.storage.join(self.output, "scores")):
             name = self.storage.name(info.url).removesuffix(".parquet")
             if stems.get(name.rsplit(".", 3)[0], name) != name:
-                self.storage.remove(info.url)
+                self.storage.discard(info.url)
 
     def known_parts(self) -> dict[str, list[str]]:
         """Names of parts that an earlier attempt left, by the URL of their folder; one listing."""
@@ -252,7 +252,7 @@ class CommitLog:
     def _write(self, url: str, table: pa.Table, encode: Encode) -> dict[str, str]:
         """URL and SHA-256 of what was written; without rows nothing is, and an old file goes."""
         if not table.num_rows:
-            self.storage.remove(url)
+            self.storage.discard(url)
             return {}
         data = encode(table, self.fingerprint)
         self.storage.write_atomic(url, data)

@@ -134,6 +134,10 @@ class PartFolder(ABC, Generic[R]):
         """All parts go."""
         self.storage.remove(self.url, recursive=True)
 
+    def discard(self) -> None:
+        """All parts go if they can: nobody needs them any more."""
+        self.storage.discard(self.url, recursive=True)
+
 
 class TableParts(PartFolder[pa.Table]):
     """Parts of table rows, as Arrow files."""
