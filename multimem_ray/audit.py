@@ -9,6 +9,7 @@ one began the other may finish. Ray is started when there is something for it to
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from contextlib import ExitStack
@@ -19,7 +20,7 @@ from rich.filesize import decimal
 from multimem_ray.config import Config
 from multimem_ray.distributed.choice import make_executor
 from multimem_ray.distributed.executor import Executor, ExecutorName, total
-from multimem_ray.errors import ConfigError
+from multimem_ray.errors import ConfigError, StorageError
 from multimem_ray.planning.timings import OTHER, compare, record, recorded
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
@@ -29,6 +30,7 @@ from multimem_ray.storage import Storage
 
 if TYPE_CHECKING:
     from multimem_ray.planning.plan import Plan
+    from multimem_ray.results.table import ScoreTable
 
 _MOST_NAMED = 5
 
@@ -62,7 +64,7 @@ def audit(
             spent += stages.train(scored_next=True) + stages.score(retry_errors)
         if spent:
             stages.record(OTHER, started + spent, 1)
-    return report(config, stages.progress)
+    return report(config, stages.progress, again=False)
 
 
 def train(
@@ -145,27 +147,47 @@ def embed(
     return stages.run.path("embeddings")
 
 
-def report(config: Config, progress: Progress | None = None) -> dict[str, Any]:
+def report(
+    config: Config, progress: Progress | None = None, *, again: bool = True
+) -> dict[str, Any]:
     """Write ``summary.json`` and ``report.html`` from what is scored so far.
+
+    Args:
+        again: Write the report even if it is there and was made from the same.
 
     Returns:
         The summary; see :func:`multimem_ray.results.summary.summarize`.
     """
+    progress, storage = progress or Progress(), Storage(config.storage)
+    summary = write_summary(config, progress)
+    place = storage.join(config.output, "report.html")
+    digest = _report_digest(config, summary)
+    if not again and summary.get("report") == digest and storage.exists(place):
+        progress.say(f"report: {place}, as before")
+        return summary
     from multimem_ray.report import write_report
 
-    progress = progress or Progress()
-    summary = write_summary(config, progress)
     progress.say("writing the report")
     url = write_report(
         config.output,
-        Storage(config.storage),
+        storage,
         summary=summary,
         top=config.report.top,
         title=config.report.title,
         planted=config.data.planted,
     )
+    _write_summary_file(config, summary | {"report": digest})
     progress.say(f"report: {url}")
     return summary
+
+
+def _report_digest(config: Config, summary: dict[str, Any]) -> str:
+    """Of what a report shows besides the samples themselves."""
+    shown = [
+        {name: value for name, value in summary.items() if name != "report"},
+        config.report.model_dump(mode="json"),
+    ]
+    return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def plan(
@@ -271,21 +293,43 @@ def grouping_words(run: Run) -> str:
 
 
 def write_summary(config: Config, progress: Progress) -> dict[str, Any]:
-    """Summarize the committed scores into ``summary.json``."""
-    from multimem_ray.results.summary import summarize
+    """Summarize the committed scores into ``summary.json``, unless it is of these very scores."""
+    from multimem_ray.results.sources import sources_digest
     from multimem_ray.results.table import ScoreTable
 
     storage = Storage(config.storage)
     table = ScoreTable(config.output, storage)
-    files = len(table.score_files)
-    with progress.task("summary", files, unit="files") as shown:
-        summary = summarize(
-            table, planted=config.data.planted, progress=lambda done, _: shown.update(done)
-        )
-    summary["plan"] = compare(config.output, storage)
+    digest = sources_digest(table, config.data.planted)
+    written = _written_summary(table, digest)
+    summary = dict(written or {})
+    if written is None:
+        from multimem_ray.results.summary import summarize
+
+        with progress.task("summary", len(table.score_files), unit="files") as shown:
+            summary = summarize(
+                table,
+                planted=config.data.planted,
+                progress=lambda done, _: shown.update(done),
+            )
+    summary |= {"plan": compare(config.output, storage), "sources": digest}
+    if json.dumps(summary) != json.dumps(written):
+        _write_summary_file(config, summary)
+    return summary
+
+
+def _write_summary_file(config: Config, summary: dict[str, Any]) -> None:
+    storage = Storage(config.storage)
     url = storage.join(config.output, "summary.json")
     storage.write_atomic(url, json.dumps(summary, indent=1).encode())
-    return summary
+
+
+def _written_summary(table: ScoreTable, digest: str) -> dict[str, Any] | None:
+    """The summary of before, if it was made from the same; a damaged one is written again."""
+    try:
+        written = table.document("summary.json")
+    except StorageError:
+        return None
+    return written if written.get("sources") == digest else None
 
 
 class _Stages:
