@@ -277,6 +277,15 @@ def announce(config: Config, progress: Progress) -> tuple[Run, Shards]:
     progress.say(grouping_words(run))
     fields = ", ".join(f"{name} ({run.fields[name]})" for name in run.modalities)
     progress.say(f"modalities: {fields}" + (f"; label: {run.label}" if run.label else ""))
+    if shards.unread:
+        unread = [*shards.unread.items()]
+        named = ", ".join(f"{name} ({count})" for name, count in unread[:_MOST_NAMED])
+        more = f" and {len(unread) - _MOST_NAMED} more kinds" if len(unread) > _MOST_NAMED else ""
+        progress.say(
+            f"warning: members that nothing reads, in {shards.looked_at} samples: {named}{more}; "
+            "a key ends at the first dot; data.fields says what is read, multimem inspect what is "
+            "there"
+        )
     return run, shards
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from multimem_ray.config import Config, EmbeddingsConfig, EmbeddingSet, ModelConfig, digest, nearest
 from multimem_ray.design import make_design
@@ -26,7 +26,7 @@ class StoredShards(Shards):
         units: What lies behind each of them.
     """
 
-    units: Units
+    units: Units = field(kw_only=True)
 
 
 def inspect_stored(config: Config, absolute: Callable[[str], str]) -> tuple[Run, StoredShards]:
@@ -82,7 +82,7 @@ def inspect_stored(config: Config, absolute: Callable[[str], str]) -> tuple[Run,
     urls = [url for unit in units.units for url in [unit.info.url, *(p.url for p in unit.places)]]
     run = Run(config, fields, label, frozenset(), digest([urls, units.spec.join]), pool_below)
     _ = run.design, run.held_out_rule
-    return run, StoredShards(tuple(unit.info for unit in units.units), (), (), units)
+    return run, StoredShards(tuple(unit.info for unit in units.units), (), (), units=units)
 
 
 def _require_partition(by: str | None, label: str | None) -> None:

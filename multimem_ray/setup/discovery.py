@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -92,7 +93,16 @@ def inspect(config: Config) -> tuple[Run, Shards]:
             f"training.noise.{silent[0]}: no modality of this run; it has {', '.join(fields)}"
         )
     _ = run.decoder, run.design  # settings are checked before anything is started
-    return run, shards
+    return run, replace(shards, unread=_unread(run, probe), looked_at=len(probe))
+
+
+def _unread(run: Run, probe: Sequence[Sample]) -> dict[str, int]:
+    """Members that no field names, by extension; those with metadata are not among them."""
+    read = {part for parts in run.decoder.fields.alternatives.values() for part in parts}
+    read |= {"json", "cls", str(run.label), str(run.config.design.group)}
+    counts = Counter(extension for sample in probe for extension in sample.extensions)
+    unread = (item for item in counts.items() if item[0].removesuffix(".gz") not in read)
+    return dict(sorted(unread, key=lambda item: (-item[1], item[0])))
 
 
 def _require_members(config: Config, shards: Shards, storage: Storage) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from multimem_ray.audit import announce
 from multimem_ray.errors import ConfigError, ShardNotFoundError
+from multimem_ray.progress import Progress
 from multimem_ray.setup import inspect
-from tests.small import small_config, small_run, write_shards
+from multimem_ray.shards.writer import ShardWriter
+from tests.small import members, small_config, small_run, write_shards
 
 
 def test_fields_and_label_are_found(tmp_path: Path) -> None:
@@ -45,3 +50,18 @@ def test_settings_of_an_unknown_modality_are_refused(tmp_path: Path) -> None:
         small_run(tmp_path, "modalities.imagee={size: 3}")
     with pytest.raises(ConfigError, match="sise"):
         small_run(tmp_path, "modalities.image={sise: 3}")
+
+
+def test_members_that_nothing_reads_are_named(tmp_path: Path) -> None:
+    with ShardWriter(str(tmp_path / "shards"), max_samples=40) as writer:
+        for number in range(20):
+            extra = {"npy": b"x"} if number % 2 else {}
+            writer.write(f"s{number}", {**members(number), **extra, "1.txt": b"one more"})
+    run, shards = small_run(tmp_path)
+    assert (shards.unread, shards.looked_at) == ({"1.txt": 20, "npy": 10}, 20)
+    told = Console(file=io.StringIO(), width=300)
+    announce(run.config, Progress(told))
+    assert "nothing reads, in 20 samples: 1.txt (20), npy (10); a key ends" in told.file.getvalue()  # type: ignore[attr-defined]
+    told = Console(file=io.StringIO(), width=300)
+    announce(small_run(tmp_path / "other")[0].config, Progress(told))
+    assert "nothing reads" not in told.file.getvalue()  # type: ignore[attr-defined]
