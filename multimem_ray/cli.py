@@ -512,6 +512,33 @@ def errors(
 
 
 @app.command()
+def view(
+    output: RunFolder,
+    port: Annotated[int, typer.Option(help="of this machine; 0: a free one")] = 0,
+    data: Annotated[
+        str | None, typer.Option(help="where the shards lie now, if they were moved")
+    ] = None,
+    selection: Annotated[
+        str | None, typer.Option(help="file (.parquet) for what is picked; default: in the run")
+    ] = None,
+    endpoint_url: Endpoint = None,
+) -> None:
+    """Every sample of a run as a page on this machine: look, filter, pick what is to be removed."""
+    from multimem_ray.view.serve import open_view, serve
+
+    _, storage = _existing(output, endpoint_url)
+    with open_view(output, storage, data=data, selection=selection) as opened:
+        _say(f"picked samples: {opened.selection.url}")
+
+        def ready(address: str) -> None:
+            _say(f"open {address}")
+            typer.echo("stop with Ctrl-C", err=True)
+            sys.stdout.flush()
+
+        serve(opened, port, ready)
+
+
+@app.command()
 def plant(
     shards: Annotated[str, typer.Argument(help="shards: braces, globs, @file, '::'")],
     out: Annotated[str, typer.Option(help="folder or s3:// prefix for the copy")],

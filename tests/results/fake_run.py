@@ -153,6 +153,8 @@ def _row(
     parts = dict(zip(modalities, weights, strict=True))
     for m in modalities:
         row[f"attribution_{m}"] = None if score is None else score * parts[m]
+        fits = float(out.mean()) / len(modalities) - 0.5 if n_out else None
+        row[f"unseen_{m}"] = None if fits is None else fits - (0.2 if m == which else 0.0)
     for a, b in combinations(modalities, 2):
         value = None if score is None else score * (parts[a] + parts[b]) / 2
         row[f"pair_{a}_{b}"] = value

@@ -1,0 +1,131 @@
+"""The scored samples of a run as DuckDB answers page after page, from one engine that stays open.
+
+Files on a disk are asked as they lie: their footers are read once and kept, and row groups that
+cannot matter are left out. Those of an object store are read once into a table that DuckDB keeps in
+temporary files beyond its memory. What is committed while the page is open is not seen.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from contextlib import ExitStack
+from functools import lru_cache
+from typing import Any, Self
+
+import duckdb
+
+from multimem_ray.errors import StorageError
+from multimem_ray.results.table import ScoreTable, open_engine
+from multimem_ray.results.top import quoted
+from multimem_ray.results.verdict import DERIVED
+from multimem_ray.view.query import (
+    Condition,
+    Question,
+    ahead,
+    beyond,
+    condition,
+    misfit,
+    ordered,
+)
+
+MEMORY = "900MB"  # of DuckDB: the whole page is to take less than 1.5 GB
+Row = dict[str, Any]
+Named = tuple[str, str]
+"""Shard and key of a sample."""
+SHOWN = ("key", "shard", "index", "label", "modalities", "multimem", "cmc_in", "cmc_out")
+
+
+class Rows:
+    """Pages of a run's rows; several threads may ask.
+
+    Args:
+        table: The scores; there must be some.
+
+    Raises:
+        StorageError: A file of the run cannot be read, or is not what its marker says.
+    """
+
+    def __init__(self, table: ScoreTable) -> None:
+        self.table, self._lock = table, threading.Lock()
+        self._stack = ExitStack()
+        self._engine = self._stack.enter_context(open_engine())
+        self._engine.execute(f"SET memory_limit = '{MEMORY}'")
+        self._engine.execute("SET parquet_metadata_cache = true")
+        self._engine.execute("CREATE TABLE picked (shard VARCHAR, key VARCHAR)")
+        rows = table.relation(self._engine)
+        if table.storage.is_remote(table.output):
+            rows.create("scores")
+        else:
+            rows.create_view("scores")
+        self.count = lru_cache(64)(self._count)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def page(self, asked: Question) -> tuple[list[Row], bool, bool]:
+        """Rows of a page, whether there are rows before it, and whether behind it.
+
+        Raises:
+            ConfigError: The question cannot be answered; says which field of it.
+            StorageError: A file cannot be read.
+        """
+        made, backwards = condition(asked, self.table), asked.before is not None
+        for place, part in ((asked.after, beyond), (asked.before, ahead)):
+            if place is not None:
+                cut = part(place, asked.by, asked.down)
+                made.add(" AND ".join(cut.parts), **cut.values)
+        columns = ", ".join(map(quoted, self._listed(asked.by)))
+        rows = self._ask(
+            f"SELECT {columns}, {misfit(self.table)} AS misfit FROM scores {made.sql}"
+            f"{ordered(asked.by, asked.down, backwards)} LIMIT {asked.rows + 1}",
+            made,
+        )
+        more, rows = len(rows) > asked.rows, rows[: asked.rows]
+        if backwards:
+            return rows[::-1], more, True
+        return rows, asked.after is not None, more
+
+    def sample(self, shard: str, key: str) -> Row | None:
+        """Every column of one sample; None if there is none such."""
+        made = Condition()
+        made.add("shard = $shard AND key = $key", shard=shard, key=key)
+        sql = f"SELECT *, {misfit(self.table)} AS misfit FROM scores {made.sql} LIMIT 1"
+        return next(iter(self._ask(sql, made)), None)
+
+    def group(self, name: str, most: int) -> list[Row]:
+        """Samples that were trained on and left out together."""
+        made = Condition()
+        made.add('"group" = $group', group=name)
+        sql = f"SELECT shard, key, multimem FROM scores {made.sql} ORDER BY shard, key LIMIT {most}"
+        return self._ask(sql, made)
+
+    def _count(self, asked: Question, version: int) -> int:
+        made = condition(asked, self.table)
+        return int(self._ask(f"SELECT count(*) AS n FROM scores {made.sql}", made)[0]["n"])
+
+    def pick(self, samples: Iterable[Named], picked: bool) -> None:
+        """Add samples to what is picked, or take them away."""
+        rows = [list(sample) for sample in samples]
+        if not rows:
+            return
+        with self._lock, self._engine.cursor() as cursor:
+            cursor.executemany("DELETE FROM picked WHERE shard = ? AND key = ?", rows)
+            if picked:
+                cursor.executemany("INSERT INTO picked VALUES (?, ?)", rows)
+
+    def _listed(self, by: str) -> list[str]:
+        known = set(self.table.columns)
+        return [name for name in dict.fromkeys([*SHOWN, *DERIVED, by]) if name in known]
+
+    def _ask(self, sql: str, made: Condition) -> list[Row]:
+        try:
+            with self._engine.cursor() as cursor:
+                found = cursor.execute(sql, made.values or None)
+                names = [column[0] for column in found.description or ()]
+                return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+        except duckdb.Error as error:
+            raise StorageError(f"{self.table.output}: cannot be queried ({error})") from error
