@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Awaitable, Callable
-
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -29,7 +27,6 @@ HEADERS = {
 }
 _NAMES = ("127.0.0.1", "localhost")
 _OWN = (None, "same-origin", "none")
-Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
 
 def new_token() -> str:

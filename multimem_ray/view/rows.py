@@ -14,7 +14,10 @@ from functools import lru_cache
 from typing import Any, Self
 
 import duckdb
+import pyarrow as pa
 
+from multimem_ray.arrow_files import read_parquet
+from multimem_ray.design.shard_names import tail
 from multimem_ray.errors import StorageError
 from multimem_ray.results.table import ScoreTable, open_engine
 from multimem_ray.results.top import quoted
@@ -30,6 +33,7 @@ from multimem_ray.view.query import (
 )
 
 MEMORY = "900MB"  # of DuckDB: the whole page is to take less than 1.5 GB
+TABLE = "duplicates.parquet"
 Row = dict[str, Any]
 Named = tuple[str, str]
 """Shard and key of a sample."""
@@ -53,6 +57,7 @@ class Rows:
         self._engine.execute(f"SET memory_limit = '{MEMORY}'")
         self._engine.execute("SET parquet_metadata_cache = true")
         self._engine.execute("CREATE TABLE picked (shard VARCHAR, key VARCHAR)")
+        self._read_duplicates()
         rows = table.relation(self._engine)
         if table.storage.is_remote(table.output):
             rows.create("scores")
@@ -102,6 +107,28 @@ class Rows:
         made.add('"group" = $group', group=name)
         sql = f"SELECT shard, key, multimem FROM scores {made.sql} ORDER BY shard, key LIMIT {most}"
         return self._ask(sql, made)
+
+    def duplicates(self, shard: str, key: str, most: int) -> list[Row]:
+        """Scored samples of its group of near-duplicates, as ``multimem duplicates`` found them."""
+        made = Condition(values={"name": tail(shard, self.table.shard_parts), "key": key})
+        sql = (
+            'SELECT shard, key FROM duplicates WHERE "group" IN '
+            '(SELECT "group" FROM duplicates WHERE name = $name AND key = $key) '
+            f"AND NOT (name = $name AND key = $key) ORDER BY shard, key LIMIT {most}"
+        )
+        return self._ask(sql, made)
+
+    def _read_duplicates(self) -> None:
+        storage, parts = self.table.storage, self.table.shard_parts
+        url = storage.join(self.table.output, TABLE)
+        columns = ["key", "shard", "group"]
+        rows = pa.table([pa.array([], pa.string())] * 3, columns)
+        if storage.exists(url):
+            rows = read_parquet(storage.read_bytes(url), url, columns)
+        names = pa.array([tail(shard, parts) for shard in rows["shard"].to_pylist()], pa.string())
+        self._engine.register("read", rows.append_column("name", names))
+        self._engine.execute("CREATE TABLE duplicates AS SELECT * FROM read")
+        self._engine.unregister("read")
 
     def _count(self, asked: Question, version: int) -> int:
         made = condition(asked, self.table)

@@ -139,6 +139,7 @@ class View:
             "unseen": self._bars(row, UNSEEN, "How well each modality fits the others"),
             "pairs": svg.signed_bars(pairs, "MultiMem by pair", left=110) if pairs else None,
             "models": seen,
+            "alike": [self._row(o, "") for o in self.rows.duplicates(shard, key, SAME_GROUP)],
             "same": [self._row(other, "multimem") for other in same],
         }
 

@@ -144,7 +144,7 @@ class _Starts:
             with tarfile.open(fileobj=stream, mode="r:") as archive:
                 last = None
                 while (entry := archive.next()) is not None:
-                    archive.members = []  # it would keep them all
+                    archive.members = []  # type: ignore[attr-defined] # it would keep them all
                     place = split_name(entry.name)
                     if place is None or place[0] == last:
                         continue

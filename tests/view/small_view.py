@@ -20,8 +20,10 @@ from tests.results.fake_run import FakeRun, fake_run
 
 MODALITIES = ("audio", "image", "text", "video")
 TOKEN = "the-token-of-this-test"
-SCRIPT_KEY = "x'\"><script>alert(1)<-script>"
-HOSTILE_KEYS = (SCRIPT_KEY, "<img src=x onerror=alert(3)>", "=cmd()", "{{7*7}}", "j\u202eavas")
+RUNS = "document['title']='ran-'+'code'"  # without a dot, where a key would end
+SCRIPT_KEY = f"x'\"><script>{RUNS}<-script>"
+IMAGE_KEY = f"<img src=x onerror={RUNS}>"
+HOSTILE_KEYS = (SCRIPT_KEY, IMAGE_KEY, "=cmd()", "{{7*7}}", "j\u202eavas")
 
 
 def write_run(folder: Path, shards: int = 2, rows: int = 40) -> FakeRun:
