@@ -22,6 +22,7 @@ from multimem_ray.errors import StorageError
 from multimem_ray.results.table import ScoreTable, open_engine
 from multimem_ray.results.top import quoted
 from multimem_ray.results.verdict import DERIVED
+from multimem_ray.store.schema import SCORE
 from multimem_ray.view.query import (
     Condition,
     Question,
@@ -83,6 +84,7 @@ class Rows:
             if place is not None:
                 cut = part(place, asked.by, asked.down)
                 made.add(" AND ".join(cut.parts), **cut.values)
+        self._narrow(asked, made)
         columns = ", ".join(map(quoted, self._listed(asked.by)))
         rows = self._ask(
             f"SELECT {columns}, {misfit(self.table)} AS misfit FROM scores {made.sql}"
@@ -93,6 +95,40 @@ class Rows:
         if backwards:
             return rows[::-1], more, True
         return rows, asked.after is not None, more
+
+    def _narrow(self, asked: Question, made: Condition) -> None:
+        """Bound a page by the score that files are ordered by: most row groups are left out.
+
+        What another score puts on the page is found from numbers alone; text is read of what lies
+        between the bounds.
+        """
+        place = asked.before or asked.after
+        if asked.by == SCORE or (place is not None and place[0] is None):
+            return
+        falls, by = asked.down is (asked.before is None), quoted(asked.by)
+        numbers = condition(asked, self.table)
+        numbers.add(f"{by} IS NOT NULL")
+        if place is not None:
+            numbers.add(f"{by} {'<' if falls else '>'} $further", further=place[0])
+        ends = self._ask(
+            f"SELECT {by} AS score FROM scores {numbers.sql} ORDER BY 1 "
+            f"{'DESC' if falls else 'ASC'} LIMIT {asked.rows + 1}",
+            numbers,
+        )
+        if len(ends) <= asked.rows:
+            return
+        reached = condition(asked, self.table)
+        # Rows of the place's own score may still belong to the page.
+        reached.add(f"{by} {'>=' if falls else '<='} $end", end=ends[-1]["score"])
+        if place is not None:
+            reached.add(f"{by} {'<=' if falls else '>='} $start", start=place[0])
+        (span,) = self._ask(
+            f"SELECT min({SCORE}) AS low, max({SCORE}) AS high, "
+            f"count(*) - count({SCORE}) AS without FROM scores {reached.sql}",
+            reached,
+        )
+        if not span["without"]:
+            made.add(f"{SCORE} BETWEEN $low AND $high", low=span["low"], high=span["high"])
 
     def sample(self, shard: str, key: str) -> Row | None:
         """Every column of one sample; None if there is none such."""
