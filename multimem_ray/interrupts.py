@@ -63,7 +63,7 @@ def deferred() -> Iterator[None]:
     Raises:
         Stopped: After the block, if one came.
     """
-    if _Stop.deferring or signal.getsignal(signal.SIGINT) is not _answer:
+    if _Stop.deferring or all(signal.getsignal(one) is not _answer for one in _SIGNALS):
         yield  # an interrupt goes its usual way: in a notebook, say
         return
     _Stop.deferring = True

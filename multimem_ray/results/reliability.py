@@ -29,7 +29,7 @@ from multimem_ray.verdict.reliability import RankReliability, rank_reliability, 
 Hashes = NDArray[np.uint64]
 MOST_RANKED = 1 << 15
 
-TOO_FEW = "it needs at least 4 reference models, that is two independent pairs (6 in three_folds)"
+TOO_FEW = "it needs at least 4 reference models, that is two independent pairs"
 ONE_TARGET = "there is one target: its training was not repeated"
 NO_PAIRS = "this design has no independent pairs of models to compare"
 

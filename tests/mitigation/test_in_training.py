@@ -245,6 +245,7 @@ def test_what_the_configuration_refuses(tmp_path: Path) -> None:
         "needs an epoch": [
             "mitigation.kind=in_training",
             "mitigation.references=x",
+            "mitigation.by=multimem",
             "mitigation.start=0",
         ],
         "workers_per_bank": [
