@@ -13,7 +13,7 @@ Ray, or with ``executor="local"`` in this process.
     audit, train, score, report                the whole, and its stages
     plan, embed, evaluate, mitigate            before, beside and after it
     duplicates                                 samples that look or sound alike, as groups
-    open_scores                                what was found
+    open_scores, lookup                        what was found, of all samples and of single ones
     register                                   a modality of your own
     agreement, cmc, contrast, …                the metric, on tensors
     Progress, MultiMemError and its children   what is told meanwhile, and what is raised
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         StorageError,
         TrainingError,
     )
+    from multimem_ray.lookup.find import lookup
     from multimem_ray.metric import (
         Agreement,
         Contrast,
@@ -76,6 +77,7 @@ _HOMES = {
     "errors": "AbsentError ClusterError ConfigError DecodeError DesignError HeldOutError "
     "ModelError MultiMemError MultiMemWarning ResumeError SampleError ShardError "
     "ShardNotFoundError StorageError TrainingError",
+    "lookup.find": "lookup",
     "metric": "Agreement Contrast MeanAccumulator agreement attribution clipmem_alignment cmc "
     "contrast normalized pair_cmc recall_hits",
     "modalities.registry": "register",
@@ -117,6 +119,7 @@ __all__ = [
     "embed",
     "evaluate",
     "load_config",
+    "lookup",
     "mitigate",
     "normalized",
     "open_scores",

@@ -21,6 +21,12 @@ from rich.table import Table
 from rich.text import Text
 
 import multimem_ray as mm
+from multimem_ray.commands import lookup as lookup_commands
+from multimem_ray.commands.common import Endpoint, RunFolder
+from multimem_ray.commands.common import console as _out
+from multimem_ray.commands.common import existing as _existing
+from multimem_ray.commands.common import progress as _progress
+from multimem_ray.commands.common import say as _say
 from multimem_ray.config import Config
 from multimem_ray.distributed.executor import ExecutorName
 from multimem_ray.errors import ConfigError, MultiMemError
@@ -47,11 +53,6 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="override, such as training.epochs=3"),
 ]
-RunFolder = Annotated[str, typer.Argument(metavar="OUTPUT", help="folder or s3:// prefix of a run")]
-Endpoint = Annotated[
-    str | None, typer.Option(help="S3-compatible endpoint, as storage.endpoint_url of the run")
-]
-
 Local = Annotated[bool, typer.Option("--local", help="do everything in this process, without Ray")]
 RetryErrors = Annotated[
     bool, typer.Option("--retry-errors", help="also try again the samples that are in errors/")
@@ -511,6 +512,10 @@ def errors(
         typer.echo("no errors")
 
 
+for _command_of in (lookup_commands.lookup, lookup_commands.catalogue):
+    app.command()(_command_of)
+
+
 @app.command()
 def view(
     output: RunFolder,
@@ -624,11 +629,6 @@ def config_presets() -> None:
         _say(f"{name:14} {preset_description(name)}")
 
 
-def _say(text: str) -> None:
-    """One line on standard output, whatever names and captions it holds."""
-    typer.echo(line(text))
-
-
 def _executor(local: bool) -> ExecutorName:
     return "local" if local else "ray"
 
@@ -645,28 +645,6 @@ def _pairs(items: list[str]) -> dict[str, str]:
         if "=" not in item:
             raise ConfigError(f"--field {item}: write modality=field, such as text=json.caption")
     return dict(item.split("=", 1) for item in items)
-
-
-def _existing(output: str, endpoint_url: str | None) -> tuple[dict[str, Any], Any]:
-    """``run.json`` of a run, and the storage that it is read from."""
-    from multimem_ray.config import StorageConfig
-    from multimem_ray.run import load_run
-    from multimem_ray.storage import Storage
-
-    storage = Storage(StorageConfig(endpoint_url=endpoint_url))
-    return load_run(output, storage), storage
-
-
-def _progress() -> Any:
-    from multimem_ray.progress import Progress
-
-    return Progress()
-
-
-def _out() -> Console:
-    """Standard output; not cut to a narrow width when it is a file or a pipe."""
-    console = Console()
-    return console if console.is_terminal else Console(width=200)
 
 
 def _show_summary(summary: dict[str, Any], output: str) -> None:

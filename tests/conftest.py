@@ -35,6 +35,14 @@ def shared_data() -> Callable[[str], list[Path]]:
 
 
 @pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Output of a small finished audit; to be read, and copied by whoever writes into it."""
+    from tests.small import audited
+
+    return audited(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture(scope="session")
 def ray_session() -> Iterator[Any]:
     """A private Ray of two cores on this machine."""
     import ray

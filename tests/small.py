@@ -16,7 +16,7 @@ import soundfile
 from PIL import Image
 from rich.console import Console
 
-from multimem_ray.audit import score, train
+from multimem_ray.audit import audit, score, train
 from multimem_ray.config import Config
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
@@ -98,6 +98,30 @@ def scored(run: Run) -> pa.Table:
     files = sorted(Path(run.output, "scores").rglob("*.parquet"))
     tables = [pq.read_table(path, partitioning=None) for path in files]
     return pa.concat_tables(tables).sort_by("key")
+
+
+def audited(folder: Path) -> str:
+    """Output of a finished audit of 40 samples with URLs; the first two are copies of each other.
+
+    Sample 7 is damaged, and more are held out than the means are made of.
+    """
+    shards = folder / "shards"
+    with ShardWriter(str(shards), max_samples=20) as writer:
+        for number in range(40):
+            own = members(max(1, number), image=number % 5 != 4)
+            about = {
+                "url": f"https://host{number % 3}.example/{number}.png",
+                "source": f"tape-{number // 10}",
+                "label": sorted(COLOURS)[number % 3],
+            }
+            own["json"] = json.dumps(about).encode()
+            if number == 7:
+                own["flac"], own["png"] = b"no sound", b"no picture"
+            writer.write(f"s{number:04d}", own)
+    more = ("design.group=content", "design.models=4", "held_out.max_samples=2")
+    config = small_config(shards, folder / "out", *more)
+    audit(config, QUIET, executor="local")
+    return config.output
 
 
 def first_samples(shard: Path, folder: Path, count: int) -> Path:

@@ -145,9 +145,7 @@ class ScoreTable:
         if not self.score_files:
             return pa.schema([])
         first = self.score_files[0]
-        with _read_as_parquet(first), self._open(first) as file:
-            parquet = ParquetFile(file, first.url)
-            self._scores_check.require(first.url, parquet.metadata)
+        with self.opened(first) as parquet:
             return parquet.schema_arrow
 
     @property
@@ -363,6 +361,18 @@ class ScoreTable:
                 )
                 if progress is not None:
                     progress(done, len(files))
+
+    @contextmanager
+    def opened(self, file: FileInfo) -> Iterator[ParquetFile]:
+        """A score file, open, of which the footer is what its marker says.
+
+        Raises:
+            StorageError: It is not, or it cannot be read.
+        """
+        with _read_as_parquet(file), self._open(file) as stream:
+            parquet = ParquetFile(stream, file.url)
+            self._scores_check.require(file.url, parquet.metadata)
+            yield parquet
 
     def _open(self, file: FileInfo) -> BinaryIO:
         # One GET of a small object is cheaper than footer, seek and column ranges one by one.

@@ -1,0 +1,1 @@
+"""Tests of the commands that answer questions about a run."""
