@@ -293,12 +293,12 @@ class Finder:
         catalogue, storage = self._catalogue, self._table.storage
         if not self._stored and catalogue.whole:
             kept = catalogue.where("key", asked.to_pylist(), ["shard", "index", "held_out"])
-            return kept.filter(kept["held_out"]).to_pylist()
+            return _rows(kept.filter(kept["held_out"]))
         url = storage.join(self._table.output, "held_out", "keys.parquet")
         if not storage.exists(url):
             return []
         table = read_parquet(storage.read_bytes(url), url)
-        return table.filter(pc.is_in(table["key"], value_set=asked)).to_pylist()
+        return _rows(table.filter(pc.is_in(table["key"], value_set=asked)))
 
     def notes(self, misses: Sequence[str]) -> list[str]:
         """What could not be answered, and why."""
@@ -315,6 +315,11 @@ class Finder:
                 "samples that were never there"
             )
         return told
+
+
+def _rows(table: pa.Table) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
 
 
 def _state(row: dict[str, Any], state: str) -> dict[str, Any]:
