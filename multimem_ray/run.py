@@ -7,7 +7,6 @@ made from a configuration by :mod:`multimem_ray.setup`.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from multimem_ray.modalities import registry
 from multimem_ray.modalities.content import content_name
 from multimem_ray.modalities.decoder import Decoder
 from multimem_ray.models.checkpoint import ModelFolder
+from multimem_ray.own_files import damaged, parsed
 from multimem_ray.sample import Failure, Sample
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import FileInfo, Storage
@@ -79,7 +79,12 @@ class Run:
         config = recorded_config(content)
         own = {"shard_set": "", "pool_below": 1.0, "weights": "", "groups": "", "shard_parts": 1}
         known = {name: content.get(name, default) for name, default in own.items()}
-        return cls(config, content["fields"], content["label"], **known)
+        fields, label = content.get("fields"), content.get("label")
+        if not isinstance(fields, dict) or not all(isinstance(f, str) for f in fields.values()):
+            raise damaged(
+                f"{config.output}/run.json", "'fields' are not what a run writes", _NO_RUN
+            )
+        return cls(config, fields, label, **known)
 
     def __getstate__(self) -> dict[str, Any]:
         # Without what was computed from them, which is cheaper to compute again than to send.
@@ -308,14 +313,10 @@ def run_document(data: bytes, url: str) -> dict[str, Any]:
     Raises:
         StorageError: It is damaged.
     """
-    try:
-        content: Any = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise StorageError(f"{url}: damaged ({error}); {_NO_RUN}") from error
-    whole = isinstance(content, dict) and isinstance(content.get("config"), dict)
-    if not whole or not isinstance(content.get("format", 1), int):
-        raise StorageError(f"{url}: damaged (not what a run writes); {_NO_RUN}")
-    return dict(content)
+    content = parsed(data, url, _NO_RUN, config=dict)
+    if not isinstance(content.get("format", 1), int):
+        raise damaged(url, "not what a run writes", _NO_RUN)
+    return content
 
 
 def require_format(content: Mapping[str, Any], url: str) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from multimem_ray.own_files import HELD_OUT_AGAIN, read_own
 from multimem_ray.run import Run
 from multimem_ray.storage import Storage
 from multimem_ray.store.markers import details, load_commits
@@ -72,7 +72,9 @@ def run_status(output: str, run_json: Mapping[str, Any], storage: Storage) -> Ru
         done = sum(pool.map(run.is_trained, ids))
         recent = sorted(
             float(d["finished_at"])
-            for d in pool.map(lambda c: details(storage, c), commits[-_RECENT:])
+            for d in pool.map(
+                lambda c: details(storage, c, finished_at=(int, float)), commits[-_RECENT:]
+            )
         )
     held_out = _held_out(output, run_json, storage)
     return RunStatus(
@@ -93,7 +95,7 @@ def run_status(output: str, run_json: Mapping[str, Any], storage: Storage) -> Ru
 def _held_out(output: str, run_json: Mapping[str, Any], storage: Storage) -> dict[str, Any]:
     """What is told of the held-out set; {} before it is embedded."""
     url = storage.join(output, "held_out", "held_out.json")
-    known = json.loads(storage.read_bytes(url)) if storage.exists(url) else {}
+    known = read_own(storage, url, HELD_OUT_AGAIN) if storage.exists(url) else {}
     return known if known.get("fingerprint") == run_json["fingerprint"] else {}
 
 

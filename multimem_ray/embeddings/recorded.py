@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from multimem_ray.config import StorageConfig
 from multimem_ray.embeddings import layout
 from multimem_ray.errors import ConfigError, StorageError
+from multimem_ray.own_files import read_own
 from multimem_ray.storage import Storage
 
 
@@ -23,7 +23,7 @@ def load_manifest(run: str, storage: Storage) -> dict[str, Any]:
     """
     url = storage.join(run, layout.FOLDER, layout.MANIFEST)
     try:
-        found: dict[str, Any] = json.loads(storage.read_bytes(url))
+        found = read_own(storage, url, "run `multimem embed` there again")
     except (StorageError, ValueError) as error:
         raise ConfigError(
             f"data.embeddings.run: {run} holds no complete embeddings ({error}); finish "

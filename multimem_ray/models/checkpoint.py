@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from multimem_ray.errors import ModelError, StorageError
+from multimem_ray.own_files import parsed
 from multimem_ray.storage import Storage
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class ModelFolder:
         done = self.path("DONE")
         if not self.storage.exists(done):
             return False
-        return self.storage.read_bytes(done).decode().strip() == self.fingerprint
+        return self.storage.read_bytes(done).strip() == self.fingerprint.encode()
 
     def finish(self, model: nn.Module, config: dict[str, Any], membership: dict[str, Any]) -> None:
         """Write the finished model; the marker comes last, the checkpoint goes."""
@@ -172,14 +173,22 @@ class ModelFolder:
             return None
         data = self.storage.read_bytes(url)
         try:
-            metadata = _metadata(data)
-            tensors = load(data)
-        except (SafetensorError, ValueError) as error:
-            raise ModelError(f"{url}: damaged ({error}); remove it to train afresh") from error
+            return self._restored(_metadata(data), load(data), model, optimizer)
+        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise ModelError(f"{url}: damaged ({said}); remove it to train afresh") from error
+
+    def _restored(
+        self,
+        metadata: dict[str, str],
+        tensors: dict[str, Tensor],
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+    ) -> Progress | None:
         if metadata.get("fingerprint") != self.fingerprint:
             return None
         weights = {k.removeprefix(_WEIGHT): v for k, v in tensors.items() if k.startswith(_WEIGHT)}
-        load_weights(model, weights, url)
+        load_weights(model, weights, self.path("checkpoint.safetensors"))
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith(_OPTIMIZER):
@@ -198,11 +207,14 @@ class ModelFolder:
 
     def steps(self) -> int:
         """Optimizer steps that are kept: those of the last checkpoint, or of the history."""
-        url, lines = self.path("checkpoint.safetensors"), self.history()
+        url, lines = self.path("checkpoint.safetensors"), self.history(step=int)
         told = lines[-1]["step"] if lines else 0
         if not self.storage.exists(url):
             return int(told)
-        return max(int(told), int(_metadata(self.storage.read_bytes(url)).get("step", 0)))
+        try:
+            return max(int(told), int(_metadata(self.storage.read_bytes(url)).get("step", 0)))
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise ModelError(f"{url}: damaged ({error}); remove it to train afresh") from error
 
     def append_history(self, lines: list[dict[str, Any]]) -> None:
         """Add epochs to ``history.jsonl``; an epoch that is there already is replaced."""
@@ -211,12 +223,21 @@ class ModelFolder:
         text = "".join(json.dumps(merged[epoch]) + "\n" for epoch in sorted(merged))
         self.storage.write_atomic(url, text.encode())
 
-    def history(self) -> list[dict[str, Any]]:
-        """The epochs recorded so far."""
+    def history(self, **fields: Any) -> list[dict[str, Any]]:
+        """The epochs recorded so far.
+
+        Args:
+            fields: Keys that each line must have, and their types.
+
+        Raises:
+            StorageError: It is damaged.
+        """
         url = self.path("history.jsonl")
         if not self.storage.exists(url):
             return []
-        return [json.loads(line) for line in self.storage.read_bytes(url).splitlines()]
+        lost = "remove it: only the record of the epochs so far is lost"
+        lines = self.storage.read_bytes(url).splitlines()
+        return [parsed(line, url, lost, epoch=int, **fields) for line in lines]
 
 
 def state_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

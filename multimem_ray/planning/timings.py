@@ -7,11 +7,16 @@ sum of its attempts. ``plan.json``, if it was saved, is what had been expected.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from typing import Any
 
+from multimem_ray.errors import StorageError
+from multimem_ray.own_files import parsed_value
 from multimem_ray.run import Run
 from multimem_ray.storage import Storage
+
+logger = logging.getLogger(__name__)
 
 STAGES = ("train", "score")
 OTHER = "other"
@@ -85,4 +90,13 @@ def compare(output: str, storage: Storage) -> dict[str, Any] | None:
 
 
 def _read(storage: Storage, url: str, absent: Any) -> Any:
-    return json.loads(storage.read_bytes(url)) if storage.exists(url) else absent
+    """What a file holds; ``absent`` where there is none, or a damaged one, which is said."""
+    if not storage.exists(url):
+        return absent
+    try:
+        value = parsed_value(storage.read_bytes(url), url, "left out of the comparison")
+    except StorageError as error:
+        # Hours of work must not end over how long they took.
+        logger.warning("%s", error)
+        return absent
+    return value if isinstance(value, type(absent)) else absent

@@ -12,7 +12,6 @@ object store come as batches. It keeps to ``MEMORY`` and spills to a temporary f
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -33,6 +32,7 @@ from duckdb.func import PythonUDFType
 from multimem_ray.arrow_files import READ_ERRORS, ParquetFile, read_footer
 from multimem_ray.config import nearest
 from multimem_ray.errors import ConfigError, StorageError
+from multimem_ray.own_files import read_own
 from multimem_ray.results.verdict import DERIVED, Verdict, stored_columns
 from multimem_ray.storage import FileInfo, Storage, local_path
 from multimem_ray.store.committed import error_files, in_partition, score_files
@@ -293,13 +293,7 @@ class ScoreTable:
         url = self.storage.join(self.output, *parts)
         if not self.storage.exists(url):
             return {}
-        try:
-            value = json.loads(self.storage.read_bytes(url))
-        except ValueError as error:
-            raise StorageError(_damaged_document(url, str(error))) from error
-        if not isinstance(value, dict):
-            raise StorageError(_damaged_document(url, "not a JSON object"))
-        return value
+        return read_own(self.storage, url, "remove it and run the audit again: the rest is kept")
 
     def relation(self, engine: duckdb.DuckDBPyConnection) -> Any:
         """All rows and columns, as a relation of an open DuckDB; there must be rows."""
@@ -446,7 +440,3 @@ def paths_of(files: Sequence[FileInfo]) -> list[str]:
 
 def _urls(files: Mapping[str, Sequence[FileInfo]]) -> dict[str, list[str]]:
     return {shard: [file.url for file in own] for shard, own in files.items()}
-
-
-def _damaged_document(url: str, reason: str) -> str:
-    return f"{url}: damaged ({reason}). Remove it and run the audit again: the rest is kept."

@@ -9,19 +9,18 @@ could have started; what takes longer is left to tasks.
 from __future__ import annotations
 
 import io
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from multimem_ray.arrow_files import read_parquet
+from multimem_ray.arrow_files import READ_ERRORS, read_parquet
 from multimem_ray.design.hashing import uniform
 from multimem_ray.distributed.executor import LOCAL, Executor, Row
 from multimem_ray.errors import HeldOutError, SampleError
+from multimem_ray.own_files import HELD_OUT_AGAIN, damaged, read_own
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
 from multimem_ray.sample import Sample
@@ -59,7 +58,7 @@ def is_summarized(run: Run) -> bool:
     url = run.path("held_out", "held_out.json")
     if not run.storage.exists(url):
         return False
-    known: dict[str, Any] = json.loads(run.storage.read_bytes(url))
+    known = read_own(run.storage, url, HELD_OUT_AGAIN, fingerprint=str)
     return bool(known["fingerprint"] == run.fingerprint)
 
 
@@ -141,11 +140,15 @@ def load_plan(run: Run) -> list[Chosen]:
     url = run.path("held_out", "keys.parquet")
     if not run.storage.exists(url):
         return []
-    table = read_parquet(run.storage.read_bytes(url), url)
-    if (table.schema.metadata or {}).get(_FINGERPRINT) != run.fingerprint.encode():
-        return []
+    try:
+        table = read_parquet(run.storage.read_bytes(url), url)
+        if (table.schema.metadata or {}).get(_FINGERPRINT) != run.fingerprint.encode():
+            return []
+        columns = [table.column(name).to_pylist() for name in ("shard", "key")]
+    except (*READ_ERRORS, KeyError) as error:
+        raise damaged(url, error, HELD_OUT_AGAIN) from error
     by_shard: dict[str, list[str]] = {}
-    rows = zip(table.column("shard").to_pylist(), table.column("key").to_pylist(), strict=True)
+    rows = zip(*columns, strict=True)
     for shard, key in rows:
         by_shard.setdefault(shard, []).append(key)
     return [Chosen(shard, tuple(keys)) for shard, keys in by_shard.items()]

@@ -13,13 +13,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from multimem_ray import metric
+from multimem_ray.errors import HeldOutError
 from multimem_ray.metric import Agreement, Calibration, CalibrationAccumulator, MeanAccumulator
+from multimem_ray.own_files import HELD_OUT_AGAIN, damaged
 from multimem_ray.sample import Failure
-from multimem_ray.store.parts import Part, PartFolder
+from multimem_ray.store.parts import GARBLED, Part, PartFolder
 from multimem_ray.verdict.attack import Population
 
 _COVARIANCE, _COUNT = "covariance.", "count."
@@ -82,11 +85,16 @@ class EmbeddedParts(PartFolder[Embedded]):
 
     def decoded(self, data: bytes, first: int = 0, end: int | None = None) -> Part[Embedded]:
         """The part in a file; without an end, it covers what it tells of."""
-        stored = load(data)
-        listed = json.loads(stored.pop(_FAILURES).numpy().tobytes())
-        # Version 0.1.0 wrote no index and no kind, and only of samples that killed.
-        failures = [Failure(**{"index": None, "error": "killed_worker", **one}) for one in listed]
-        rows = Embedded(**stored)
+        try:
+            stored = load(data)
+            listed = json.loads(stored.pop(_FAILURES).numpy().tobytes())
+            # Version 0.1.0 wrote no index and no kind, and only of samples that killed.
+            absent = {"index": None, "error": "killed_worker"}
+            failures = [Failure(**{**absent, **one}) for one in listed]
+            rows = Embedded(**stored)
+            _ = len(rows)
+        except (SafetensorError, ValueError, *GARBLED) as error:
+            raise damaged(f"{self.url}, a part", error, HELD_OUT_AGAIN) from error
         told = first + len(rows) + len(failures)
         end = told if end is None else end
         return Part(first, end, rows, end - told, failures)
@@ -108,8 +116,18 @@ class HeldOutStatistics:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> HeldOutStatistics:
-        """What :meth:`to_bytes` wrote."""
-        stored = load(data)
+        """What :meth:`to_bytes` wrote.
+
+        Raises:
+            StorageError: It is damaged.
+        """
+        try:
+            return cls._of(load(data))
+        except (SafetensorError, ValueError, *GARBLED) as error:
+            raise damaged("held_out/means.safetensors", error, HELD_OUT_AGAIN) from error
+
+    @classmethod
+    def _of(cls, stored: dict[str, Tensor]) -> HeldOutStatistics:
         population = Population.from_arrays({name: t.numpy() for name, t in stored.items()})
         if "alignment" not in stored:
             return cls(stored["means"], population=population)
@@ -179,6 +197,11 @@ def summarize(
         sums = sums or [MeanAccumulator(modalities, rows.mean.shape[-1]) for _ in rows.mean]
         for accumulator, mean in zip(sums, rows.mean, strict=True):
             accumulator.add(mean[None], rows.present)
+    if failures and not any(bool(one.counts.any()) for one in sums):
+        raise HeldOutError(
+            f"none of the {len(failures)} held-out samples can be used; the first is "
+            f"{failures[0].shard}, {failures[0].key}: {failures[0].detail}"
+        )
     means = torch.stack([accumulator.means() for accumulator in sums])
     values: list[Tensor] = []
     assigned: list[Tensor | None] = []

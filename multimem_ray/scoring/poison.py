@@ -14,15 +14,20 @@ Scores, embeddings and the held-out set are all made this way after a death.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
+from multimem_ray.errors import StorageError
+from multimem_ray.own_files import parsed
 from multimem_ray.sample import Failure
 from multimem_ray.scoring.chunks import Item, Placed
 from multimem_ray.scoring.shard import Output, part_of
 from multimem_ray.store.parts import Part, PartFolder, R
+
+logger = logging.getLogger(__name__)
 
 NAME = "attempt.json"
 KILLED = "killed_worker"
@@ -56,10 +61,16 @@ class CrashLog:
         url = folder.storage.join(folder.url, NAME)
         notes = cls()
         if folder.storage.exists(url):
-            known = json.loads(folder.storage.read_bytes(url))
-            known["suspects"] = [tuple(suspect) for suspect in known["suspects"]]
-            known["killers"] = {int(at): stage for at, stage in known["killers"].items()}
-            notes = cls(**known)
+            try:
+                known = parsed(folder.storage.read_bytes(url), url, "the notes are begun anew")
+                known["suspects"] = [(int(first), int(end)) for first, end in known["suspects"]]
+                known["killers"] = {int(at): str(stage) for at, stage in known["killers"].items()}
+                notes = cls(**known)
+                _ = notes.deaths + notes.first + notes.end + notes.repeated
+            except (StorageError, KeyError, TypeError, ValueError, AttributeError) as error:
+                # What a sample did shows again; its deaths are counted from here.
+                logger.warning("%s: damaged, the notes are begun anew (%s)", url, error)
+                notes = cls()
         notes.deaths += 1
         if notes.stage and notes.end - notes.first > 1:
             notes.suspects.append((notes.first, notes.end))

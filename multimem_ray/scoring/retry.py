@@ -10,8 +10,8 @@ from multimem_ray.arrow_files import READ_ERRORS, ParquetFile
 from multimem_ray.errors import StorageError
 from multimem_ray.storage import FileInfo
 from multimem_ray.store.commits import CommitLog
-from multimem_ray.store.footers import FooterCheck, way_out
-from multimem_ray.store.markers import Commit, parse_marker
+from multimem_ray.store.footers import FooterCheck
+from multimem_ray.store.markers import Commit, parse_marker, way_out
 from multimem_ray.store.partitioning import value_of
 from multimem_ray.store.parts import Part
 from multimem_ray.store.schema import VALUE

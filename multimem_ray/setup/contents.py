@@ -14,13 +14,15 @@ import io
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from multimem_ray.arrow_files import read_parquet
+from multimem_ray.arrow_files import READ_ERRORS, read_parquet
 from multimem_ray.errors import ResumeError
+from multimem_ray.own_files import damaged
 from multimem_ray.run import Run, Shards
 from multimem_ray.storage import FileInfo
 
 NAME = "shards.parquet"
 _MOST_NAMED = 3
+_AGAIN = "remove it and run again, if no shard was replaced since: it is written anew"
 
 
 def keep_contents(run: Run, shards: Shards) -> None:
@@ -31,8 +33,11 @@ def keep_contents(run: Run, shards: Shards) -> None:
     """
     url, present = run.path(NAME), [*shards.scored, *shards.held_out]
     if run.storage.exists(url):
-        table = read_parquet(run.storage.read_bytes(url), url)
-        known = {row["url"]: (row["size"], row["version"]) for row in table.to_pylist()}
+        try:
+            rows = read_parquet(run.storage.read_bytes(url), url).to_pylist()
+            known = {row["url"]: (row["size"], row["version"]) for row in rows}
+        except (*READ_ERRORS, KeyError, TypeError) as error:
+            raise damaged(url, error, _AGAIN) from error
         changed = [s for s in present if known.get(s.url, _of(s)) != _of(s)]
         if changed and _has_begun(run):
             raise ResumeError(_refusal(run, changed, known))

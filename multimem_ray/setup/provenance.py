@@ -7,12 +7,12 @@ of a run holds a digest of everything that it was started from.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from multimem_ray.config import Config, DesignConfig, ModelConfig, digest
 from multimem_ray.errors import StorageError
+from multimem_ray.own_files import read_own
 from multimem_ray.storage import Storage
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".json")
@@ -33,7 +33,8 @@ def weights_digest(config: Config, storage: Storage) -> str:
         # Scores and weights of a run follow from its fingerprint.
         url = storage.join(references, "run.json")
         if storage.exists(url):
-            found[url] = str(json.loads(storage.read_bytes(url)).get("fingerprint"))
+            way_out = "set mitigation.references to the output of a finished audit"
+            found[url] = read_own(storage, url, way_out, fingerprint=str)["fingerprint"]
     return digest(sorted(found.values())) if found else ""
 
 

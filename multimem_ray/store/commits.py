@@ -110,7 +110,13 @@ class CommitLog:
 
     def _settle(self, commits: Sequence[Commit], valid: Sequence[Commit]) -> Commit:
         """The latest of several valid markers; all others of the shard go."""
-        kept = max(valid, key=lambda c: (float(details(self.storage, c)["finished_at"]), c.url))
+        kept = max(
+            valid,
+            key=lambda c: (
+                float(details(self.storage, c, finished_at=(int, float))["finished_at"]),
+                c.url,
+            ),
+        )
         for commit in commits:
             if commit is not kept:
                 self.storage.remove(commit.url)
@@ -187,7 +193,9 @@ class CommitLog:
         valid = [c for c in commits if self._is_valid(c, shard)]
         if not valid:
             return None
-        content = details(self.storage, valid[0])
+        kinds = {"shard": str, "seconds": (int, float)}
+        kinds |= dict.fromkeys(("rows", "held_out", "errors"), int)
+        content = details(self.storage, valid[0], **kinds)
         return Receipt(**{name: content[name] for name in Receipt.__dataclass_fields__})
 
     def parts(self, shard: FileInfo) -> TableParts:

@@ -94,5 +94,5 @@ def _of(
     """
     if len(files) <= count:
         return files
-    listed = {storage.join(output, name) for name in details(storage, commit).get("files", {})}
+    listed = {storage.join(output, name) for name in details(storage, commit, files=dict)["files"]}
     return [file for file in files if file.url in listed] or files[-count:]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow.parquet as pq
 
 from multimem_ray.errors import StorageError
-from multimem_ray.store.markers import Commit
+from multimem_ray.store.markers import Commit, way_out
 from multimem_ray.store.names import shard_id
 
 RUN = b"multimem_ray"
@@ -60,11 +60,6 @@ class FooterCheck:
                 reason = f"{sum(counted)} rows where {promised} were committed"
         if reason:
             raise StorageError(f"{url}: {reason}; {way_out(commit)}")
-
-
-def way_out(commit: Commit) -> str:
-    """What to do about files of a commit that are not as they were written."""
-    return f"remove {commit.url} and run `multimem score` again: only this shard is scored anew"
 
 
 def _reason(footer: pq.FileMetaData, commit: Commit) -> str:

@@ -10,10 +10,10 @@ commit with their digests.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
+from multimem_ray.own_files import read_own
 from multimem_ray.storage import Storage
 from multimem_ray.store.names import score_stem
 
@@ -69,7 +69,18 @@ def load_commits(storage: Storage, output: str) -> list[Commit]:
     return [commit for commit in parsed if commit is not None]
 
 
-def details(storage: Storage, commit: Commit) -> dict[str, Any]:
-    """The content of a marker."""
-    content: dict[str, Any] = json.loads(storage.read_bytes(commit.url))
-    return content
+def way_out(commit: Commit) -> str:
+    """What to do about files of a commit that are not as they were written."""
+    return f"remove {commit.url} and run `multimem score` again: only this shard is scored anew"
+
+
+def details(storage: Storage, commit: Commit, **fields: Any) -> dict[str, Any]:
+    """The content of a marker.
+
+    Args:
+        fields: Keys that must be there, and their types.
+
+    Raises:
+        StorageError: It is damaged; names the way out.
+    """
+    return read_own(storage, commit.url, way_out(commit), **fields)

@@ -19,12 +19,18 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 
 import pyarrow as pa
 
-from multimem_ray.arrow_files import open_arrow
+from multimem_ray.arrow_files import READ_ERRORS, open_arrow
+from multimem_ray.own_files import damaged
 from multimem_ray.sample import Failure
 from multimem_ray.storage import Storage
 from multimem_ray.store.names import part_name, part_range
 
 _KEY = b"multimem_ray"
+
+GARBLED = (KeyError, TypeError, AttributeError, RuntimeError)
+"""What garbled content raises where it is taken apart."""
+
+AGAIN = "remove it and run the same command again: only this part is made anew"
 
 
 class Rows(Protocol):
@@ -154,7 +160,11 @@ class TableParts(PartFolder[pa.Table]):
 
     def decoded(self, data: bytes, first: int, end: int) -> Part[pa.Table]:
         name = self.storage.join(self.url, part_name(first, end, self.suffix))
-        table = open_arrow(pa.BufferReader(data), name).read_all()
-        about = json.loads(table.schema.metadata[_KEY])
-        failures = [Failure(**failure) for failure in about["failures"]]
-        return Part(first, end, table.replace_schema_metadata(None), about["held_out"], failures)
+        try:
+            table = open_arrow(pa.BufferReader(data), name).read_all()
+            about = json.loads(table.schema.metadata[_KEY])
+            failures = [Failure(**failure) for failure in about["failures"]]
+            rows = table.replace_schema_metadata(None)
+            return Part(first, end, rows, about["held_out"], failures)
+        except (*READ_ERRORS, *GARBLED) as error:
+            raise damaged(name, error, AGAIN) from error

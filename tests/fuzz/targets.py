@@ -9,15 +9,17 @@ import gzip
 import io
 import json
 import tarfile
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from multimem_ray.config import LimitsConfig
 from multimem_ray.design.group_table import read_groups
@@ -26,12 +28,18 @@ from multimem_ray.embeddings.files import Place, array_file, key_blocks
 from multimem_ray.errors import SampleError
 from multimem_ray.modalities import registry
 from multimem_ray.modalities.decoder import decode_one
+from multimem_ray.models.checkpoint import Midway, ModelFolder, Progress
 from multimem_ray.run import load_run, recorded_config
-from multimem_ray.sample import Sample
+from multimem_ray.sample import Failure, Sample
+from multimem_ray.scoring.held_out_stats import Embedded, EmbeddedParts, HeldOutStatistics
+from multimem_ray.scoring.poison import CrashLog
 from multimem_ray.setup import resolve
 from multimem_ray.setup.yaml_text import parse
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import Storage
+from multimem_ray.store.markers import details, parse_marker
+from multimem_ray.store.names import marker_name
+from multimem_ray.store.parts import Part, TableParts
 from tests.modalities.media import (
     gradient,
     image_bytes,
@@ -205,7 +213,100 @@ def _yamls() -> list[bytes]:
     return [text.encode(), b"a: &x [1, 2]\nb: *x\n", b"a: 010\nno: 1e3\n", b"- !!python/name:os\n"]
 
 
+def _model(name: str, read: Callable[[ModelFolder], object]) -> Callable[[bytes, Path], object]:
+    def read_file(data: bytes, folder: Path) -> object:
+        (folder / name).write_bytes(data)
+        return read(ModelFolder(Storage(), str(folder), "f"))
+
+    return read_file
+
+
+def _resumed(folder: ModelFolder) -> object:
+    model = torch.nn.Linear(2, 2)
+    folder.steps()
+    return folder.load_progress(model, torch.optim.AdamW(model.parameters()))
+
+
+def _checkpoints() -> list[bytes]:
+    seeds = []
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    midway = Midway(3, 2, "k", torch.tensor([1, 2]), torch.ones(2), torch.zeros(2) > 0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = ModelFolder(Storage(), name, "f")
+        for progress in (Progress(1, 2, (1024.0, 3)), Progress(1, 2, None, None, midway)):
+            folder.save_progress(model, optimizer, progress)
+            seeds.append(Path(name, "checkpoint.safetensors").read_bytes())
+    return seeds
+
+
+def _marker(data: bytes, folder: Path) -> object:
+    path = folder / marker_name("a-1", "run", "source", 2, 0, 1)
+    path.write_bytes(data)
+    commit = parse_marker(str(path))
+    assert commit is not None
+    return details(Storage(), commit, shard=str, files=dict, rows=int)
+
+
+_FAILURE = Failure("a.tar", "k", 1, "decode", "undecodable", "cut")
+
+
+def _parts(data: bytes, folder: Path) -> object:
+    (folder / "000000000-000000002.arrow").write_bytes(data)
+    return TableParts(Storage(), str(folder)).read(["000000000-000000002.arrow"])
+
+
+def _part_seeds() -> list[bytes]:
+    table = pa.table({"key": ["a"], "multimem": [0.5]})
+    return [TableParts(Storage(), "x").encoded(Part(0, 2, table, 0, [_FAILURE]))]
+
+
+def _embedded(data: bytes, folder: Path) -> object:
+    return EmbeddedParts(Storage(), str(folder)).decoded(data)
+
+
+def _embedded_seeds() -> list[bytes]:
+    part = Part(0, 1, Embedded.nothing(2, 2, 4), 0, [_FAILURE])
+    return [EmbeddedParts(Storage(), "x").encoded(part)]
+
+
+def _means(data: bytes, folder: Path) -> object:
+    del folder
+    return HeldOutStatistics.from_bytes(data)
+
+
+def _mean_seeds() -> list[bytes]:
+    means = torch.ones(2, 2, 4, dtype=torch.float64)
+    return [HeldOutStatistics(means).to_bytes()]
+
+
+def _attempt(data: bytes, folder: Path) -> object:
+    (folder / "attempt.json").write_bytes(data)
+    return CrashLog.load(TableParts(Storage(), str(folder))).size(3, 8)
+
+
+def _attempts() -> list[bytes]:
+    notes = CrashLog(2, "decode", 3, 4, 1, [(3, 9)], {5: "score"})
+    return [json.dumps(asdict(notes)).encode()]
+
+
 TARGETS = {
+    "marker": Target(
+        cache(lambda: [json.dumps({"shard": "a", "rows": 2, "files": {"a": "0"}}).encode()]),
+        _marker,
+    ),
+    "part": Target(cache(_part_seeds), _parts),
+    "held-out part": Target(cache(_embedded_seeds), _embedded),
+    "means": Target(cache(_mean_seeds), _means),
+    "attempt": Target(cache(_attempts), _attempt),
+    "checkpoint": Target(cache(_checkpoints), _model("checkpoint.safetensors", _resumed)),
+    "history": Target(
+        cache(lambda: [b'{"epoch": 0, "step": 2}\n{"epoch": 1, "step": 4}\n']),
+        _model("history.jsonl", lambda folder: (folder.history(), folder.steps())),
+    ),
+    "done": Target(cache(lambda: [b"f", b"g"]), _model("DONE", lambda folder: folder.is_done())),
     "shard": Target(cache(_shards), _shard),
     "json": Target(cache(_jsons), _json),
     "packed member": Target(
