@@ -15,7 +15,7 @@ from multimem_ray.embeddings import layout
 from multimem_ray.embeddings.log import EmbeddingLog, wide_column
 from multimem_ray.run import Run
 from multimem_ray.scoring.actor import ShardScorer
-from multimem_ray.scoring.bank import ScoringBank
+from multimem_ray.scoring.bank import ScoringBank, require_directions
 from multimem_ray.scoring.chunks import ChunkReader
 from multimem_ray.scoring.shard import ScoringBatch, TableOutput
 
@@ -48,7 +48,9 @@ class Embeddings(TableOutput):
             layout.HELD_OUT: self._rule.is_held_out(who.groups, batch.shard),
         }
         # (M, V, B, n, d) → (M, n, B, V, d)
-        embedded = self._bank.embed(views).cpu().permute(0, 3, 2, 1, 4).contiguous().flatten(3)
+        vectors = self._bank.embed(views).cpu()
+        require_directions(vectors, views.present)
+        embedded = vectors.permute(0, 3, 2, 1, 4).contiguous().flatten(3)
         for model, of_model in zip(self._models, embedded, strict=True):
             for place, name in enumerate(self._modalities):
                 absent = pa.array(~views.present[:, place].numpy())

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from multimem_ray.config import ScoringConfig
+from multimem_ray.errors import SampleError
 from multimem_ray.metric import Agreement, agreement
 from multimem_ray.modalities.base import Array
 from multimem_ray.modalities.batch import Batch
@@ -127,16 +128,39 @@ class ScoringBank:
 
         Args:
             means: (M, n, d), held-out mean vectors.
+
+        Raises:
+            SampleError: An embedding has no direction.
         """
-        present = views.present.to(self.device)
+        present, embedded = views.present.to(self.device), self.embed(views)
+        require_directions(embedded, present)
         found = [
-            agreement(embedded, present, mean)
-            for embedded, mean in zip(self.embed(views), means.to(self.device), strict=True)
+            agreement(of_model, present, mean)
+            for of_model, mean in zip(embedded, means.to(self.device), strict=True)
         ]
         alignment = torch.stack([a.alignment for a in found]).cpu()
         uniformity = torch.stack([a.uniformity for a in found]).cpu()
         by_view = torch.stack([a.cmc_by_view for a in found if a.cmc_by_view is not None]).cpu()
         return [Agreement(*one) for one in zip(alignment, uniformity, by_view, strict=True)]
+
+
+def require_directions(embedded: Tensor, present: Tensor) -> None:
+    """Raise SampleError if an embedding is NaN, infinite or 0: no cosine can be taken of it.
+
+    Args:
+        embedded: (M, V, B, n, d); what stands in the place of an absent modality is ignored.
+        present: (B, n).
+    """
+    squares = embedded.square().sum(dim=-1)
+    # NaN compares as false.
+    unfit = (~((squares > 0) & (squares < torch.inf)) & present).any(dim=1)
+    if unfit.any():
+        model, row, place = unfit.nonzero()[0].tolist()
+        if bool((squares[model, :, row, place] == 0).any()):
+            raise SampleError(
+                f"a vector is 0 and has no direction (model {model:03d})", "zero_vector", "score"
+            )
+        raise SampleError(f"a vector is NaN or infinite (model {model:03d})", "not_finite", "score")
 
 
 def _loaded(run: Run, model_id: str) -> ContrastiveModel:

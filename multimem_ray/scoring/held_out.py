@@ -35,7 +35,7 @@ import torch
 from multimem_ray import metric
 from multimem_ray.run import Run
 from multimem_ray.sample import Failure, Sample
-from multimem_ray.scoring.bank import ScoringBank
+from multimem_ray.scoring.bank import ScoringBank, require_directions
 from multimem_ray.scoring.chunks import ChunkReader, Item
 from multimem_ray.scoring.held_out_plan import (
     CLAIMS,
@@ -247,6 +247,7 @@ class HeldOutSamples(Output[Embedded]):
     def rows(self, batch: ScoringBatch) -> Embedded:
         views = batch.views
         embedded = self._bank.embed(views).cpu()
+        require_directions(embedded, views.present)
         nowhere = torch.zeros(embedded.shape[-2:])
         alignment = [metric.agreement(e, views.present, nowhere).alignment for e in embedded]
         assigned = torch.from_numpy(self._design.assignments(batch.who.groups))

@@ -21,6 +21,7 @@ from typing import ClassVar, Generic
 import pyarrow as pa
 
 from multimem_ray.distributed.metrics import Monitor
+from multimem_ray.errors import SampleError
 from multimem_ray.prefetch import ahead
 from multimem_ray.run import Run
 from multimem_ray.sample import Failure
@@ -34,6 +35,8 @@ from multimem_ray.store.parts import Part, PartFolder, R, joined
 from multimem_ray.store.schema import error_rows
 
 logger = logging.getLogger(__name__)
+
+MODEL_ERROR = "model_error"
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ def part_of(output: Output[R], chunk: Chunk) -> Part[R]:
     """What became of a chunk's samples.
 
     A sample on which the models raise an error becomes a failure; an error that all samples of a
-    batch raise is no sample's fault, and goes on.
+    batch raise is no sample's fault, and goes on, unless it is one of samples (SampleError).
     """
     rows, failures = output.joined([]), chunk.failures
     if chunk.views is not None:
@@ -180,7 +183,8 @@ def part_of(output: Output[R], chunk: Chunk) -> Part[R]:
             logger.warning("%s: a batch failed, trying its samples alone: %s", chunk.shard, error)
             rows, failed = _one_by_one(output, batch)
             alone = len(failed) == 1 and output.blames_one_of_one
-            if len(failed) == len(chunk.who.keys) and not alone:
+            of_models = sum(one.error == MODEL_ERROR for one in failed)
+            if of_models == len(chunk.who.keys) and not alone:
                 raise
             failures = [*failures, *failed]
     return Part(chunk.first, chunk.end, rows, chunk.held_out, failures)
@@ -191,10 +195,12 @@ def _one_by_one(output: Output[R], batch: ScoringBatch) -> tuple[R, list[Failure
     for one, key, index in zip(batch, batch.who.keys, batch.who.indices, strict=True):
         try:
             rows.append(output.rows(one))
+        except SampleError as error:
+            failed.append(Failure(batch.shard, key, index, error.stage, error.kind, error.reason))
         except Exception as error:  # noqa: BLE001 - towers may raise anything; it is recorded
             said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             detail = f"the models fail on it: {said}"
-            failed.append(Failure(batch.shard, key, index, "score", "model_error", detail))
+            failed.append(Failure(batch.shard, key, index, "score", MODEL_ERROR, detail))
     return output.joined(rows), failed
 
 
