@@ -484,6 +484,34 @@ def status(output: RunFolder, endpoint_url: Endpoint = None) -> None:
 
 
 @app.command()
+def verify(
+    output: RunFolder,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="read every file and compare it with its SHA-256")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+    endpoint_url: Endpoint = None,
+) -> None:
+    """Whether a run's files are as they were written; names each fault, and what to do.
+
+    Nothing is written. The exit status is 1 if there are faults.
+    """
+    from multimem_ray.config import StorageConfig
+    from multimem_ray.storage import Storage
+    from multimem_ray.verify.verify import verify as verified
+
+    storage = Storage(StorageConfig(endpoint_url=endpoint_url))
+    found = verified(output, storage, _progress(), deep=deep)
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=1))
+    else:
+        for told in found.lines():
+            _say(told)
+    if found.faults:
+        raise typer.Exit(1)
+
+
+@app.command()
 def errors(
     output: RunFolder,
     n: Annotated[int, typer.Option("-n", help="most rows to show")] = 50,
