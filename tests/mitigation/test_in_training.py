@@ -91,10 +91,11 @@ def train_however_often_it_dies(
     run: Run, shards: Any, models: list[str], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> int:
     """Train, with a checkpoint and death after every thirteenth sample; how often it died."""
-    died, passing, checkpoint = 0, TrainCallbacks.passing, Bank.checkpoint
+    died, passing, begin = 0, TrainCallbacks.passing, Bank.begin_checkpoint
 
-    def checkpoint_and_die(bank: Bank, epoch: int | None = None, passed: int = 0) -> None:
-        checkpoint(bank, epoch, passed)
+    def checkpoint_and_die(bank: Bank, *args: Any) -> None:
+        begin(bank, *args)
+        bank.writer.wait()
         raise KeyboardInterrupt
 
     def passing_with_risk(callbacks: TrainCallbacks, epoch: int, passed: int) -> None:
@@ -102,7 +103,7 @@ def train_however_often_it_dies(
         if passed % 13 == 12 and passed > before:
             with monkeypatch.context() as patch:
                 patch.setattr(TrainCallbacks, "_is_due", lambda *_, **__: True)
-                patch.setattr(Bank, "checkpoint", checkpoint_and_die)
+                patch.setattr(Bank, "begin_checkpoint", checkpoint_and_die)
                 passing(callbacks, epoch, passed)
 
     while True:
