@@ -22,7 +22,7 @@ from rich.text import Text
 
 import multimem_ray as mm
 from multimem_ray.commands import lookup as lookup_commands
-from multimem_ray.commands.common import Endpoint, RunFolder
+from multimem_ray.commands.common import AsJson, Endpoint, RunFolder, storage_at, tell
 from multimem_ray.commands.common import console as _out
 from multimem_ray.commands.common import existing as _existing
 from multimem_ray.commands.common import progress as _progress
@@ -489,24 +489,17 @@ def verify(
     deep: Annotated[
         bool, typer.Option("--deep", help="read every file and compare it with its SHA-256")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+    as_json: AsJson = False,
     endpoint_url: Endpoint = None,
 ) -> None:
     """Whether a run's files are as they were written; names each fault, and what to do.
 
     Nothing is written. The exit status is 1 if there are faults.
     """
-    from multimem_ray.config import StorageConfig
-    from multimem_ray.storage import Storage
     from multimem_ray.verify.verify import verify as verified
 
-    storage = Storage(StorageConfig(endpoint_url=endpoint_url))
-    found = verified(output, storage, _progress(), deep=deep)
-    if as_json:
-        typer.echo(json.dumps(found.as_json(), indent=1))
-    else:
-        for told in found.lines():
-            _say(told)
+    found = verified(output, storage_at(endpoint_url), _progress(), deep=deep)
+    tell(found.as_json(), *found.lines(), as_json=as_json)
     if found.faults:
         raise typer.Exit(1)
 

@@ -53,7 +53,8 @@ def kept_handlers() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # else it was not set by Python, which cannot set it again
+                signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from multimem_ray.evaluation.bootstrap import Estimate
 from multimem_ray.results.arrays import floats, lists
@@ -94,10 +93,7 @@ class Consistencies:
 
     def blocks(self, size: int) -> Floats:
         """(N, B) score by each block of so many models: those that saw a sample − the others."""
-        shape = (len(self.cmc), -1, size)
-        cmc, saw = self.cmc.reshape(shape), self.member.reshape(shape) == 1
-        inside, outside = (np.where(s, cmc, 0).sum(2) / s.sum(2) for s in (saw, ~saw))
-        return np.asarray(inside - outside, np.float64)
+        return paired(self.cmc, self.member, self.cmc.shape[1] // size, size)[:, :, 1]
 
 
 @dataclass(frozen=True)
@@ -149,11 +145,6 @@ def judge(audit: Consistencies) -> Judged:
     bins.update(t)
     q = q_values(bins, verdict.total_df)[bins.places(t)]
     return Judged(score, error, shrunk, sd, q, verdict)
-
-
-def spearman(a: Floats, b: Floats) -> float:
-    """Spearman's correlation."""
-    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 
 def drawn(values: Any, count: int, statistic: Any, seed: int = 0) -> Estimate:

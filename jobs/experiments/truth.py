@@ -31,6 +31,7 @@ from jobs.experiments import truth_tables as tables
 from jobs.experiments.folder import claim_folder
 from jobs.experiments.judged import Consistencies
 from multimem_ray.audit import score, train
+from multimem_ray.config.models import ECONOMY_STOP
 from multimem_ray.demo.dataset import FIELDS, LABEL, make_demo_shards
 from multimem_ray.design.hashing import uniform
 from multimem_ray.progress import Progress
@@ -49,10 +50,10 @@ PLANTED, COPIED = 0.08, 0.2
 TODAY = "today"
 RECIPES: dict[str, tuple[str, ...]] = {
     "shared_init": ("training.shared_init=true",),
-    "stop_at 2/3": ("training.stop_at=0.667",),
-    "both": ("training.shared_init=true", "training.stop_at=0.667"),
+    "stop_at 2/3": (f"training.stop_at={ECONOMY_STOP}",),
+    "both": ("training.shared_init=true", f"training.stop_at={ECONOMY_STOP}"),
     "three_folds": ("design.kind=three_folds",),
-    "three_folds, stop_at 2/3": ("design.kind=three_folds", "training.stop_at=0.667"),
+    "three_folds, stop_at 2/3": ("design.kind=three_folds", f"training.stop_at={ECONOMY_STOP}"),
 }
 PARTS = ("intervals", "lists", "recipes", "copies")
 
@@ -254,7 +255,7 @@ def made(study: Study, parts: Sequence[str]) -> Iterator[Table]:
 def _block(sets: Sequence[str]) -> tuple[int, float]:
     """Models of a block, and passes over the data that one of them costs."""
     folds = any("three_folds" in item for item in sets)
-    stopped = 0.667 if any("stop_at" in item for item in sets) else 1.0
+    stopped = ECONOMY_STOP if any("stop_at" in item for item in sets) else 1.0
     return (3, 2 / 3 * stopped) if folds else (2, 0.5 * stopped)
 
 

@@ -16,15 +16,15 @@ from jobs.experiments.judged import (
     Places,
     drawn,
     judge,
-    spearman,
 )
 from multimem_ray.evaluation.bootstrap import Estimate
 from multimem_ray.report.tables import Table, shown
+from multimem_ray.results.statistics import Z95
+from multimem_ray.verdict.reliability import spearman
 
 COUNTS = (2, 4, 8, 16)
 RATE, LISTED = 0.05, 0.1
 COPIES = "copies.tar:"
-Z95 = 1.959963984540054
 Runs = Mapping[str, tuple[Consistencies, int, float]]
 """Name of a recipe → its run, models of a block, and passes over the data that a model costs."""
 

@@ -12,12 +12,13 @@ import time
 from typing import Any
 
 from multimem_ray.errors import StorageError
-from multimem_ray.own_files import parsed_value
+from multimem_ray.own_files import damaged, parsed_value
 from multimem_ray.run import Run
 from multimem_ray.storage import Storage
 
 logger = logging.getLogger(__name__)
 
+_LEFT_OUT = "left out of the comparison"
 STAGES = ("train", "score")
 OTHER = "other"
 """What an audit takes before and between its stages: finding the shards, starting Ray."""
@@ -93,10 +94,13 @@ def _read(storage: Storage, url: str, absent: Any) -> Any:
     """What a file holds; ``absent`` where there is none, or a damaged one, which is said."""
     if not storage.exists(url):
         return absent
+    data = storage.read_bytes(url)
     try:
-        value = parsed_value(storage.read_bytes(url), url, "left out of the comparison")
+        value = parsed_value(data, url, _LEFT_OUT)
+        if not isinstance(value, type(absent)):
+            raise damaged(url, "of another kind", _LEFT_OUT)
     except StorageError as error:
         # Hours of work must not end over how long they took.
         logger.warning("%s", error)
         return absent
-    return value if isinstance(value, type(absent)) else absent
+    return value

@@ -45,9 +45,8 @@ def grow(
     fingerprint = str(table.document("run.json").get("fingerprint"))
     hours = sum(entry["seconds"] for entry in timings) / 3600
     step = {"models": design.models, "reliability": value, "low": low, "high": high, "hours": hours}
-    before = table.storage.join(table.output, NAME)
-    known = json.loads(table.storage.read_bytes(before)) if table.storage.exists(before) else {}
-    steps = [one for one in known.get("steps", []) if one["models"] < design.models]
+    known = table.document(NAME).get("steps", [])
+    steps = [one for one in known if one["models"] < design.models]
     most, stopped = _most(design, blocks, block, hours, timings, fingerprint)
     if design.reliability is not None and value is not None and value >= design.reliability:
         following, stopped = blocks, "reliability"
@@ -63,7 +62,8 @@ def grow(
         "next": following * block if following > blocks else None,
         "stopped": None if following > blocks else stopped,
     }
-    table.storage.write_atomic(before, json.dumps(decision, indent=1).encode())
+    url = table.storage.join(table.output, NAME)
+    table.storage.write_atomic(url, json.dumps(decision, indent=1).encode())
     return decision
 
 

@@ -154,7 +154,7 @@ def _side_by_side(
 ) -> None:
     """Train banks on the cluster; at the first that fails, no other is begun or tried again.
 
-    An interrupt lets the banks keep where they are, for some seconds.
+    Those that are under way finish. An interrupt has them keep where they are, for some seconds.
     """
     # Threads of this process, not Ray tasks: they only wait, and a task would be one more process
     # that loads all of torch first. Nobody waits for them at an interrupt: they end with Ray.
@@ -165,15 +165,16 @@ def _side_by_side(
             done.result()
     except BaseException as error:
         over.set()
-        for waiting in running:
-            waiting.cancel()
-        counter.stop()
-        if not isinstance(error, Exception):
-            wait(running, KEEPING_S)
-            raise
-        raise _bank_error(error) from error
-    finally:
         pool.shutdown(wait=False, cancel_futures=True)
+        # One that was cancelled before it began is never told to be done.
+        under_way = [bank for bank in running if not bank.cancelled()]
+        if isinstance(error, Exception):
+            wait(under_way)
+            raise _bank_error(error) from error
+        counter.stop()
+        wait(under_way, KEEPING_S)
+        raise
+    pool.shutdown()
 
 
 def _train(

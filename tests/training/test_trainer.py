@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -94,3 +97,62 @@ def test_nothing_is_tried_again_when_all_is_over(
     with pytest.raises(Lost):
         bank.train()
     assert bank.made == 1
+
+
+class SideBySide:
+    """Two banks: the first ends as told; what became of the second, and whether it was to stop."""
+
+    def __init__(self, looks: BaseException | None = None) -> None:
+        self.looks, self.stopping = looks, threading.Event()
+        self.both, self.began = threading.Barrier(2), threading.Event()
+        self.ended: list[str] = []
+
+    def look(self, _: str) -> tuple[int, dict[str, float]]:
+        if self.looks is not None:
+            self.began.wait(20)
+            raise self.looks
+        return 0, {}
+
+    def stop(self) -> None:
+        self.stopping.set()
+
+    def first_fails(self, models: Sequence[str]) -> None:
+        self.both.wait(20)
+        if models == ["a"]:
+            raise TrainingError("so")
+        time.sleep(0.3)
+        self.ended.append("finished")
+
+    def until_stopped(self, models: Sequence[str]) -> None:
+        self.both.wait(20)
+        self.began.set()
+        assert self.stopping.wait(20)
+        self.ended.append(f"kept {models[0]}")
+
+
+def test_banks_under_way_finish_where_another_fails() -> None:
+    banks, over = SideBySide(), threading.Event()
+    shown = SimpleNamespace(total=1, update=lambda *_: None)
+    with pytest.raises(TrainingError, match="so"):
+        trainer._side_by_side(banks.first_fails, [["a"], ["b"]], 2, banks, shown, over)  # type: ignore[arg-type]
+    assert banks.ended == ["finished"]
+    assert not banks.stopping.is_set()
+    assert over.is_set()
+
+
+def test_banks_that_were_not_begun_are_not_waited_for() -> None:
+    banks, over = SideBySide(), threading.Event()
+    banks.both = threading.Barrier(1)
+    shown = SimpleNamespace(total=1, update=lambda *_: None)
+    with pytest.raises(TrainingError, match="so"):
+        trainer._side_by_side(banks.first_fails, [["a"], ["b"], ["c"]], 1, banks, shown, over)  # type: ignore[arg-type]
+    assert len(banks.ended) <= 1
+
+
+def test_an_interrupt_has_banks_keep_where_they_are_and_begins_no_other() -> None:
+    banks, over = SideBySide(looks=KeyboardInterrupt()), threading.Event()
+    shown = SimpleNamespace(total=1, update=lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        trainer._side_by_side(banks.until_stopped, [["a"], ["b"], ["c"]], 2, banks, shown, over)  # type: ignore[arg-type]
+    assert sorted(banks.ended) == ["kept a", "kept b"]
+    assert over.is_set()
