@@ -24,10 +24,9 @@ from multimem_ray.progress import Progress
 from multimem_ray.run import Run, load_run
 from multimem_ray.setup import detect_fields
 from multimem_ray.storage import Storage
+from multimem_ray.store.tables import DUPLICATES
 
 By: TypeAlias = Literal["auto", "embeddings", "looks"]
-
-_TABLE = "duplicates.parquet"
 
 
 def duplicates(
@@ -71,7 +70,7 @@ def duplicates(
     run = isinstance(source, str) and storage.exists(storage.join(source, "run.json"))
     if out is None and not run:
         raise ConfigError("duplicates: say where the table goes, such as --out groups.parquet")
-    table = out or storage.join(str(source), _TABLE)
+    table = out or storage.join(str(source), DUPLICATES)
     if not table.endswith(".parquet"):
         raise ConfigError(f"duplicates: {table}: the name of the table ends in .parquet")
     with work_folder(work) as name, progress.task("read", 1, unit="read") as shown:

@@ -25,11 +25,12 @@ from multimem_ray.results.table import ScoreTable
 from multimem_ray.results.verdict import ERROR, HIGH, LOW, SHRUNK, Q
 from multimem_ray.results.where import rows_where
 from multimem_ray.run import Run, load_run
+from multimem_ray.scoring.held_out_plan import read_plan
 from multimem_ray.storage import Storage
 from multimem_ray.store.schema import ATTRIBUTION
+from multimem_ray.store.tables import read_duplicates
 
 By: TypeAlias = Literal["key", "url", "hash"]
-NEAR = "duplicates.parquet"
 _NAMED = 20  # duplicates of a sample
 _ESTIMATED = 200_000  # scores from which a missing verdict can be estimated while one waits
 _PLAIN = ("key", "shard", "index", "label", "group", "split")
@@ -138,7 +139,8 @@ class Finder:
     """
 
     def __init__(self, output: str, storage: Storage) -> None:
-        self._run = Run.from_json(load_run(output, storage))
+        content = load_run(output, storage)
+        self._run, self._fingerprint = Run.from_json(content), str(content.get("fingerprint"))
         self._table = ScoreTable(output, storage)
         self._catalogue = Catalogue(output, storage)
         self._stored = self._run.is_stored
@@ -182,8 +184,7 @@ class Finder:
         return matches, met
 
     def _same(self, one: str, other: str) -> bool:
-        parts = self._run.shard_parts
-        return tail(one, parts) == tail(other, parts)
+        return self._shard_name(one) == self._shard_name(other)
 
     def _scored(self, keys: set[str]) -> list[dict[str, Any]]:
         table = self._table
@@ -222,8 +223,10 @@ class Finder:
         told = {name: row.get(name) for name in _PLAIN if name != "group"}
         place = (row["shard"], row["key"])
         alike = [g for g in (copies.get(row.get("group") or ""), near.get(place)) if g]
-        samples = {(s["shard"], s["key"]): s for group in alike for s in group["samples"]}
-        samples.pop(place, None)
+        named = ((self._shard_name(s["shard"]), s) for group in alike for s in group["samples"])
+        samples = {(name, s["key"]): s for name, s in named}
+        for name in (self._shard_name(row["shard"]), None):
+            samples.pop((name, row["key"]), None)
         return {
             **told,
             "state": "scored",
@@ -256,23 +259,31 @@ class Finder:
 
     def _near(self, rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
         """Groups of the near-duplicates that `multimem duplicates` found, by shard and key."""
-        storage, url = self._table.storage, self._table.storage.join(self._table.output, NEAR)
-        if not rows or not storage.exists(url):
+        table = read_duplicates(self._table.storage, self._table.output) if rows else None
+        if table is None:
             return {}
-        table = read_parquet(storage.read_bytes(url), url)
         keys = pa.array([row["key"] for row in rows], pa.string())
         groups = table.filter(pc.is_in(table["key"], value_set=keys))["group"].unique()
         members: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in table.filter(pc.is_in(table["group"], value_set=groups)).to_pylist():
-            members[row["group"]].append({"shard": row.get("shard"), "key": row["key"]})
+            members[row["group"]].append({"shard": row["shard"], "key": row["key"]})
+        groups_of = {
+            (self._shard_name(one["shard"]), one["key"]): group
+            for group in members.values()
+            for one in group
+        }
         near = {}
-        for group in members.values():
-            whole = {"count": len(group), "samples": group[: _NAMED + 1]}
-            for row in rows:
-                here = {"shard": row["shard"], "key": row["key"]}
-                if here in group or {**here, "shard": None} in group:
-                    near[row["shard"], row["key"]] = whole
+        for row in rows:
+            # Vectors of unknown shards have a key alone.
+            of = [(self._shard_name(row["shard"]), row["key"]), (None, row["key"])]
+            group = next((groups_of[place] for place in of if place in groups_of), None)
+            if group is not None:
+                whole = {"count": len(group), "samples": group[: _NAMED + 1]}
+                near[row["shard"], row["key"]] = whole
         return near
+
+    def _shard_name(self, shard: str | None) -> str | None:
+        return None if shard is None else tail(shard, self._run.shard_parts)
 
     def _unscored(self, keys: set[str]) -> list[dict[str, Any]]:
         """Held-out samples, and those in ``errors/``."""
@@ -290,15 +301,19 @@ class Finder:
         return list(known.values())
 
     def _held_out(self, asked: pa.Array) -> list[dict[str, Any]]:
-        catalogue, storage = self._catalogue, self._table.storage
+        catalogue, keys = self._catalogue, asked.to_pylist()
         if not self._stored and catalogue.whole:
-            kept = catalogue.where("key", asked.to_pylist(), ["shard", "index", "held_out"])
-            return _rows(kept.filter(kept["held_out"]))
-        url = storage.join(self._table.output, "held_out", "keys.parquet")
-        if not storage.exists(url):
-            return []
-        table = read_parquet(storage.read_bytes(url), url)
-        return _rows(table.filter(pc.is_in(table["key"], value_set=asked)))
+            kept = catalogue.where("key", keys, ["shard", "index", "held_out"])
+            rows: list[dict[str, Any]] = kept.filter(kept["held_out"]).to_pylist()
+            return rows
+        plan = read_plan(self._table.storage, self._table.output, self._fingerprint)
+        wanted = set(keys)
+        return [
+            {"key": key, "shard": chosen.shard}
+            for chosen in plan
+            for key in chosen.keys
+            if key in wanted
+        ]
 
     def notes(self, misses: Sequence[str]) -> list[str]:
         """What could not be answered, and why."""
@@ -315,11 +330,6 @@ class Finder:
                 "samples that were never there"
             )
         return told
-
-
-def _rows(table: pa.Table) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
 
 
 def _state(row: dict[str, Any], state: str) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from io import BytesIO
@@ -21,25 +20,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from multimem_ray.arrow_files import ParquetFile, read_parquet
+from multimem_ray.arrow_files import ParquetFile
 from multimem_ray.config import digest
 from multimem_ray.errors import ConfigError, SampleError, StorageError
 from multimem_ray.modalities import registry
 from multimem_ray.modalities.content import content_name
 from multimem_ray.modalities.fields import Fields
+from multimem_ray.prefetch import in_order
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, load_run
 from multimem_ray.sample import Sample
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import FileInfo, Storage
 from multimem_ray.store.names import shard_id, source_version
+from multimem_ray.store.tables import SHARDS, read_shards, read_table
 
-FOLDER, SHARDS = "catalogue", "shards.parquet"
+FOLDER = "catalogue"
 URL = "json.url"
 """Kept of every sample, whatever else is asked for."""
 
 _IDENTITY = ("key", "shard", "index", "content", "held_out")
 _ROWS, _THREADS = 4096, 4
+_AGAIN = "remove it and run `multimem catalogue` again: only this shard is read anew"
 
 
 class Catalogue:
@@ -66,11 +68,7 @@ class Catalogue:
     @cached_property
     def shards(self) -> list[FileInfo]:
         """The shards of the run, as they were when it was opened; stored embeddings have none."""
-        url = self.storage.join(self.output, SHARDS)
-        if not self.storage.exists(url):
-            return []
-        rows = read_parquet(self.storage.read_bytes(url), url).to_pylist()
-        return [FileInfo(row["url"], row["size"], row["version"]) for row in rows]
+        return read_shards(self.storage, self.output)
 
     @cached_property
     def files(self) -> dict[str, FileInfo]:
@@ -107,12 +105,10 @@ class Catalogue:
         """
 
         def read(file: FileInfo) -> list[pa.RecordBatch]:
-            table = read_parquet(self.storage.read_bytes(file.url), file.url)
-            return list(table.select(list(columns)).to_batches())
+            return list(read_table(self.storage, file.url, _AGAIN, columns).to_batches())
 
-        with ThreadPoolExecutor(_THREADS) as pool:
-            for batches in pool.map(read, self.files.values()):
-                yield from batches
+        for batches in in_order(read, self.files.values(), _THREADS):
+            yield from batches
 
     def where(self, column: str, values: Iterable[str], columns: Sequence[str]) -> pa.Table:
         """Rows whose column has one of the values.
@@ -127,7 +123,7 @@ class Catalogue:
         )
         return pa.Table.from_batches((rows.cast(schema) for rows in kept), schema)
 
-    def ensure(self, fields: Iterable[str] = (), progress: Progress | None = None) -> Catalogue:
+    def ensure(self, fields: Sequence[str] = (), progress: Progress | None = None) -> Catalogue:
         """Read the shards that are not catalogued with all these fields; returns itself.
 
         Args:

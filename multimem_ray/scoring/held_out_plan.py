@@ -16,16 +16,17 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from multimem_ray.arrow_files import READ_ERRORS, read_parquet
 from multimem_ray.design.hashing import uniform
 from multimem_ray.distributed.executor import LOCAL, Executor, Row
 from multimem_ray.errors import HeldOutError, SampleError
-from multimem_ray.own_files import HELD_OUT_AGAIN, damaged, read_own
+from multimem_ray.own_files import HELD_OUT_AGAIN, read_own
 from multimem_ray.progress import Progress
 from multimem_ray.run import Run, Shards
 from multimem_ray.sample import Sample
 from multimem_ray.scoring.source import Source
-from multimem_ray.storage import FileInfo
+from multimem_ray.storage import FileInfo, Storage
+from multimem_ray.store.footers import RUN
+from multimem_ray.store.tables import read_table
 
 ALONE_S = 3.0
 """Seconds after which the driver leaves the looking to tasks."""
@@ -33,7 +34,6 @@ ALONE_S = 3.0
 FEWEST = 2
 
 CLAIMS = "claims"
-_FINGERPRINT = b"multimem_ray"
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def plan_held_out(
     rows = [(item.shard, key) for item in chosen for key in item.keys]
     table = pa.table(
         {"shard": [row[0] for row in rows], "key": [row[1] for row in rows]},
-        metadata={_FINGERPRINT: run.fingerprint.encode()},
+        metadata={RUN: run.fingerprint.encode()},
     )
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
@@ -137,19 +137,23 @@ def has_modality(run: Run, sample: Sample, name: str) -> bool:
 
 def load_plan(run: Run) -> list[Chosen]:
     """The stored plan of this run; empty if there is none."""
-    url = run.path("held_out", "keys.parquet")
-    if not run.storage.exists(url):
+    return read_plan(run.storage, run.output, run.fingerprint)
+
+
+def read_plan(storage: Storage, output: str, fingerprint: str) -> list[Chosen]:
+    """The plan that is stored in an output; empty if there is none, or one of another run.
+
+    Raises:
+        StorageError: It is damaged.
+    """
+    url = storage.join(output, "held_out", "keys.parquet")
+    if not storage.exists(url):
         return []
-    try:
-        table = read_parquet(run.storage.read_bytes(url), url)
-        if (table.schema.metadata or {}).get(_FINGERPRINT) != run.fingerprint.encode():
-            return []
-        columns = [table.column(name).to_pylist() for name in ("shard", "key")]
-    except (*READ_ERRORS, KeyError) as error:
-        raise damaged(url, error, HELD_OUT_AGAIN) from error
+    table = read_table(storage, url, HELD_OUT_AGAIN, ("shard", "key"))
+    if (table.schema.metadata or {}).get(RUN) != fingerprint.encode():
+        return []
     by_shard: dict[str, list[str]] = {}
-    rows = zip(*columns, strict=True)
-    for shard, key in rows:
+    for shard, key in zip(*(column.to_pylist() for column in table.columns), strict=True):
         by_shard.setdefault(shard, []).append(key)
     return [Chosen(shard, tuple(keys)) for shard, keys in by_shard.items()]
 

@@ -14,15 +14,12 @@ import io
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from multimem_ray.arrow_files import READ_ERRORS, read_parquet
 from multimem_ray.errors import ResumeError
-from multimem_ray.own_files import damaged
 from multimem_ray.run import Run, Shards
 from multimem_ray.storage import FileInfo
+from multimem_ray.store.tables import SHARDS, read_shards
 
-NAME = "shards.parquet"
 _MOST_NAMED = 3
-_AGAIN = "remove it and run again, if no shard was replaced since: it is written anew"
 
 
 def keep_contents(run: Run, shards: Shards) -> None:
@@ -31,22 +28,17 @@ def keep_contents(run: Run, shards: Shards) -> None:
     Raises:
         ResumeError: Something was made of a shard that is another one now.
     """
-    url, present = run.path(NAME), [*shards.scored, *shards.held_out]
-    if run.storage.exists(url):
-        try:
-            rows = read_parquet(run.storage.read_bytes(url), url).to_pylist()
-            known = {row["url"]: (row["size"], row["version"]) for row in rows}
-        except (*READ_ERRORS, KeyError, TypeError) as error:
-            raise damaged(url, error, _AGAIN) from error
-        changed = [s for s in present if known.get(s.url, _of(s)) != _of(s)]
-        if changed and _has_begun(run):
-            raise ResumeError(_refusal(run, changed, known))
-        if not changed and len(known) == len(present):
-            return
+    present = [*shards.scored, *shards.held_out]
+    known = {shard.url: _of(shard) for shard in read_shards(run.storage, run.output)}
+    changed = [s for s in present if known.get(s.url, _of(s)) != _of(s)]
+    if changed and _has_begun(run):
+        raise ResumeError(_refusal(run, changed, known))
+    if known and not changed and len(known) == len(present):
+        return
     columns = {name: [getattr(s, name) for s in present] for name in ("url", "size", "version")}
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer, compression="zstd")
-    run.storage.write_atomic(url, buffer.getvalue())
+    run.storage.write_atomic(run.path(SHARDS), buffer.getvalue())
 
 
 def _of(shard: FileInfo) -> tuple[int, str]:

@@ -16,9 +16,10 @@ from multimem_ray.errors import MultiMemError
 from multimem_ray.own_files import HELD_OUT_AGAIN, parsed_value, read_own
 from multimem_ray.run import Run
 from multimem_ray.storage import Storage
+from multimem_ray.store.footers import RUN
+from multimem_ray.store.tables import SHARDS
 from multimem_ray.verify.finding import Finding
 
-_RUN = b"multimem_ray"
 _BEHIND = (SafetensorError, KeyError, IndexError, TypeError, AttributeError)  # of garbled content
 _AGAIN = {
     "summary.json": "remove it and run `multimem report` again",
@@ -42,7 +43,7 @@ def check_documents(run: Run, finding: Finding) -> None:
 
 def check_data(run: Run, finding: Finding) -> dict[str, tuple[int, str]]:
     """``shards.parquet``; returns URL to size and version."""
-    url, way_out = run.path("shards.parquet"), "remove it and run `multimem score` again"
+    url, way_out = run.path(SHARDS), "remove it and run `multimem score` again"
     if run.is_stored or not run.storage.exists(url):
         return {}
     known: dict[str, tuple[int, str]] = {}
@@ -137,7 +138,7 @@ def _plan(run: Run, url: str, finding: Finding) -> dict[str, int]:
     counts: dict[str, int] = {}
     with _told(finding, url, HELD_OUT_AGAIN):
         table = read_parquet(run.storage.read_bytes(url), url)
-        if (table.schema.metadata or {}).get(_RUN) != run.fingerprint.encode():
+        if (table.schema.metadata or {}).get(RUN) != run.fingerprint.encode():
             finding.fault(url, "of another configuration", HELD_OUT_AGAIN)
             return {}
         rows = list(zip(table["shard"].to_pylist(), table["key"].to_pylist(), strict=True))

@@ -16,13 +16,13 @@ from typing import Any, Self
 import duckdb
 import pyarrow as pa
 
-from multimem_ray.arrow_files import read_parquet
 from multimem_ray.design.shard_names import tail
 from multimem_ray.errors import StorageError
 from multimem_ray.results.table import ScoreTable, open_engine
 from multimem_ray.results.top import quoted
 from multimem_ray.results.verdict import DERIVED
 from multimem_ray.store.schema import SCORE
+from multimem_ray.store.tables import read_duplicates
 from multimem_ray.view.query import (
     Condition,
     Question,
@@ -34,7 +34,6 @@ from multimem_ray.view.query import (
 )
 
 MEMORY = "900MB"  # of DuckDB: the whole page is to take less than 1.5 GB
-TABLE = "duplicates.parquet"
 Row = dict[str, Any]
 Named = tuple[str, str]
 """Shard and key of a sample."""
@@ -155,13 +154,12 @@ class Rows:
         return self._ask(sql, made)
 
     def _read_duplicates(self) -> None:
-        storage, parts = self.table.storage, self.table.shard_parts
-        url = storage.join(self.table.output, TABLE)
-        columns = ["key", "shard", "group"]
-        rows = pa.table([pa.array([], pa.string())] * 3, columns)
-        if storage.exists(url):
-            rows = read_parquet(storage.read_bytes(url), url, columns)
-        names = pa.array([tail(shard, parts) for shard in rows["shard"].to_pylist()], pa.string())
+        parts = self.table.shard_parts
+        rows = read_duplicates(self.table.storage, self.table.output)
+        if rows is None:
+            rows = pa.table([pa.array([], pa.string())] * 3, ["key", "shard", "group"])
+        shards = rows["shard"].to_pylist()
+        names = pa.array([None if s is None else tail(s, parts) for s in shards], pa.string())
         self._engine.register("read", rows.append_column("name", names))
         self._engine.execute("CREATE TABLE duplicates AS SELECT * FROM read")
         self._engine.unregister("read")

@@ -127,14 +127,27 @@ def test_keys_that_repeat_are_told_apart_by_their_shard(tmp_path: Path) -> None:
     assert "multimem catalogue" in found.notes[0]
 
 
-def test_near_duplicates_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shard", ["/data/set-00000.tar", "/moved/since/set-00000.tar", None])
+def test_near_duplicates_are_named(tmp_path: Path, shard: str | None) -> None:
     run = fake_run(tmp_path, shards=1, rows=9)
-    table = {"key": ["00_00003", "00_00005"], "shard": ["/data/set-00000.tar"] * 2}
+    shards = pa.array([shard] * 2, pa.string())
+    table = {"key": ["00_00003", "00_00005"], "shard": shards}
     near = pa.table({**table, "group": ["near-1"] * 2})
     pq.write_table(near, Path(run.output, "duplicates.parquet"))
     found = lookup(run.output, ["00_00003", "00_00004"]).matches
     assert [match["duplicates"]["count"] for match in found] == [1, 0]
-    assert found[0]["duplicates"]["samples"][0]["key"] == "00_00005"
+    assert [one["key"] for one in found[0]["duplicates"]["samples"]] == ["00_00005"]
+
+
+def test_a_held_out_set_of_another_run_is_not_believed(finished: str, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(finished, output)
+    keys = output / "held_out" / "keys.parquet"
+    table = pq.read_table(keys)
+    key = table["key"][0].as_py()
+    assert [m["state"] for m in lookup(str(output), [key]).matches] == ["held_out"]
+    pq.write_table(table.replace_schema_metadata({"multimem_ray": "another"}), keys)
+    assert lookup(str(output), [key]).misses == [key]
 
 
 def test_lists_are_text_or_parquet(tmp_path: Path) -> None:
