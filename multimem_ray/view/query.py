@@ -162,34 +162,26 @@ def misfit(table: ScoreTable) -> str:
     return f"CASE {whens} END"
 
 
-def beyond(place: Place, by: str, down: bool) -> Condition:
-    """The rows behind a place, where rows without the score come last; then by shard and key."""
+def beside(place: Place, by: str, down: bool, *, behind: bool) -> Condition:
+    """The rows behind a place, or before it; rows without the score come last, then shard and key.
+
+    Args:
+        place: Of a row.
+        by: The score that orders.
+        down: Whether the highest come first.
+        behind: Which side.
+    """
     made, score = Condition(), quoted(by)
     value, shard, key = place
-    later = "(shard, key) > ($shard, $key)"
+    same = f"(shard, key) {'>' if behind else '<'} ($shard, $key)"
     if value is None:
-        made.add(f"{score} IS NULL AND {later}", shard=shard, key=key)
+        sql = f"{score} IS NULL AND {same}" if behind else f"{score} IS NOT NULL OR {same}"
+        made.add(sql, shard=shard, key=key)
         return made
-    further = f"{score} {'<' if down else '>'} $place"
-    made.add(
-        f"{further} OR ({score} = $place AND {later}) OR {score} IS NULL",
-        place=value,
-        shard=shard,
-        key=key,
-    )
-    return made
-
-
-def ahead(place: Place, by: str, down: bool) -> Condition:
-    """The rows before a place, see :func:`beyond`."""
-    made, score = Condition(), quoted(by)
-    value, shard, key = place
-    earlier = "(shard, key) < ($shard, $key)"
-    if value is None:
-        made.add(f"{score} IS NOT NULL OR {earlier}", shard=shard, key=key)
-        return made
-    nearer = f"{score} {'>' if down else '<'} $place"
-    made.add(f"{nearer} OR ({score} = $place AND {earlier})", place=value, shard=shard, key=key)
+    sql = f"{score} {'<' if down is behind else '>'} $place OR ({score} = $place AND {same})"
+    if behind:
+        sql += f" OR {score} IS NULL"
+    made.add(sql, place=value, shard=shard, key=key)
     return made
 
 

@@ -26,8 +26,7 @@ from multimem_ray.store.tables import read_duplicates
 from multimem_ray.view.query import (
     Condition,
     Question,
-    ahead,
-    beyond,
+    beside,
     condition,
     misfit,
     ordered,
@@ -79,9 +78,9 @@ class Rows:
             StorageError: A file cannot be read.
         """
         made, backwards = condition(asked, self.table), asked.before is not None
-        for place, part in ((asked.after, beyond), (asked.before, ahead)):
+        for place, behind in ((asked.after, True), (asked.before, False)):
             if place is not None:
-                cut = part(place, asked.by, asked.down)
+                cut = beside(place, asked.by, asked.down, behind=behind)
                 made.add(" AND ".join(cut.parts), **cut.values)
         self._narrow(asked, made)
         columns = ", ".join(map(quoted, self._listed(asked.by)))
