@@ -11,6 +11,7 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -80,3 +81,12 @@ def _wait(server: subprocess.Popen[bytes], endpoint: str) -> None:
         else:
             return
     pytest.fail(f"the S3 server did not answer within {START_S} s")
+
+
+@pytest.fixture(params=["disk", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Storage, str]:
+    """A storage and an empty folder in it."""
+    if request.param == "disk":
+        return Storage(), str(tmp_path)
+    server: S3Server = request.getfixturevalue("s3_server")
+    return server.storage, server.bucket()

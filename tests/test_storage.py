@@ -12,15 +12,6 @@ from multimem_ray.storage import REMOTE_BLOCK, Storage
 from tests.s3 import S3Server
 
 
-@pytest.fixture(params=["disk", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Storage, str]:
-    """A storage and an empty folder in it."""
-    if request.param == "disk":
-        return Storage(), str(tmp_path)
-    server: S3Server = request.getfixturevalue("s3_server")
-    return server.storage, server.bucket()
-
-
 def test_write_read_replace_remove(place: tuple[Storage, str]) -> None:
     storage, root = place
     url = storage.join(root, "a/", "b", "c.bin")

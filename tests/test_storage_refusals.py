@@ -39,14 +39,34 @@ ASKED: dict[str, Callable[[Storage, str], object]] = {
 }
 
 
+class _Quiet(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Keep quiet."""
+
+
+@contextmanager
+def _served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The endpoint of a server on this machine."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 @contextmanager
 def answering(status: int, code: str, wait_s: float = 0.0) -> Iterator[Storage]:
     """A store that gives every request the same answer."""
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>so</Message></Error>".encode()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(_Quiet):
         def _serve(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             time.sleep(wait_s)
@@ -59,20 +79,8 @@ def answering(status: int, code: str, wait_s: float = 0.0) -> Iterator[Storage]:
 
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Keep quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with _served(Handler) as endpoint:
         yield Storage(StorageConfig(endpoint_url=endpoint, retries=0, timeout_s=1))
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def said(call: Callable[[], object]) -> str:
@@ -136,15 +144,6 @@ def test_a_disk_that_cannot_be_told_is_an_error(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o000)
     said(lambda: storage.exists(str(closed / "run.json")))
-
-
-@pytest.fixture(params=["disk", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Storage, str]:
-    """A storage and an empty folder in it."""
-    if request.param == "disk":
-        return Storage(), str(tmp_path)
-    server: S3Server = request.getfixturevalue("s3_server")
-    return server.storage, server.bucket()
 
 
 def test_a_name_is_no_pattern(place: tuple[Storage, str]) -> None:
@@ -242,9 +241,7 @@ def _proxied(
     """The endpoint of a store that refuses some requests and passes the others on."""
     import http.client
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(_Quiet):
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             answer = refused(self)
@@ -270,19 +267,8 @@ def _proxied(
 
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Keep quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with _served(Handler) as endpoint:
+        yield endpoint
 
 
 @pytest.mark.skipif(not STRICT.is_file(), reason="the strict store is not here")
