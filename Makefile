@@ -18,7 +18,7 @@ demo: $(STAMP) ## Audit a small made-up data set and write a report
 	$(BIN)/multimem demo
 
 test: $(STAMP) ## Run the tests, without the slow ones
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 coverage: $(STAMP) ## Run the tests and show what no test reached (also in coverage.txt)
 	$(BIN)/pytest --cov --cov-report=
