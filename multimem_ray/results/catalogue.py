@@ -110,6 +110,14 @@ class Catalogue:
         for batches in in_order(read, self.files.values(), _THREADS):
             yield from batches
 
+    def rows_of(self, shard: str, columns: Sequence[str]) -> pa.Table:
+        """Rows of one catalogued shard, given by its URL.
+
+        Raises:
+            StorageError: The file cannot be read.
+        """
+        return read_table(self.storage, self.files[shard].url, _AGAIN, columns)
+
     def where(self, column: str, values: Iterable[str], columns: Sequence[str]) -> pa.Table:
         """Rows whose column has one of the values.
 

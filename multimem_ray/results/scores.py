@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
+    from multimem_ray.results.domains import Domains
+
 
 class Scores:
     """The scores of a run, for a notebook: only what is committed.
@@ -68,6 +70,12 @@ class Scores:
     def top(self, n: int = 24, by: str | None = None) -> list[dict[str, Any]]:
         """The n most remarkable samples; see :func:`multimem_ray.results.top.top`."""
         return top(self.table, by, n)
+
+    def domains(self, by: str, **options: Any) -> Domains:
+        """Means and shares by a field; see :func:`multimem_ray.results.domains.domains`."""
+        from multimem_ray.results.domains import domains
+
+        return domains(self.table, by, **options)
 
     def summary(self) -> dict[str, Any]:
         """What the report shows; see :func:`multimem_ray.results.summary.summarize`."""

@@ -272,10 +272,17 @@ def precision(planted: Bools, suspicion: Floats, ks: Iterable[int]) -> list[dict
 
 def wilson(hits: int, trials: int) -> dict[str, float]:
     """Wilson's (1927) 95 % interval of a proportion."""
-    share, square = hits / trials, Z95**2 / trials
-    middle = (share + square / 2) / (1 + square)
-    half = Z95 / (1 + square) * math.sqrt(share * (1 - share) / trials + square / (4 * trials))
-    return {"low": max(0.0, middle - half), "high": min(1.0, middle + half)}
+    low, high = wilson_ends(np.array([hits / trials]), np.array([float(trials)]))
+    return {"low": float(low[0]), "high": float(high[0])}
+
+
+def wilson_ends(shares: Floats, trials: Floats) -> tuple[Floats, Floats]:
+    """The ends (N,) of Wilson's 95 % intervals of proportions (N,) of so many trials (N,)."""
+    square = Z95**2 / trials
+    middle = (shares + square / 2) / (1 + square)
+    spread = shares * (1 - shares) / trials + square / (4 * trials)
+    half = Z95 / (1 + square) * np.sqrt(spread)
+    return np.maximum(0.0, middle - half), np.minimum(1.0, middle + half)
 
 
 def curve(planted: Bools, suspicion: Floats) -> list[list[float]]:
