@@ -228,6 +228,12 @@ class DesignConfig(Section):
         "a sample; their gap on samples that neither saw is measured and subtracted",
     )
     seed: int = Field(0, ge=0, description="of the hash that decides membership and H")
+    draw: int = Field(
+        0,
+        ge=0,
+        description="complementary_halves: another number gives other halves with the same H, as "
+        "an audit by a cheaper model needs that is to be blended with this one",
+    )
     group: str | None = Field(
         CONTENT,
         description="what keeps samples together, so that all of them are left out together: "

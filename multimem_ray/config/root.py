@@ -83,6 +83,8 @@ class Config(Section):
             raise ValueError(
                 f"design.models = {self.design.models}: three_folds needs a multiple of three"
             )
+        if self.design.draw and self.design.kind != "complementary_halves":
+            raise ValueError("design.draw is for design.kind: complementary_halves")
         if self.design.grows and (
             self.design.target is not None
             or self.data.embeddings is not None
@@ -152,8 +154,9 @@ class Config(Section):
             kept["design"]["group"] = "table"  # which one is told by its content
         if self.design.candidate_shares[0] == self.design.candidate_shares[1]:
             del kept["design"]["independent_fraction"]
-        for name in ("reliability", "budget_hours", "max_models"):
-            del kept["design"][name]  # how a number of models came about
+        first = () if self.design.draw else ("draw",)
+        for name in ("reliability", "budget_hours", "max_models", *first):
+            del kept["design"][name]  # how a number of models came about, and a default of later
         # Outputs from before there was a mitigation are those of trainings without.
         if self.mitigation.kind == "none":
             del kept["mitigation"]

@@ -159,12 +159,17 @@ class ComplementaryHalves(Design):
 
     def assignments(self, groups: Sequence[str]) -> BoolMatrix:
         """See :meth:`Design.assignments`; every row has exactly M / 2 models."""
-        halves = bits(self.config.seed, "halves", groups, self.config.models // 2)
+        purpose = f"halves {self.config.draw}" if self.config.draw else "halves"
+        halves = bits(self.config.seed, purpose, groups, self.config.models // 2)
         return np.stack([halves, ~halves], axis=2).reshape(len(groups), self.config.models)
 
     def train_fractions(self) -> list[float]:
         """See :meth:`Design.train_fractions`."""
         return [0.5] * self.config.models
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`Design.describe`; with the draw where it is not the first."""
+        return super().describe() | ({"draw": self.config.draw} if self.config.draw else {})
 
     def _check(self) -> None:
         self._require_pairs()

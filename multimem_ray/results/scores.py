@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from multimem_ray.errors import ConfigError
+from multimem_ray.results.blend import Blended, blend_scores
 from multimem_ray.results.summary import summarize
 from multimem_ray.results.table import ScoreTable
 from multimem_ray.results.top import top
@@ -76,6 +77,16 @@ class Scores:
         from multimem_ray.results.domains import domains
 
         return domains(self.table, by, **options)
+    def blended(self, proxies: str | os.PathLike[str]) -> Blended:
+        """These scores and those of an audit by a cheaper model, as one.
+
+        Args:
+            proxies: Output of the other audit; see :mod:`multimem_ray.results.blend`.
+
+        Raises:
+            ConfigError: The runs cannot be blended.
+        """
+        return blend_scores(self.table, ScoreTable(os.fspath(proxies), self.table.storage))
 
     def summary(self) -> dict[str, Any]:
         """What the report shows; see :func:`multimem_ray.results.summary.summarize`."""

@@ -132,6 +132,15 @@ def test_the_economy_recipe_is_told_by_the_keys_that_it_sets() -> None:
     assert recorded == economy
 
 
+def test_another_draw_of_halves_is_another_run() -> None:
+    raw = {"output": "o", "data": {"shards": "s"}}
+    plain = resolve(raw)
+    assert "draw" not in plain.score_relevant()["design"]
+    assert resolve(raw | {"design": {"draw": 1}}).fingerprint() != plain.fingerprint()
+    with pytest.raises(ConfigError, match=r"design\.draw is for design\.kind"):
+        resolve(raw | {"design": {"draw": 1, "kind": "candidate"}})
+
+
 def test_mitigation_needs_models_that_train() -> None:
     mitigation = {"kind": "in_training", "by": "cmc_out", "references": "runs/first"}
     models = [{"files": f"{n}/*.parquet", "members": "none"} for n in "fg"]

@@ -46,6 +46,13 @@ def test_halves_are_complementary(groups: list[str], models: int, seed: int) -> 
     assert (members.sum(axis=1) == models // 2).all()
 
 
+def test_another_draw_gives_other_halves_and_is_recorded() -> None:
+    first, other = design("complementary_halves"), design("complementary_halves", draw=1)
+    assert (first.members(KEYS) == other.members(KEYS)).mean() == pytest.approx(0.5, abs=0.01)
+    assert "draw" not in first.describe()
+    assert other.describe()["draw"] == 1
+
+
 @given(groups_of, even, even)
 def test_adding_pairs_changes_no_earlier_model(groups: list[str], few: int, many: int) -> None:
     few, many = sorted((few, many))
