@@ -64,7 +64,32 @@ def audit(
             spent += stages.train(scored_next=True) + stages.score(retry_errors)
         if spent:
             stages.record(OTHER, started + spent, 1)
+        if config.design.proxy is not None:
+            _blend(stages)
     return report(config, stages.progress, again=False)
+
+
+def _blend(stages: _Stages) -> None:
+    """Audit by the cheaper model of ``design.proxy``, and keep what both say together."""
+    from multimem_ray.results.blend import write_blend
+    from multimem_ray.results.table import ScoreTable
+    from multimem_ray.setup.proxy import proxy_config
+    from multimem_ray.verdict.blend import LEAST
+
+    config, run, progress = proxy_config(stages.run), stages.run, stages.progress
+    full, proxies = (ScoreTable(output, run.storage) for output in (run.output, config.output))
+    scored = sum(commit.rows for commit in full.commits)
+    if scored < LEAST:
+        progress.say(
+            f"proxies: none are trained, since {scored} scored samples are too few to tell what "
+            f"they are worth; it takes {LEAST}"
+        )
+        return
+    progress.say(f"proxies: {config.design.models} cheaper models, in {config.output}")
+    audit(config, progress, executor=stages.executor)
+    known = full.blend
+    if known is None or known["proxies"] != {"output": config.output, **proxies.version}:
+        write_blend(full, proxies, [recorded(run), recorded(open_run(config)[0])])
 
 
 def train(

@@ -7,6 +7,7 @@ small audits, and all others the truth that these are held against, with views o
     lists       realised share of false ones and power, planted samples among never-trained ones
     recipes     correlation with the truth, and what the same correlation costs today's recipe
     copies      exact copies of some samples, left out together and each by itself
+    proxies     the same by a few full models and many narrower ones, by operations and wall time
 
 Writes ``truth.json`` and ``truth.md``; run again, it goes on where it was. About 20 minutes of two
 cores with ``--quick``, hours without. Intervals are over samples: audits that share models with one
@@ -34,10 +35,14 @@ from multimem_ray.audit import score, train
 from multimem_ray.config.models import ECONOMY_STOP
 from multimem_ray.demo.dataset import FIELDS, LABEL, make_demo_shards
 from multimem_ray.design.hashing import uniform
+from multimem_ray.models.build import build_model
+from multimem_ray.models.operations import operations
+from multimem_ray.models.towers.narrower import narrower
+from multimem_ray.planning.timings import recorded
 from multimem_ray.progress import Progress
 from multimem_ray.report.tables import Table
 from multimem_ray.results.planted import read_truth
-from multimem_ray.run import Run
+from multimem_ray.run import Run, load_run
 from multimem_ray.sample import Sample
 from multimem_ray.setup import apply_overrides, inspect, resolve
 from multimem_ray.shards.find import find_shards
@@ -55,7 +60,9 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "three_folds": ("design.kind=three_folds",),
     "three_folds, stop_at 2/3": ("design.kind=three_folds", f"training.stop_at={ECONOMY_STOP}"),
 }
-PARTS = ("intervals", "lists", "recipes", "copies")
+PARTS = ("intervals", "lists", "recipes", "copies", "proxies")
+NARROWER = {"half the width": 1, "a quarter": 2}
+"""Proxies by how many times the width of every tower is halved."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +76,28 @@ class Size:
     audits: int  # models that make the small audits
     truth: int  # models of the truth
     recipe: int  # models of every other recipe, about
+    proxies: int  # models of every kind of proxies
     views: int  # that samples are scored with
     other_views: int  # that the truth is scored with
     leave_out: int  # trainings of a truth by leaving out a tenth; 0: none
 
 
-QUICK = Size(320, 50, 32, 8, audits=16, truth=16, recipe=8, views=4, other_views=8, leave_out=0)
-FULL = Size(800, 60, 128, 16, audits=32, truth=64, recipe=16, views=4, other_views=16, leave_out=4)
+QUICK = Size(
+    320, 50, 32, 8, audits=16, truth=16, recipe=8, proxies=16, views=4, other_views=8, leave_out=0
+)
+FULL = Size(
+    800,
+    60,
+    128,
+    16,
+    audits=32,
+    truth=64,
+    recipe=16,
+    proxies=16,
+    views=4,
+    other_views=16,
+    leave_out=4,
+)
 
 
 class Study:
@@ -216,6 +238,28 @@ class Study:
         place = "".join(c if c.isalnum() else "-" for c in name)
         return self.run(place, *sets, f"design.models={-(-count // block) * block}")
 
+    def proxies(self, name: str) -> tables.Proxies:
+        """Models of narrower towers, other halves and views, and what one costs of a full one."""
+        full = self.opened_as(TODAY)
+        modalities, narrow = full.decoder.modalities, full.config.model
+        towers = {m.name: dict(narrow.towers.get(m.name, {})) for m in modalities}
+        for _ in range(NARROWER[name]):
+            towers = {m.name: narrower(m.name, m.spec, towers[m.name]) for m in modalities}
+        place = name.replace(" ", "-")
+        sets = ("design.draw=1", "scoring.seed=2", f"design.models={self.size.proxies}")
+        run = self.run(place, *sets, f"model.towers={json.dumps(towers)}")
+        runs = (self.opened_as(place), full)
+        counts = [operations(build_model(r.config.model, modalities, 0), modalities) for r in runs]
+        times = [
+            [(e["seconds"], e["done"]) for e in recorded(r) if e["stage"] == "train"] for r in runs
+        ]
+        each = [sum(s for s, _ in time) / sum(done for _, done in time) for time in times]
+        return tables.Proxies(run, counts[0] / counts[1], each[0] / each[1])
+
+    def opened_as(self, name: str) -> Run:
+        """A run of the study that there is already."""
+        return Run.from_json(load_run(str(self.folder / "runs" / name), self._storage))
+
     @staticmethod
     def opened(config: Any) -> Run:
         """The run of a configuration."""
@@ -250,6 +294,10 @@ def made(study: Study, parts: Sequence[str]) -> Iterator[Table]:
         grouped = study.run("grouped", "design.models=12", shards=study.copied)
         alone = study.run("by-key", "design.models=4", "design.group=key", shards=study.copied)
         yield tables.copies(grouped, alone)
+
+    if "proxies" in parts:
+        found = {name: study.proxies(name) for name in NARROWER}
+        yield tables.proxies(study.audits, study.truth, found, size.audits)
 
 
 def _block(sets: Sequence[str]) -> tuple[int, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from jobs.experiments.judged import (
 from multimem_ray.evaluation.bootstrap import Estimate
 from multimem_ray.report.tables import Table, shown
 from multimem_ray.results.statistics import Z95
+from multimem_ray.verdict.blend import FOLDS, BlendMoments
+from multimem_ray.verdict.pairs import paired
 from multimem_ray.verdict.reliability import spearman
 
 COUNTS = (2, 4, 8, 16)
@@ -187,6 +190,118 @@ def recipes(runs: Runs, truth: Consistencies, left_out: Sequence[Consistencies])
     )
 
 
+@dataclass(frozen=True)
+class Proxies:
+    """Models of a cheaper kind, and what one of them costs as a share of a full one.
+
+    Args:
+        run: Their consistencies.
+        operations: To embed a sample.
+        seconds: To train.
+    """
+
+    run: Consistencies
+    operations: float
+    seconds: float
+
+
+def proxies(
+    audits: Consistencies, truth: Consistencies, kinds: Mapping[str, Proxies], models: int
+) -> Table:
+    """What the blend of two full pairs and of proxies is worth, beside full pairs alone.
+
+    Args:
+        audits: Its first models are full pairs.
+        truth: Other full models.
+        kinds: Name → proxies.
+        models: How many of the first make the audits.
+    """
+    shared = (truth.keys, *(kind.run.keys for kind in kinds.values()))
+    keys = sorted(set(audits.keys).intersection(*shared))
+    full = audits.samples(audits.places(keys))
+    known = truth.samples(truth.places(keys)).blocks(2).mean(axis=1)
+    runs = {name: kind.run.samples(kind.run.places(keys)) for name, kind in kinds.items()}
+    alone = {count: _predicted(full, models, count, None)[0] for count in _counts(models)[1:]}
+    rows: list[list[Any]] = [
+        ["none", count, 0, drawn((scores, known), len(keys), _by_columns), count, None, None, 0.0]
+        for count, scores in alone.items()
+    ]
+    first = next(iter(kinds))
+    order = np.random.default_rng(0).permutation(len(keys))
+    runs["of other samples"] = runs[first].samples(order)
+    for name, run in runs.items():
+        kind = kinds.get(name, kinds[first])
+        for count in (number for number in (4, 8, 16) if number <= run.cmc.shape[1]):
+            scores, weight = _predicted(full, models, 4, run.models(range(count)))
+            row = [name, 4, count, drawn((scores, known), len(keys), _by_columns)]
+            costs = [4 + count * share for share in (kind.operations, kind.seconds)]
+            worth = [drawn((alone, scores, known, c), len(keys), _price) for c in costs]
+            rows.append([*row, costs[0], *worth, weight])
+    columns = ["proxies", "full models", "proxies", "Spearman to the limit", "operations"]
+    columns += ["operations of full models alone ÷", "seconds of full models alone ÷", "weight"]
+    told = ", ".join(
+        f"{name}: {kind.operations:.2f} of the operations of a full model, {kind.seconds:.2f} of "
+        "its time"
+        for name, kind in kinds.items()
+    )
+    note = (
+        f"{len(keys)} samples; scores as they are predicted from cmc_out and MultiMem of either "
+        f"side, against {truth.cmc.shape[1]} other full models. {told}. Cost of full models alone: "
+        "what the same correlation takes, "
+        "between their own numbers; weight of the proxies' score."
+    )
+    return Table("Few full models and many cheaper ones", columns, rows, note)
+
+
+def _predicted(
+    full: Consistencies, models: int, count: int, proxies: Consistencies | None
+) -> tuple[Floats, float]:
+    """(N, A) what audits of so many full models without one in common predict, each with the same
+    proxies or with none, and the mean weight of the proxies' score.
+    """
+    other = full.models(range(4)) if proxies is None else proxies
+    of_proxies = paired(other.cmc, other.member, other.cmc.shape[1] // 2)
+    scores, weights = [], []
+    for part in _parts(full, models, count):
+        own = paired(part.cmc, part.member, count // 2)
+        moments = BlendMoments()
+        moments.update(own, of_proxies, np.arange(len(own)) % FOLDS)
+        blend = moments.fit(float(np.nanmean(part.views)))
+        if blend is None:
+            raise ValueError("too few samples to blend")
+        y = np.concatenate([own.mean(axis=1), of_proxies.mean(axis=1)], axis=1) - blend.mean
+        scores.append(y[:, :2] @ blend.alone if proxies is None else y @ blend.weights)
+        weights.append(float(blend.weights[3]))
+    return np.stack(scores, axis=1), float(np.mean(weights))
+
+
+def _by_columns(values: tuple[Floats, Floats], at: Places) -> float:
+    """Mean correlation of the columns with the truth."""
+    scores, known = values
+    return _agreement(scores[at], known[at], 1)
+
+
+def _price(values: tuple[Mapping[int, Floats], Floats, Floats, float], at: Places) -> float:
+    """Full models alone that give the same correlation, over what it costs here in full models."""
+    alone, scores, known, cost = values
+    curve = [float(np.arctanh(_by_columns((s, known), at))) for s in alone.values()]
+    reached = float(np.arctanh(_by_columns((scores, known), at)))
+    return _equal(list(alone), curve, reached) / cost
+
+
+def _equal(costs: Sequence[float], curve: Sequence[float], reached: float) -> float:
+    """The cost at which a curve of Fisher's z over the log of the cost reaches this.
+
+    Beyond either end it goes on as straight as it came; it is nearly straight.
+    """
+    place = int(np.clip(np.searchsorted(curve, reached) - 1, 0, len(costs) - 2))
+    step = curve[place + 1] - curve[place]
+    if step <= 0:
+        return float("nan")
+    start, end = np.log(costs[place : place + 2])
+    return float(np.exp(start + (reached - curve[place]) / step * (end - start)))
+
+
 def copies(grouped: Consistencies, alone: Consistencies) -> Table:
     """Exact copies: left out with their originals, and by themselves.
 
@@ -299,13 +414,8 @@ def _worth(priced: tuple[Any, ...], at: Places) -> float:
     """Cost of the same correlation by the first recipe, over what it costs here."""
     today, blocks, known, (first_size, first_cost), (size, cost), count = priced
     counts = _halved(today.shape[1])
-    costs = np.log([n * first_size * first_cost for n in counts])
-    curve = [np.arctanh(_agreement(today[at], known[at], n)) for n in counts]
-    reached = np.arctanh(_agreement(blocks[at], known[at], count))
-    # Beyond either end the curve goes on as straight as it came; Fisher's z is nearly straight.
-    place = int(np.clip(np.searchsorted(curve, reached) - 1, 0, len(counts) - 2))
-    step = curve[place + 1] - curve[place]
-    if step <= 0:
-        return float("nan")
-    equal = costs[place] + (reached - curve[place]) / step * (costs[place + 1] - costs[place])
-    return float(np.exp(equal) / (count * size * cost))
+    costs = [n * first_size * first_cost for n in counts]
+    curve = [float(np.arctanh(_agreement(today[at], known[at], n))) for n in counts]
+    reached = float(np.arctanh(_agreement(blocks[at], known[at], count)))
+    spent: float = count * size * cost
+    return _equal(costs, curve, reached) / spent

@@ -234,6 +234,13 @@ class DesignConfig(Section):
         description="complementary_halves: another number gives other halves with the same H, as "
         "an audit by a cheaper model needs that is to be blended with this one",
     )
+    proxy: str | None = Field(
+        None,
+        description="complementary_halves: audit by a cheaper model, too, and blend its scores "
+        "with those of the full one by what both agree in: a preset, or smaller, which is the "
+        "model of this run with towers half as wide; in the folder proxy of the output",
+    )
+    proxy_models: int = Field(8, ge=4, description="number of the cheaper models; even")
     group: str | None = Field(
         CONTENT,
         description="what keeps samples together, so that all of them are left out together: "

@@ -85,6 +85,7 @@ class Config(Section):
             )
         if self.design.draw and self.design.kind != "complementary_halves":
             raise ValueError("design.draw is for design.kind: complementary_halves")
+        self._check_proxy(trains)
         if self.design.grows and (
             self.design.target is not None
             or self.data.embeddings is not None
@@ -100,6 +101,24 @@ class Config(Section):
                 "another, and one start for all of them makes every score worse"
             )
         return self
+
+    def _check_proxy(self, trains: bool) -> None:
+        design = self.design
+        if design.proxy is None:
+            return
+        if design.kind != "complementary_halves" or design.target is not None or not trains:
+            raise ValueError(
+                "design.proxy is for design.kind: complementary_halves of models that this run "
+                "trains, without a target"
+            )
+        if self.mitigation.kind != "none":
+            raise ValueError("design.proxy: mitigation changes the models, and has no proxies")
+        if design.models < 4 or design.proxy_models % 2:
+            raise ValueError(
+                f"design.proxy blends two pairs of the full model or more (design.models = "
+                f"{design.models}) with pairs of the cheaper one (design.proxy_models = "
+                f"{design.proxy_models})"
+            )
 
     @property
     def shares_init(self) -> bool:
@@ -155,7 +174,8 @@ class Config(Section):
         if self.design.candidate_shares[0] == self.design.candidate_shares[1]:
             del kept["design"]["independent_fraction"]
         first = () if self.design.draw else ("draw",)
-        for name in ("reliability", "budget_hours", "max_models", *first):
+        beside = ("proxy", "proxy_models")  # another run's, which leaves these scores as they are
+        for name in ("reliability", "budget_hours", "max_models", *first, *beside):
             del kept["design"][name]  # how a number of models came about, and a default of later
         # Outputs from before there was a mitigation are those of trainings without.
         if self.mitigation.kind == "none":

@@ -11,6 +11,8 @@ import torch
 
 from multimem_ray.config import Config, DesignConfig
 from multimem_ray.distributed.session import is_private
+from multimem_ray.models.build import build_model
+from multimem_ray.models.operations import operations
 from multimem_ray.planning.estimate import Estimate, estimate
 from multimem_ray.planning.probe import Speed, probe
 from multimem_ray.planning.timings import save_plan
@@ -20,7 +22,9 @@ from multimem_ray.progress import Progress
 from multimem_ray.run import Run
 from multimem_ray.scoring.held_out_plan import FEWEST
 from multimem_ray.setup import inspect, require_shards
+from multimem_ray.setup.proxy import proxy_config
 from multimem_ray.training.memory import too_large
+from multimem_ray.verdict.blend import LEAST
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,10 @@ class Plan:
     estimate: Estimate | None
     hints: tuple[str, ...]
     trust: Trust | None = None
+    proxy: Plan | None = None
+    """Of the audit by the cheaper model that ``design.proxy`` adds."""
+    proxy_operations: float | None = None
+    """Operations of the cheaper model for a sample, as a share of the full one's."""
 
     def as_json(self) -> dict[str, Any]:
         """Everything, as plain JSON."""
@@ -43,6 +51,8 @@ class Plan:
             "estimate": None if self.estimate is None else self.estimate.as_json(),
             "hints": list(self.hints),
             "trust": self.trust and self.trust.as_json(),
+            "proxy": self.proxy and self.proxy.as_json(),
+            "proxy_operations": self.proxy_operations,
         }
 
     def lines(self) -> Iterator[tuple[str, str]]:
@@ -53,6 +63,8 @@ class Plan:
             yield from _estimate_lines(self.estimate)
         else:
             yield "time and cost", "with --probe"
+        if self.proxy is not None:
+            yield from _proxy_lines(self.proxy, self.proxy_operations or 0.0)
         for hint in self.hints:
             yield "mind", hint
         if self.trust is not None:
@@ -74,13 +86,18 @@ def make_plan(config: Config, progress: Progress, *, probing: bool, save: bool =
     cpus = config.plan.cpus or os.cpu_count() or 1
     gpus = torch.cuda.device_count() if config.plan.gpus is None else config.plan.gpus
     work = survey(run, shards, cpus, gpus, _gpu_bytes(config.plan.gpu_gb))
-    trust = expected_trust(run)
+    trust, proxy, share = expected_trust(run), None, None
+    if config.design.proxy is not None:
+        proxy = make_plan(proxy_config(run), progress, probing=probing, save=save)
+        share = _operations(proxy.run) / _operations(run)
+    hints = _hints(config, work, None, trust)
     if not probing:
-        return Plan(run, work, None, None, _hints(config, work, None, trust), trust)
+        return Plan(run, work, None, None, hints, trust, proxy, share)
     progress.say("measuring a few samples")
     speed = probe(run, shards)
     took = estimate(config, work, speed, cpus, gpus)
-    made = Plan(run, work, speed, took, _hints(config, work, speed, trust), trust)
+    hints = _hints(config, work, speed, trust)
+    made = Plan(run, work, speed, took, hints, trust, proxy, share)
     if save:
         progress.say(f"plan: {save_plan(run, made.as_json())}")
     return made
@@ -120,6 +137,8 @@ def _hints(config: Config, work: Work, speed: Speed | None, trust: Trust | None)
             )
     if config.design.grows:
         found.append(_of_growth(config.design, work, trust))
+    if config.design.proxy is not None and work.samples - work.held_out < LEAST:
+        found.append(f"a blend takes {LEAST} scored samples: no proxies will be trained")
     if work.missing:
         found.append(f"{work.missing} shards are missing; they are listed in errors/")
     if work.held_out_used < 100:
@@ -200,6 +219,22 @@ def _estimate_lines(made: Estimate) -> Iterator[tuple[str, str]]:
     yield "wall time", f"{_duration(made.wall_s)}: {parts}"
     cost = "no prices in plan.prices" if made.cost is None else f"{made.cost:,.2f} {made.currency}"
     yield "cost", cost
+
+
+def _operations(run: Run) -> int:
+    modalities = run.decoder.modalities
+    model = build_model(run.config.model, modalities, 0, weights=False)
+    return operations(model, modalities)
+
+
+def _proxy_lines(proxy: Plan, share: float) -> Iterator[tuple[str, str]]:
+    work = proxy.work
+    said = f"{work.models} models of {work.parameters:,} parameters"
+    yield "proxies", f"{said}, each {share:.2f} of a full one's operations"
+    if proxy.estimate is not None:
+        for name, said in _estimate_lines(proxy.estimate):
+            if name != "cluster":
+                yield f"proxies: {name}", said
 
 
 def _bytes(size: float) -> str:

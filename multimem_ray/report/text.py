@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from multimem_ray.foreign_text import visible  # noqa: F401 - the templates find it here
+from multimem_ray.results.blend import blend_words  # noqa: F401 - likewise
 from multimem_ray.results.growth import growth_words  # noqa: F401 - likewise
 from multimem_ray.results.reliability import reliability_words  # noqa: F401 - likewise
 from multimem_ray.results.terminal import null_words  # noqa: F401 - likewise

@@ -1,27 +1,39 @@
 """The scores of two audits of the same shards as one: by the full model, and by a cheaper one.
 
 Both are ordinary runs of complementary halves with one ``design.seed``, so that the held-out set is
-the same, and of which the cheaper has another ``design.draw`` (and best another ``scoring.seed``):
-halves in common would be errors in common, and agreement by them. See
+the same, and of which the cheaper has another ``design.draw`` (and another ``scoring.seed``):
+halves in common would be errors in common, and agreement by them. ``design.proxy`` makes such a run
+in the folder ``proxy`` of the output, and keeps what both say together beside the scores:
+
+    blend.json      the weights, the agreement, what it is worth and what each side took
+    blend.parquet   shard, index, multimem_blend, multimem_blend_sd of every scored sample
+
+which readers of the run have as further columns. The mathematics is in
 :mod:`multimem_ray.verdict.blend`.
 """
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from multimem_ray.design.hashing import uniform
 from multimem_ray.errors import ConfigError
-from multimem_ray.results.arrays import Floats, floats, lists
-from multimem_ray.results.table import ScoreTable
+from multimem_ray.results.arrays import lists
+from multimem_ray.results.table import BLEND_JSON, BLEND_PARQUET, BLENDED, ScoreTable
 from multimem_ray.verdict.blend import FOLDS, LEAST, Blend, BlendMoments
 from multimem_ray.verdict.pairs import paired
 
-_ID = ("shard", "index")
+_PER_MODEL = ("key", "shard", "index", "multimem", "cmc", "member")
+_MEANS = ("key", "shard", "index", "multimem", "cmc_out")
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ class Blended:
 
 
 def blend_scores(full: ScoreTable, proxies: ScoreTable) -> Blended:
-    """Blend the scores of two runs; their rows are held in memory.
+    """Blend the scores of two runs, as a table in memory.
 
     Args:
         full: By the model that the question is about; two pairs or more.
@@ -51,35 +63,107 @@ def blend_scores(full: ScoreTable, proxies: ScoreTable) -> Blended:
     Raises:
         ConfigError: The runs are none of the kind, or too few samples have both scores.
     """
-    designs = [_design(table) for table in (full, proxies)]
-    if all(designs[0].get(name, 0) == designs[1].get(name, 0) for name in ("seed", "draw")):
+    blend = fit_blend(full, proxies)
+    rows = pa.Table.from_batches(list(_rows(full, proxies, blend)))
+    return Blended(rows, blend, rows["proxy"].null_count)
+
+
+def write_blend(
+    full: ScoreTable, proxies: ScoreTable, timings: Sequence[Sequence[Mapping[str, Any]]]
+) -> dict[str, Any]:
+    """Keep the blend of two runs in the folder of the first.
+
+    Args:
+        timings: What the stages of either took, as ``timings.json`` has it.
+
+    Returns:
+        The content of ``blend.json``: ``of`` and ``proxies`` (which rows), ``samples``,
+        ``unmatched``, ``agreement`` ([value, low, high] or None), ``weights``, ``sd`` and
+        ``alone_sd`` (error left with and without the proxies), ``limit`` (correlation with the
+        ranking by very many full models: ``full``, ``blend``) and ``cost`` of either side.
+
+    Raises:
+        ConfigError: See :func:`blend_scores`.
+    """
+    blend = fit_blend(full, proxies)
+    rows = pa.Table.from_batches(list(_rows(full, proxies, blend)))
+    sink = BytesIO()
+    pq.write_table(rows.select(["shard", "index", *BLENDED]), sink, compression="zstd")
+    content = {
+        "of": full.version,
+        "proxies": {"output": proxies.output, **proxies.version},
+        "samples": blend.samples,
+        "unmatched": rows["proxy"].null_count,
+        "agreement": blend.agreement and list(blend.agreement),
+        "weights": blend.weights.tolist(),
+        "sd": blend.sd,
+        "alone_sd": blend.alone_sd,
+        "limit": {"full": blend.limit(blend.alone_sd), "blend": blend.limit(blend.sd)},
+        "cost": {
+            name: {"models": _design(table)["models"], **_cost(entries)}
+            for name, table, entries in zip(
+                ("full", "proxies"), (full, proxies), timings, strict=True
+            )
+        },
+    }
+    full.storage.write_atomic(full.storage.join(full.output, BLEND_PARQUET), sink.getvalue())
+    # The document last: without it, and unless it is of these rows, the table is not believed.
+    url = full.storage.join(full.output, BLEND_JSON)
+    full.storage.write_atomic(url, json.dumps(content, indent=1).encode())
+    return content
+
+
+def _cost(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Hours that the stages of a run took, of its cores and of its GPUs."""
+    hours = [(entry["seconds"] / 3600, entry["cpus"], entry["gpus"]) for entry in entries]
+    return {
+        "hours": sum(h for h, _, _ in hours),
+        "cpu_hours": sum(h * cpus for h, cpus, _ in hours),
+        "gpu_hours": sum(h * gpus for h, _, gpus in hours),
+    }
+
+
+def fit_blend(full: ScoreTable, proxies: ScoreTable) -> Blend:
+    """How two runs are blended, in one pass over what both scored.
+
+    Raises:
+        ConfigError: See :func:`blend_scores`.
+    """
+    mine, theirs = (_design(table) for table in (full, proxies))
+    if all(mine.get(name, 0) == theirs.get(name, 0) for name in ("seed", "draw")):
         raise ConfigError(
             f"{proxies.output} trained on the halves of {full.output}, so that their errors are "
             "the same: audit by the cheaper model with another design.draw"
         )
-    for table, design in zip((full, proxies), designs, strict=True):
+    for table, design in ((full, mine), (proxies, theirs)):
         if int(design["models"]) < 4:
             raise ConfigError(f"{table.output}: a blend takes two pairs of either model or more")
-    columns = ["key", *_ID, "multimem", "cmc_out", "cmc", "member"]
-    rows, theirs = (_scored(table, columns) for table in (full, proxies))
-    values, of_proxies = _pairs(rows, designs[0]), _pairs(theirs, designs[1])
-    place = _places(rows, theirs)
-    known = place >= 0
+        if not table.columns:
+            raise ConfigError(f"{table.output}: nothing is scored yet")
     moments = BlendMoments()
-    folds = (uniform(0, "blend folds", rows["key"].to_pylist()) * FOLDS).astype(np.int64)
-    moments.update(values[known], of_proxies[place[known]], folds[known])
+    for batch in _joined(
+        full,
+        proxies,
+        "scores.key, scores.cmc, scores.member, p.cmc AS of_proxy, p.member AS proxy_member",
+        _PER_MODEL,
+        "JOIN",
+        "AND p.multimem IS NOT NULL",
+    ):
+        folds = (uniform(0, "blend folds", batch["key"].to_pylist()) * FOLDS).astype(np.int64)
+        moments.update(
+            paired(lists(batch["cmc"]), lists(batch["member"]), int(mine["models"]) // 2),
+            paired(
+                lists(batch["of_proxy"]), lists(batch["proxy_member"]), int(theirs["models"]) // 2
+            ),
+            folds,
+        )
     blend = moments.fit(full.verdict.views)
     if blend is None:
         raise ConfigError(
-            f"{full.output} and {proxies.output} have {int(known.sum())} scored samples in common, "
+            f"{full.output} and {proxies.output} have {moments.samples} scored samples in common, "
             f"and a blend takes {LEAST} of them"
         )
-    y = np.full((len(values), 4), np.nan)
-    y[:, :2] = values.mean(axis=1)
-    y[known, 2:] = of_proxies[place[known]].mean(axis=1)
-    score = np.full(len(values), np.nan)
-    score[known] = floats(theirs["multimem"])[place[known]]
-    return _told(rows, y, score, blend)
+    return blend
 
 
 def _design(table: ScoreTable) -> dict[str, Any]:
@@ -92,41 +176,73 @@ def _design(table: ScoreTable) -> dict[str, Any]:
     return design
 
 
-def _scored(table: ScoreTable, columns: list[str]) -> pa.Table:
-    fields = [table.schema.field(name) for name in columns if table.columns]
-    if not fields:
-        raise ConfigError(f"{table.output}: nothing is scored yet")
-    rows = pa.Table.from_batches(table.batches(columns), pa.schema(fields))
-    return rows.filter(rows["multimem"].is_valid()).combine_chunks()
+def _rows(full: ScoreTable, proxies: ScoreTable, blend: Blend) -> Iterator[pa.RecordBatch]:
+    """The rows of :attr:`Blended.table`, best first."""
 
+    def predicted(weights: Sequence[float], y: Sequence[str]) -> str:
+        terms = [
+            f"{weight!r} * ({name} - {mean!r})"
+            for weight, name, mean in zip(weights, y, blend.mean.tolist(), strict=False)
+        ]
+        return " + ".join([repr(float(blend.mean[1])), *terms])
 
-def _pairs(rows: pa.Table, design: dict[str, Any]) -> Floats:
-    return paired(lists(rows["cmc"]), lists(rows["member"]), int(design["models"]) // 2)
-
-
-def _places(rows: pa.Table, theirs: pa.Table) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """(N,) where each sample stands among the others; -1: nowhere."""
-    mine, other = (
-        table.select(_ID).append_column(name, pa.array(np.arange(len(table))))
-        for table, name in ((rows, "mine"), (theirs, "other"))
+    y = ("scores.cmc_out", "scores.multimem", "p.cmc_out", "p.multimem")
+    both, alone = predicted(blend.weights.tolist(), y), predicted(blend.alone.tolist(), y)
+    value = f"CASE WHEN p.multimem IS NULL THEN {alone} ELSE {both} END"
+    sd = f"CASE WHEN p.multimem IS NULL THEN {blend.alone_sd!r} ELSE {blend.sd!r} END"
+    names = ", ".join(f'scores."{name}"' for name in ("key", "shard", "index", "multimem"))
+    return _joined(
+        full,
+        proxies,
+        f"{names}, p.multimem AS proxy, {value} AS {BLENDED[0]}, {sd}::DOUBLE AS {BLENDED[1]}",
+        _MEANS,
+        "LEFT JOIN",
+        f"ORDER BY {BLENDED[0]} DESC, scores.shard, scores.index",
     )
-    joined = mine.join(other, list(_ID), join_type="inner")
-    place = np.full(len(rows), -1, np.int64)
-    place[joined["mine"].to_numpy()] = joined["other"].to_numpy()
-    return place
 
 
-def _told(rows: pa.Table, y: Floats, theirs: Floats, blend: Blend) -> Blended:
-    matched = np.isfinite(y[:, 2:]).all(axis=1)
-    off = y - blend.mean
-    score = blend.mean[1] + np.where(
-        matched, np.nan_to_num(off) @ blend.weights, off[:, :2] @ blend.alone
+def _joined(
+    full: ScoreTable,
+    proxies: ScoreTable,
+    select: str,
+    columns: Sequence[str],
+    join: str,
+    rest: str,
+) -> Iterator[pa.RecordBatch]:
+    """Scored samples of the full run beside what the proxies (``p``) say of them."""
+    schema = pa.schema([proxies.schema.field(name) for name in columns])
+    reader = pa.RecordBatchReader.from_batches(schema, proxies.batches(columns))
+    return full.stream(
+        f"SELECT {select} FROM scores {join} proxies AS p "
+        "ON scores.shard = p.shard AND scores.index = p.index "
+        f"WHERE scores.multimem IS NOT NULL {rest}",
+        columns,
+        tables={"proxies": reader},
     )
-    columns = {name: rows[name] for name in ("key", *_ID)} | {
-        "multimem": floats(rows["multimem"]),
-        "proxy": pa.array(theirs, from_pandas=True),
-        "multimem_blend": score,
-        "multimem_blend_sd": np.where(matched, blend.sd, blend.alone_sd),
-    }
-    order = [("multimem_blend", "descending"), ("shard", "ascending"), ("index", "ascending")]
-    return Blended(pa.table(columns).sort_by(order), blend, int((~matched).sum()))
+
+
+def blend_words(blend: Mapping[str, Any] | None) -> list[str]:
+    """What the proxies agree in, are worth and took, in sentences; none without them."""
+    if not blend:
+        return []
+    cost, agreement = blend["cost"], blend["agreement"]
+    if agreement is None:
+        said = "unknown: the scores of either side are not above their error"
+    else:
+        said = f"{agreement[0]:.2f} ({agreement[1]:.2f} to {agreement[2]:.2f})"
+    of = (
+        f"{cost['proxies']['models']} proxies: agreement with the full model, free of error, {said}"
+    )
+    if not any(blend["weights"][2:]):
+        return [f"{of}; they get no weight, so that multimem_blend is the full models' alone"]
+    limit = blend["limit"]
+    said = (
+        f"{of}; correlation with the scores of very many full models about {limit['blend']:.2f} by "
+        f"multimem_blend, {limit['full']:.2f} without them: multimem top --by multimem_blend"
+    )
+    took = [
+        f"{cost[side]['models']} {name} took {cost[side]['cpu_hours']:.2g} core-hours"
+        + (f", {cost[side]['gpu_hours']:.2g} GPU-hours" if cost[side]["gpu_hours"] else "")
+        for side, name in (("full", "full models"), ("proxies", "proxies"))
+    ]
+    return [said, "; ".join(took)] if math.isfinite(limit["blend"]) else [of]

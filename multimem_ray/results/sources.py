@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib import metadata
 
 from multimem_ray.results.growth import NAME as GROWTH
-from multimem_ray.results.table import ScoreTable
+from multimem_ray.results.table import BLEND_JSON, ScoreTable
 from multimem_ray.storage import FileInfo
 
 # Of run.json: what another start of the same run changes.
@@ -44,6 +44,7 @@ def _files(table: ScoreTable) -> Iterator[FileInfo]:
     yield from table.score_files
     yield from table.error_files
     yield from table.storage.list(table.storage.join(table.output, "held_out"))
-    growth = table.storage.join(table.output, GROWTH)
-    if table.storage.exists(growth):
-        yield table.storage.info(growth)
+    for name in (GROWTH, BLEND_JSON):
+        url = table.storage.join(table.output, name)
+        if table.storage.exists(url):
+            yield table.storage.info(url)

@@ -76,7 +76,8 @@ def summarize(
         ``pairs``, ``labels``, ``splits``, ``models`` (mean consistency on members, others and
         the held-out set), ``target`` (its gap to the references on the held-out set, with the
         standard error), ``noise``, ``reliability``, ``growth`` (see
-        :func:`multimem_ray.results.growth.grow`; None unless models were added), ``planted``,
+        :func:`multimem_ray.results.growth.grow`; None unless models were added), ``blend`` (see
+        :func:`multimem_ray.results.blend.write_blend`; None without proxies), ``planted``,
         ``duplicates`` (see :func:`~multimem_ray.results.duplicates.duplicates`), ``attack`` (see
         :meth:`~multimem_ray.results.attack.Attack.result`). Undefined values are None.
 
@@ -107,6 +108,7 @@ def summarize(
         **totals.result(held_out, _noise(table, table.modalities, verdict)),
         "verdict": {"of": table.version, **verdict.as_json()},
         "growth": table.document(GROWTH) if design.get("max_models") else None,
+        "blend": table.blend,
         "target": _target(design, held_out),
         "duplicates": copies,
         "attack": totals.attack.result(population),

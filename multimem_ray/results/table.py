@@ -40,6 +40,7 @@ from multimem_ray.store.footers import FooterCheck
 from multimem_ray.store.markers import Commit, load_commits
 from multimem_ray.store.names import shard_id
 from multimem_ray.store.schema import ATTRIBUTION, PAIR, SCORE
+from multimem_ray.store.tables import read_table
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,13 @@ Progress = Callable[[int, int], None]
 BATCH_ROWS = 65_536
 THREADS = 8
 AHEAD_BYTES = 32 << 20  # files up to this size are fetched whole by the threads
+BLEND_JSON, BLEND_PARQUET = "blend.json", "blend.parquet"
+BLENDED = ("multimem_blend", "multimem_blend_sd")
+"""Columns that rows get where proxies were scored as well; see :mod:`.blend`."""
 MEMORY = "2GB"  # of DuckDB; beyond it, it spills
+
+
+_BLEND_AGAIN = "remove it and run the audit again: the blend is written anew"
 
 
 class ScoreTable:
@@ -160,7 +167,20 @@ class ScoreTable:
         if SCORE in schema.names:
             for name in DERIVED:
                 schema = schema.append(pa.field(name, pa.float64()))
+        for name in BLENDED if self.blend else ():
+            schema = schema.append(pa.field(name, pa.float64()))
         return schema
+
+    @cached_property
+    def blend(self) -> dict[str, Any] | None:
+        """What ``blend.json`` says, if it is of these very rows; see :mod:`.blend`."""
+        written = self.document(BLEND_JSON)
+        return written if written and written.get("of") == self.version else None
+
+    @cached_property
+    def _blend_rows(self) -> pa.Table:
+        url = self.storage.join(self.output, BLEND_PARQUET)
+        return read_table(self.storage, url, _BLEND_AGAIN, ("shard", "index", *BLENDED))
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -216,7 +236,7 @@ class ScoreTable:
         """
         self.require(*columns)
         chosen = self.score_files if files is None else files
-        if not any(column in DERIVED for column in columns):
+        if not any(column in (*DERIVED, *BLENDED) for column in columns):
             yield from self._read(chosen, columns, self._scores_check, progress)
             return
         names = ", ".join(f'"{column}"' for column in columns)
@@ -307,7 +327,10 @@ class ScoreTable:
     ) -> Any:
         derived = [column for column in columns if column in DERIVED]
         base = stored_columns(self.stored) if derived else []
-        names = list(dict.fromkeys([*(c for c in columns if c not in DERIVED), *base]))
+        blended = [column for column in columns if column in BLENDED]
+        base += ["shard", "index"] if blended else []
+        made_here = (*DERIVED, *BLENDED)
+        names = list(dict.fromkeys([*(c for c in columns if c not in made_here), *base]))
         if not self.storage.is_remote(self.output):
             self._require_footers(files)
             # A run that a later version went on with has files with fewer columns.
@@ -317,10 +340,12 @@ class ScoreTable:
             batches = self._read(files, names, self._scores_check)
             reader = pa.RecordBatchReader.from_batches(schema, batches)
             rows = engine.from_arrow(reader)
-        if not derived:
-            return rows
-        made = self.verdict.sql()
-        return rows.project(", ".join(["*", *(f"{made[name]} AS {name}" for name in derived)]))
+        if derived:
+            made = self.verdict.sql()
+            rows = rows.project(", ".join(["*", *(f"{made[name]} AS {name}" for name in derived)]))
+        if blended:
+            rows = rows.join(engine.from_arrow(self._blend_rows), "shard, index", how="left")
+        return rows
 
     def _require_footers(self, files: Sequence[FileInfo]) -> None:
         """Look at files that DuckDB will read itself."""

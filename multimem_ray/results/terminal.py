@@ -11,6 +11,7 @@ from rich.text import Text
 
 from multimem_ray.foreign_text import line
 from multimem_ray.results.attack import attack_words
+from multimem_ray.results.blend import blend_words
 from multimem_ray.results.duplicates import duplicate_words
 from multimem_ray.results.growth import growth_words
 from multimem_ray.results.reliability import reliability_words
@@ -59,6 +60,7 @@ def print_summary(summary: Mapping[str, Any], output: str, console: Console) -> 
         )
     sentences = [
         *growth_words(summary.get("growth")),
+        *blend_words(summary.get("blend")),
         *reliability_words(summary["reliability"]),
         *null_words(summary["noise"]),
         *attack_words(summary.get("attack")),

@@ -45,6 +45,7 @@ class Blend:
         alone_sd: What that leaves open.
         agreement: Correlation of both truths, with a 95 % interval; None: there is no telling.
         samples: How many have both scores.
+        variance: Of the truth.
     """
 
     mean: Floats
@@ -54,6 +55,11 @@ class Blend:
     alone_sd: float
     agreement: tuple[float, float, float] | None
     samples: int
+    variance: float
+
+    def limit(self, sd: float) -> float:
+        """Correlation with the truth of a prediction that leaves this much open."""
+        return math.sqrt(max(0.0, 1.0 - sd**2 / self.variance)) if self.variance > 0 else 0.0
 
 
 class BlendMoments:
@@ -86,13 +92,18 @@ class BlendMoments:
         np.add.at(self._within, folds, _error(full)[:, MULTIMEM])
         np.add.at(self._within_proxies, folds, _error(proxies)[:, MULTIMEM, MULTIMEM])
 
+    @property
+    def samples(self) -> int:
+        """How many had both scores."""
+        return int(self._count.sum())
+
     def fit(self, views: float) -> Blend | None:
         """The blend; None of fewer samples than :data:`LEAST`.
 
         Args:
             views: Variance that the views add to the full score.
         """
-        if self._count.sum() < LEAST:
+        if self.samples < LEAST:
             return None
         mean, covariance, errors, _ = self._moments(np.ones(FOLDS), views)
         shared = covariance[MULTIMEM].copy()
@@ -102,7 +113,8 @@ class BlendMoments:
         weights, sd = _best(covariance, shared)
         if agreement is None or agreement[1] <= 0:
             weights, sd = np.concatenate([alone, np.zeros(2)]), alone_sd
-        return Blend(mean, weights, sd, alone, alone_sd, agreement, int(self._count.sum()))
+        truth = max(0.0, float(shared[MULTIMEM]))
+        return Blend(mean, weights, sd, alone, alone_sd, agreement, self.samples, truth)
 
     def _moments(self, use: Floats, views: float) -> tuple[Floats, Floats, Floats, float]:
         """Of some folds: mean and covariance of y, covariance of the full score's error with those

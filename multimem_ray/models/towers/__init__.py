@@ -17,7 +17,7 @@ from multimem_ray.errors import ConfigError
 from multimem_ray.modalities.base import Spec
 from multimem_ray.models.towers.base import Adapted, Tower
 
-__all__ = ["KINDS", "Adapted", "Tower", "build_tower", "default_kind"]
+__all__ = ["KINDS", "Adapted", "Tower", "build_tower", "default_kind", "tower_class"]
 
 # Where each kind is defined: the large ones import large libraries, and only when they are used.
 KINDS: dict[str, str] = {
@@ -50,13 +50,21 @@ def build_tower(modality: str, spec: Spec, dim: int, settings: Mapping[str, Any]
         ConfigError: Unknown kind or option, named with its config field.
     """
     options = dict(settings)
-    kind = str(options.pop("kind", default_kind(spec)))
-    if kind not in KINDS:
-        raise ConfigError(f"model.towers.{modality}.kind: unknown '{kind}'{nearest(kind, KINDS)}")
-    module, _, name = KINDS[kind].partition(":")
-    made = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    made = tower_class(modality, str(options.pop("kind", default_kind(spec))))
     try:
         tower: Tower = made(spec, dim, **options)
     except (TypeError, ConfigError) as error:
         raise ConfigError(f"model.towers.{modality}: {error}") from error
     return tower
+
+
+def tower_class(modality: str, kind: str) -> Any:
+    """What builds towers of a kind, called with the spec, the dimension and options.
+
+    Raises:
+        ConfigError: There is no such kind; names the config field.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"model.towers.{modality}.kind: unknown '{kind}'{nearest(kind, KINDS)}")
+    module, _, name = KINDS[kind].partition(":")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)

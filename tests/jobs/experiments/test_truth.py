@@ -73,6 +73,22 @@ def test_a_recipe_of_half_the_variance_is_worth_twice_as_much() -> None:
         assert worth["better", models].value == pytest.approx(2, rel=0.2)
 
 
+def test_proxies_of_the_same_truth_are_worth_their_cost_and_others_nothing() -> None:
+    same = truth_tables.Proxies(simulated(16, 2000, draw=5), 0.25, 0.5)
+    kinds = {"half": same}
+    full, limit = simulated(16, 2000), simulated(64, 2000, draw=2)
+    rows = truth_tables.proxies(full, limit, kinds, 16).rows
+    correlation = {(row[0], row[1], row[2]): row[3].value for row in rows}
+    assert correlation["half", 4, 16] > correlation["none", 16, 0]
+    assert correlation["half", 4, 4] > correlation["none", 4, 0]
+    worth = {(row[0], row[2]): row[5] for row in rows if row[5] is not None}
+    assert worth["half", 16].value > 1.8  # 20 models for 8 models' operations
+    shuffled = rows[-1]
+    assert shuffled[0] == "of other samples"
+    assert abs(shuffled[-1]) < 0.05
+    assert shuffled[3].value == pytest.approx(correlation["none", 4, 0], abs=0.02)
+
+
 def test_the_verdict_is_that_of_the_product() -> None:
     judged = judge(simulated(8))
     assert judged.q.min() < 0.01
@@ -87,6 +103,7 @@ def test_all_of_it_on_shards_of_ones_own(tmp_path: Path) -> None:
     sizes |= {"views": 1, "other-views": 1, "leave-out": 1}
     arguments = ["--quick", "--shards", str(shards / "*.tar"), "--out", str(tmp_path / "out")]
     arguments += [item for name, value in sizes.items() for item in (f"--{name}", str(value))]
+    arguments += ["--only", "intervals", "lists", "recipes", "copies"]
     small = ["model.dim=16", "modalities.audio.seconds=0.2", "modalities.image.size=16"]
     truth.main([*arguments, "--set", *small])
     content = json.loads((tmp_path / "out" / "truth.json").read_text())
