@@ -77,6 +77,7 @@ class Scores:
         from multimem_ray.results.domains import domains
 
         return domains(self.table, by, **options)
+
     def blended(self, proxies: str | os.PathLike[str]) -> Blended:
         """These scores and those of an audit by a cheaper model, as one.
 
