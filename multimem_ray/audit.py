@@ -200,6 +200,7 @@ def report(
         top=config.report.top,
         title=config.report.title,
         planted=config.data.planted,
+        by=config.report.domains,
     )
     _write_summary_file(config, summary | {"report": digest})
     progress.say(f"report: {url}")
@@ -208,9 +209,12 @@ def report(
 
 def _report_digest(config: Config, summary: dict[str, Any]) -> str:
     """Of what a report shows besides the samples themselves."""
+    from multimem_ray.results.catalogue import Catalogue
+
     shown = [
         {name: value for name, value in summary.items() if name != "report"},
         config.report.model_dump(mode="json"),
+        Catalogue(config.output, Storage(config.storage)).state,
     ]
     return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:32]
 

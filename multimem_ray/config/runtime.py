@@ -136,6 +136,11 @@ class ReportConfig(Section):
     title: str | None = Field(
         None, description="heading of the report; default: Memorization audit"
     )
+    domains: list[str] = Field(
+        [],
+        description="fields by whose values the report compares, such as json.source, host or "
+        "partition, as `multimem domains --by`; default: what is in catalogue/ already",
+    )
 
 
 class PricesConfig(Section):

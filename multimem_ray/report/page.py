@@ -24,6 +24,7 @@ from multimem_ray.foreign_text import visible
 from multimem_ray.report import svg, text
 from multimem_ray.report.samples import Content, Place
 from multimem_ray.results.attack import attack_words
+from multimem_ray.results.domains import Domains
 from multimem_ray.results.duplicates import duplicate_words
 
 MODALITY_COLOURS = {"image": "m0", "audio": "m1", "video": "m2", "text": "m3"}
@@ -48,6 +49,7 @@ class RunView:
         low: Score rows with the lowest ``cmc_out``, lowest first.
         contents: What to show of those samples, by shard and key.
         planted: What was planted in those of them that were tampered with on purpose.
+        domains: Means by the values of some fields.
         title: Heading of the page.
     """
 
@@ -57,6 +59,7 @@ class RunView:
     low: Sequence[Mapping[str, Any]] = ()
     contents: Mapping[Place, Sequence[Content]] = field(default_factory=dict)
     planted: Mapping[Place, str] = field(default_factory=dict)
+    domains: Sequence[Domains] = ()
     title: str | None = None
 
 
@@ -100,6 +103,7 @@ def render(view: RunView) -> str:
         methods=METHOD_NAMES,
         method_colours=METHOD_COLOURS,
         labels=_labels(summary),
+        domains=[(made, _both_ends(made.table.to_pylist())) for made in view.domains],
         settings=_settings(view),
         w=text,
         waveform=svg.waveform,
@@ -284,10 +288,13 @@ def _rest(cover: Mapping[str, Any]) -> str:
 
 def _labels(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The labels at both ends where there are too many for a page."""
-    groups = list(summary["labels"]["groups"])
-    if len(groups) <= SHOWN_LABELS:
-        return groups
-    return groups[: SHOWN_LABELS // 2] + groups[-SHOWN_LABELS // 2 :]
+    return _both_ends(list(summary["labels"]["groups"]))
+
+
+def _both_ends(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if len(rows) <= SHOWN_LABELS:
+        return rows
+    return rows[: SHOWN_LABELS // 2] + rows[-SHOWN_LABELS // 2 :]
 
 
 def _settings(view: RunView) -> list[tuple[str, str]]:

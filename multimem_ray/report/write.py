@@ -10,6 +10,7 @@ from multimem_ray.design.shard_names import tail
 from multimem_ray.modalities import registry
 from multimem_ray.report.page import RunView, render
 from multimem_ray.report.samples import Place, fetch_contents, places_of
+from multimem_ray.results.domains import Domains, catalogued_domains, domains
 from multimem_ray.results.planted import read_truth
 from multimem_ray.results.summary import summarize
 from multimem_ray.results.table import Progress, ScoreTable
@@ -29,6 +30,7 @@ def write_report(
     title: str | None = None,
     planted: str | None = None,
     summary: Mapping[str, Any] | None = None,
+    by: Sequence[str] = (),
     progress: Stages | None = None,
 ) -> str:
     """Write ``report.html``, and ``summary.json`` beside it.
@@ -41,6 +43,7 @@ def write_report(
         title: Heading of the page.
         planted: Parquet with the truth about planted misalignment, if there is one.
         summary: What ``summarize`` returned for this run, if it is there already.
+        by: Fields by whose values the page compares; by default those that are catalogued.
         progress: Called as the work goes on.
 
     Returns:
@@ -76,11 +79,20 @@ def write_report(
         if _has_shards(run)
         else {},
         planted=_planted(places, planted, table) if planted else {},
+        domains=_domains(table, by),
         title=title,
     )
     url = storage.join(output, "report.html")
     storage.write_atomic(url, render(view).encode())
     return url
+
+
+def _domains(table: ScoreTable, by: Sequence[str]) -> list[Domains]:
+    if not table.score_files:
+        return []
+    if by:
+        return [domains(table, name) for name in by]
+    return catalogued_domains(table)
 
 
 def _has_shards(run: Mapping[str, Any]) -> bool:

@@ -90,8 +90,18 @@ class Catalogue:
     @cached_property
     def fields(self) -> list[str]:
         """JSON fields that are kept of every sample; [] before anything is catalogued."""
-        kept = [set(self._names(file)) for file in self.files.values()]
+        kept = [set(self._names(file)) for file in self._kinds.values()]
         return sorted(set.intersection(*kept) - set(_IDENTITY)) if kept else []
+
+    @property
+    def state(self) -> list[str]:
+        """Changes when the catalogue is read anew for further fields; [] until it is whole."""
+        return sorted(self._kinds) if self.whole else []
+
+    @property
+    def _kinds(self) -> dict[str, FileInfo]:
+        """A file of each set of fields, by the digest of them in its name."""
+        return {file.url.rsplit(".", 2)[-2]: file for file in self.files.values()}
 
     def _names(self, file: FileInfo) -> list[str]:
         with self.storage.open(file.url) as stream:

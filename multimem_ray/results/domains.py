@@ -38,7 +38,7 @@ from multimem_ray.design.membership import BLOCKS
 from multimem_ray.errors import ConfigError
 from multimem_ray.progress import Progress
 from multimem_ray.results.arrays import Floats, floats, lists
-from multimem_ray.results.catalogue import URL
+from multimem_ray.results.catalogue import URL, Catalogue
 from multimem_ray.results.domain_rows import COLUMNS, HOST, PARTITION, SHARD, VALUE, DomainRows
 from multimem_ray.results.select import Rule, Wanted
 from multimem_ray.results.statistics import wilson_ends
@@ -49,7 +49,7 @@ from multimem_ray.verdict import domains as shrinking
 from multimem_ray.verdict.pairs import paired
 
 FOLDER = "domains"
-MOST = 1_000_000  # values of a field: each has sums in memory
+MOST = 1_000_000
 _TOP_PERCENT, _RATE = 5.0, 0.05
 _SUMS = ("rows", "n", "s", "out", "hits", "squares", "pair_n", "pair_error")
 _FIGURES = (
@@ -105,6 +105,7 @@ def domains(
     *,
     listed: Wanted | None = None,
     url_field: str = URL,
+    most: int = MOST,
     progress: Progress | None = None,
 ) -> Domains:
     """Mean score and share of the list for each value of a field.
@@ -116,6 +117,7 @@ def domains(
         listed: The list; by default all that are memorized at all with 5 % false ones, and the
             highest 5 % where the run has no q-values.
         url_field: JSON field with the URL, for ``host``.
+        most: Values beyond which the field is refused: each has sums in memory.
         progress: Told while shards have to be read.
 
     Raises:
@@ -127,7 +129,7 @@ def domains(
     wanted = listed or (Wanted(fdr=_RATE) if table.verdict.q else Wanted(percent=_TOP_PERCENT))
     rows = DomainRows(table, by, url_field)
     rows.prepare(progress)
-    sums = _Sums(rows, wanted.rule(table))
+    sums = _Sums(rows, wanted.rule(table), most)
     added = sums.added()
     if added["domain"] == [None]:
         raise ConfigError(_no_values(rows))
@@ -135,6 +137,26 @@ def domains(
         raise ConfigError(f"{table.output}: no sample has a MultiMem, so there are no means")
     figures, whole = _figures(added, sums.clusters(added), sums.pairs, sums.gap_error)
     return Domains(rows.name, _words(wanted), whole, _ordered(added, figures), rows.missed)
+
+
+def catalogued_domains(table: ScoreTable, most: int = 1_000) -> list[Domains]:
+    """By host of the URL and by every field that was catalogued: what costs no look into shards.
+
+    Args:
+        table: The scores of a run.
+        most: Values of a field beyond which it is passed over.
+
+    Raises:
+        StorageError: A file cannot be read.
+    """
+    catalogue, told = Catalogue(table.output, table.storage), []
+    if catalogue.whole:
+        for name in [HOST, *(field for field in catalogue.fields if field != URL)]:
+            try:
+                told.append(domains(table, name, most=most))
+            except ConfigError:
+                continue  # no sample has it, or it names single samples
+    return told
 
 
 def write_domains(table: ScoreTable, made: Domains, url: str | None = None) -> str:
@@ -155,10 +177,11 @@ class _Sums:
     Args:
         rows: Rows with their value.
         rule: What is listed.
+        most: Values that are refused beyond.
     """
 
-    def __init__(self, rows: DomainRows, rule: Rule) -> None:
-        self._rows, self._rule, self._table = rows, rule, rows.table
+    def __init__(self, rows: DomainRows, rule: Rule, most: int) -> None:
+        self._rows, self._rule, self._table, self._most = rows, rule, rows.table, most
         run = self._table.document("run.json")
         design = dict((run.get("config") or {}).get("design") or {})
         self._targeted, self._grouped = bool(design.get("target")), bool(design.get("group"))
@@ -193,13 +216,13 @@ class _Sums:
                coalesce(sum({SCORE} * {SCORE}), 0) AS squares,
                count(pair_error) AS pair_n, coalesce(sum(pair_error), 0) AS pair_error
                {"".join(f", {one}" for one in pairs)}
-        FROM ({self._judged()}) GROUP BY domain ORDER BY domain NULLS LAST LIMIT {MOST + 1}
+        FROM ({self._judged()}) GROUP BY domain ORDER BY domain NULLS LAST LIMIT {self._most + 1}
         """
         names = [*_SUMS, *(f"d{p}" for p in range(self.pairs))]
         answer = self._asked(query, self._with_pairs())
-        if len(answer) > MOST:
+        if len(answer) > self._most:
             raise ConfigError(
-                f"{self._rows.name} has more than {MOST:,} values; ask for a coarser field"
+                f"{self._rows.name} has more than {self._most:,} values; ask for a coarser field"
             )
         told: dict[str, Any] = {name: floats(answer[name]) for name in names}
         return told | {"domain": answer["domain"].to_pylist()}

@@ -42,13 +42,16 @@ def moderated_variances(variances: Floats, df: Floats) -> Floats:
     if not known.any():
         return np.zeros_like(variances)
     own, d = variances[known], df[known]
-    pooled = float(own @ d / d.sum())
+    middle = pooled = float(own @ d / d.sum())
     e = np.log(own) - psi(d / 2) + np.log(d / 2)
     beyond = float(np.var(e, ddof=1) - polygamma(1, d / 2).mean()) if len(e) > 1 else 0.0
     prior_df = _inverse_trigamma(beyond)
     if prior_df < _LARGE:
-        pooled = math.exp(float(e.mean()) + float(psi(prior_df / 2)) - math.log(prior_df / 2))
-    return np.asarray((prior_df * pooled + df * variances) / (prior_df + df))
+        middle = math.exp(float(e.mean()) + float(psi(prior_df / 2)) - math.log(prior_df / 2))
+    moderated: Floats = np.asarray((prior_df * middle + df * variances) / (prior_df + df))
+    # Scores are skewed and their variances no chi-square: on the whole, nothing is to be lost.
+    lost: float = pooled * float(d.sum()) / float(moderated[known] @ d)
+    return moderated * lost
 
 
 def _inverse_trigamma(value: float) -> float:

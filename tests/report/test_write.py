@@ -4,16 +4,19 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from multimem_ray.report import write_report
+from multimem_ray.results.catalogue import Catalogue
 from multimem_ray.storage import Storage
 from tests.report import fake_shards as fake
 from tests.results.fake_run import FakeRun, fake_run
 from tests.s3 import S3Server
+from tests.small import QUIET
 
 MODALITIES = ("audio", "image", "text", "video")
 
@@ -159,3 +162,19 @@ def test_everything_on_s3(tmp_path: Path, s3_server: S3Server) -> None:
     page = Page(storage.read_bytes(url).decode())
     assert page.count("img", "picture") == 2
     assert fake.caption(0) in " ".join(page.seen)
+
+
+def test_domains_are_shown_when_asked_for_and_when_catalogued(
+    finished: str, tmp_path: Path
+) -> None:
+    copy = tmp_path / "out"
+    shutil.copytree(finished, copy, ignore=shutil.ignore_patterns("catalogue"))
+    html = Path(write_report(str(copy), Storage(), top=1)).read_text("utf-8")
+    assert 'id="domains"' not in html
+    html = Path(write_report(str(copy), Storage(), top=1, by=["shard"])).read_text("utf-8")
+    assert "<h3>shard</h3>" in html
+    Catalogue(str(copy), Storage()).ensure(["json.source"], QUIET)
+    text = " ".join(Page(Path(write_report(str(copy), Storage(), top=1)).read_text("utf-8")).seen)
+    for words in ("host of json.url", "host1.example", "json.source", "tape-3"):
+        assert words in text
+    assert not re.search(r"\b(None|nan|Undefined)\b", text)

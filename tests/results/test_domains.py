@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,13 @@ from scipy import stats
 
 import multimem_ray as mm
 from multimem_ray.errors import ConfigError
-from multimem_ray.results import domains as module
-from multimem_ray.results.domains import Domains, domains, write_domains
+from multimem_ray.results.catalogue import Catalogue
+from multimem_ray.results.domains import (
+    Domains,
+    catalogued_domains,
+    domains,
+    write_domains,
+)
 from multimem_ray.results.select import Wanted
 from multimem_ray.results.table import ScoreTable
 from multimem_ray.storage import Storage
@@ -142,15 +148,25 @@ def test_the_table_is_written_with_what_it_is_of(tmp_path: Path) -> None:
     assert about["whole"] == made.whole
 
 
-def test_a_field_of_too_many_values_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MOST", 5)
+def test_a_field_of_too_many_values_is_refused(tmp_path: Path) -> None:
     table = ScoreTable(fake_run(tmp_path).output, Storage())
     with pytest.raises(ConfigError, match="label has more than 5 values; ask for a coarser"):
-        domains(table, "label")
+        domains(table, "label", most=5)
 
 
 def test_nothing_scored_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing is scored yet"):
         domains(ScoreTable(str(tmp_path), Storage()), "label")
+
+
+def test_what_is_catalogued_is_told_and_what_names_samples_is_not(
+    finished: str, tmp_path: Path
+) -> None:
+    copy = tmp_path / "out"
+    shutil.copytree(finished, copy, ignore=shutil.ignore_patterns("catalogue"))
+    table = ScoreTable(str(copy), Storage())
+    assert catalogued_domains(table) == []
+    Catalogue(str(copy), Storage()).ensure(["json.source", "json.nothing"], QUIET)
+    told = catalogued_domains(table)
+    assert [made.by for made in told] == ["host of json.url", "json.source"]
+    assert [made.by for made in catalogued_domains(table, most=3)] == ["host of json.url"]
