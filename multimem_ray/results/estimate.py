@@ -120,7 +120,7 @@ class VerdictMoments:
         """
         if self._shrinkage.count <= 2:
             return None
-        second = SpreadMoments(self._shrinkage.fit_without_a_pair(self._of_views))
+        second = SpreadMoments(self._shrinkage.fit_to_fewer(self._of_views))
         for batch in batches:
             cmc, member = lists(batch["cmc"]), lists(batch["member"])
             second.update(paired(cmc, member, self._pairs, self._block))
