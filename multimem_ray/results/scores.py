@@ -49,7 +49,8 @@ class Scores:
     def pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The same as a data frame of pandas."""
         _library("pandas")
-        return self.arrow(columns).to_pandas()
+        frame: pd.DataFrame = self.arrow(columns).to_pandas()
+        return frame
 
     def polars(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """The same as a data frame of Polars.
