@@ -14,6 +14,7 @@ Ray, or with ``executor="local"`` in this process.
     plan, embed, evaluate, mitigate            before, beside and after it
     duplicates                                 samples that look or sound alike, as groups
     open_scores, lookup                        what was found, of all samples and of single ones
+    export                                     the same in forms that others read
     register                                   a modality of your own
     agreement, cmc, contrast, …                the metric, on tensors
     Progress, MultiMemError and its children   what is told meanwhile, and what is raised
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         StorageError,
         TrainingError,
     )
+    from multimem_ray.export.write import export
     from multimem_ray.lookup.find import lookup
     from multimem_ray.metric import (
         Agreement,
@@ -77,6 +79,7 @@ _HOMES = {
     "errors": "AbsentError ClusterError ConfigError DecodeError DesignError HeldOutError "
     "ModelError MultiMemError MultiMemWarning ResumeError SampleError ShardError "
     "ShardNotFoundError StorageError TrainingError",
+    "export.write": "export",
     "lookup.find": "lookup",
     "metric": "Agreement Contrast MeanAccumulator agreement attribution clipmem_alignment cmc "
     "contrast normalized pair_cmc recall_hits",
@@ -118,6 +121,7 @@ __all__ = [
     "duplicates",
     "embed",
     "evaluate",
+    "export",
     "load_config",
     "lookup",
     "mitigate",

@@ -28,6 +28,7 @@ from multimem_ray.commands.common import existing as _existing
 from multimem_ray.commands.common import progress as _progress
 from multimem_ray.commands.common import say as _say
 from multimem_ray.commands.domains import domains as domains_command
+from multimem_ray.commands.export import export as export_command
 from multimem_ray.config import Config
 from multimem_ray.distributed.executor import ExecutorName
 from multimem_ray.errors import ConfigError, MultiMemError
@@ -534,7 +535,12 @@ def errors(
         typer.echo("no errors")
 
 
-for _command_of in (lookup_commands.lookup, lookup_commands.catalogue, domains_command):
+for _command_of in (
+    lookup_commands.lookup,
+    lookup_commands.catalogue,
+    domains_command,
+    export_command,
+):
     app.command()(_command_of)
 
 

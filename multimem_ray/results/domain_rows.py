@@ -1,20 +1,16 @@
 """Scored rows with the value of a field beside each, streamed: what domains are counted from.
 
-    label, split, group, modalities    columns of the scores
-    shard                              the shard's name
-    partition                          the folder that the row lies in, without ``partition=``
-    host                               host of the URL in a JSON field
-    json.<path>, or <path>             a field of the samples' JSON, from the catalogue
-
-The catalogue has a row per readable sample of a shard; a scored row is joined by shard and index,
-and one that is not met there is counted.
+label, split, group, modalities    columns of the scores
+shard                              the shard's name
+partition                          the folder that the row lies in, without ``partition=``
+host                               host of the URL in a JSON field
+json.<path>, or <path>             a field of the samples' JSON, from the catalogue
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from urllib.parse import unquote
@@ -22,19 +18,16 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from multimem_ray.errors import StorageError
-from multimem_ray.prefetch import in_order
 from multimem_ray.progress import Progress
-from multimem_ray.results.catalogue import URL, Catalogue
+from multimem_ray.results.catalogue import URL
+from multimem_ray.results.joined import CatalogueJoin
 from multimem_ray.results.table import ScoreTable
 from multimem_ray.storage import FileInfo
-from multimem_ray.store.names import shard_id
 from multimem_ray.store.partitioning import NULL
 
 HOST, SHARD, PARTITION = "host", "shard", "partition"
 COLUMNS = ("label", "split", "group", "modalities")
 VALUE = "domain_value"
-_THREADS = 4
 _HOST = (
     rf"nullif(regexp_extract(lower({VALUE}), "
     r"'^[a-z][a-z0-9+.-]*://(?:[^/?#@]*@)?(\[[^\]/?#]*\]|[^/?#:]+)', 1), '')"
@@ -54,8 +47,11 @@ class DomainRows:
     table: ScoreTable
     by: str
     url_field: str = URL
-    missed: int = field(default=0, init=False)
-    """Scored rows that the catalogue lacked, of the last pass."""
+
+    @property
+    def missed(self) -> int:
+        """Scored rows that the catalogue lacked, of the last pass."""
+        return 0 if self._plain else self._join.missed
 
     @property
     def name(self) -> str:
@@ -91,15 +87,14 @@ class DomainRows:
         if self.by in COLUMNS:
             self.table.require(self.by)
         elif not self._plain:
-            self._catalogue.ensure([self._field], progress)
+            self._join.prepare(progress)
 
     @cached_property
-    def _catalogue(self) -> Catalogue:
-        return Catalogue(self.table.output, self.table.storage)
+    def _join(self) -> CatalogueJoin:
+        return CatalogueJoin(self.table, [self._field])
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Some stored columns of all scored rows, and :data:`VALUE`."""
-        self.missed = 0
         if self.by == PARTITION:
             for value, files in self._partitions():
                 for batch in self.table.batches(columns, files=files):
@@ -118,31 +113,8 @@ class DomainRows:
             for batch in batches:
                 yield _with(batch, batch[self.by])
         else:
-            yield from self._catalogued(batches)
-
-    def _catalogued(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Rows with their value from the catalogue; its files are read ahead, in their order."""
-        catalogue, name = self._catalogue, self._field
-        urls = {shard_id(shard.url): shard.url for shard in catalogue.shards}
-        order = [urls[c.shard_id] for c in self.table.commits if c.rows and c.shard_id in urls]
-
-        def read(url: str) -> tuple[str, pa.Table]:
-            return url, catalogue.rows_of(url, ["index", name])
-
-        with closing(in_order(read, order, _THREADS)) as kept:
-            shard, rows = next(kept, ("", None))
-            for batch in batches:
-                own = batch["shard"][0].as_py()
-                while shard != own and rows is not None:
-                    shard, rows = next(kept, ("", None))
-                if rows is None:
-                    raise StorageError(
-                        f"{self.table.output}: has scores of {own}, which its shards.parquet "
-                        "lacks; the catalogue cannot be joined"
-                    )
-                places = pc.index_in(batch["index"], value_set=rows["index"].combine_chunks())
-                self.missed += places.null_count
-                yield _with(batch, rows[name].combine_chunks().take(places))
+            for batch in self._join.beside(batches):
+                yield _with(batch, batch[self._field])
 
     def _partitions(self) -> Iterator[tuple[str | None, list[FileInfo]]]:
         def folder(file: FileInfo) -> str:

@@ -21,9 +21,7 @@ every squared standard error. Of a target it is the error of its gap.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from io import BytesIO
 from typing import Any
 from urllib.parse import quote
@@ -34,24 +32,20 @@ import pyarrow.parquet as pq
 from scipy.special import stdtrit
 
 from multimem_ray.config import nearest
-from multimem_ray.design.membership import BLOCKS
 from multimem_ray.errors import ConfigError
 from multimem_ray.progress import Progress
-from multimem_ray.results.arrays import Floats, floats, lists
+from multimem_ray.results.arrays import Floats
 from multimem_ray.results.catalogue import URL, Catalogue
-from multimem_ray.results.domain_rows import COLUMNS, HOST, PARTITION, SHARD, VALUE, DomainRows
-from multimem_ray.results.select import Rule, Wanted
+from multimem_ray.results.domain_rows import COLUMNS, HOST, PARTITION, SHARD, DomainRows
+from multimem_ray.results.domain_sums import DomainSums, nullable
+from multimem_ray.results.select import Wanted
 from multimem_ray.results.statistics import wilson_ends
-from multimem_ray.results.table import ScoreTable, open_engine
-from multimem_ray.results.verdict import DERIVED, stored_columns
-from multimem_ray.store.schema import SCORE
+from multimem_ray.results.table import ScoreTable
 from multimem_ray.verdict import domains as shrinking
-from multimem_ray.verdict.pairs import paired
 
 FOLDER = "domains"
 MOST = 1_000_000
 _TOP_PERCENT, _RATE = 5.0, 0.05
-_SUMS = ("rows", "n", "s", "out", "hits", "squares", "pair_n", "pair_error")
 _FIGURES = (
     *("mean", "low", "high", "shrunk", "shrunk_low", "shrunk_high"),
     *("share", "share_low", "share_high", "share_shrunk", "share_shrunk_low", "share_shrunk_high"),
@@ -66,8 +60,9 @@ class Domains:
     Attributes:
         by: The field.
         listed: The list whose share is told, in words.
-        whole: ``samples``, ``scored``, ``mean``, ``share`` of all; ``between_sd``, the standard
-            deviation of the domains' true means; ``models_se``, what the models add to each.
+        whole: ``samples``, ``scored``, and of all of them ``mean`` (``low``, ``high``) and
+            ``share`` (``share_low``, ``share_high``); ``between_sd``, the standard deviation of the
+            domains' true means; ``models_se``, what the models add to each.
         table: A row for each value, by the shrunk mean, highest first: ``value`` (null where a
             sample has none), ``samples``, ``scored``, ``listed``, and the figures.
         missed: Scored samples that could not be joined with the field.
@@ -129,7 +124,7 @@ def domains(
     wanted = listed or (Wanted(fdr=_RATE) if table.verdict.q else Wanted(percent=_TOP_PERCENT))
     rows = DomainRows(table, by, url_field)
     rows.prepare(progress)
-    sums = _Sums(rows, wanted.rule(table), most)
+    sums = DomainSums(rows, wanted.rule(table), most)
     added = sums.added()
     if added["domain"] == [None]:
         raise ConfigError(_no_values(rows))
@@ -171,160 +166,54 @@ def write_domains(table: ScoreTable, made: Domains, url: str | None = None) -> s
     return url
 
 
-class _Sums:
-    """Sums over the rows of each value.
+@dataclass(frozen=True)
+class _Means:
+    """Means (G,), the variance of one independent group of samples, their number, and the ends."""
 
-    Args:
-        rows: Rows with their value.
-        rule: What is listed.
-        most: Values that are refused beyond.
-    """
+    mean: Floats
+    own: Floats
+    size: Floats
+    df: Floats
+    low: Floats
+    high: Floats
 
-    def __init__(self, rows: DomainRows, rule: Rule, most: int) -> None:
-        self._rows, self._rule, self._table, self._most = rows, rule, rows.table, most
-        run = self._table.document("run.json")
-        design = dict((run.get("config") or {}).get("design") or {})
-        self._targeted, self._grouped = bool(design.get("target")), bool(design.get("group"))
-        self._block = BLOCKS.get(str(design.get("kind", "complementary_halves")), 0)
-        needed = [SCORE, "cmc_out", *rule.ranking.columns, *rule.columns]
-        needed += [name for name in ("shard", "key") if name in rule.parameters]
-        self._derived = [name for name in dict.fromkeys(needed) if name in DERIVED]
-        base = stored_columns(self._table.stored) if self._derived else []
-        stored = [name for name in (*needed, *base) if name not in DERIVED]
-        self._stored = list(dict.fromkeys(stored))
-
-    @cached_property
-    def pairs(self) -> int:
-        """Blocks of models that stand against one another; 0 where there are fewer than two."""
-        models = self._table.schema.field("cmc").type.list_size
-        count = models // self._block if self._block and not self._targeted else 0
-        return count if count > 1 else 0
-
-    @property
-    def gap_error(self) -> float:
-        """Standard error of what was subtracted from every score of a target."""
-        known = self._table.document("held_out", "held_out.json").get("target") or {}
-        return float(known.get("gap_se") or 0.0) if self._targeted else 0.0
-
-    def added(self) -> dict[str, Any]:
-        """Columns of sums by value: arrays of floats, and ``domain``, a list."""
-        pairs = [f"coalesce(sum(d{p}), 0) AS d{p}" for p in range(self.pairs)]
-        query = f"""
-        SELECT {self._rows.sql} AS domain, count(*) AS rows, count({SCORE}) AS n,
-               coalesce(sum({SCORE}), 0) AS s, avg(cmc_out) AS out,
-               count(*) FILTER (listed AND {SCORE} IS NOT NULL) AS hits,
-               coalesce(sum({SCORE} * {SCORE}), 0) AS squares,
-               count(pair_error) AS pair_n, coalesce(sum(pair_error), 0) AS pair_error
-               {"".join(f", {one}" for one in pairs)}
-        FROM ({self._judged()}) GROUP BY domain ORDER BY domain NULLS LAST LIMIT {self._most + 1}
-        """
-        names = [*_SUMS, *(f"d{p}" for p in range(self.pairs))]
-        answer = self._asked(query, self._with_pairs())
-        if len(answer) > self._most:
-            raise ConfigError(
-                f"{self._rows.name} has more than {self._most:,} values; ask for a coarser field"
-            )
-        told: dict[str, Any] = {name: floats(answer[name]) for name in names}
-        return told | {"domain": answer["domain"].to_pylist()}
-
-    def clusters(self, added: dict[str, Any]) -> dict[str, Floats]:
-        """``count`` C, ``squares`` Σ S_c², ``products`` Σ n_c S_c and ``sizes`` Σ n_c²."""
-        alone = {
-            "count": added["n"],
-            "squares": added["squares"],
-            "products": added["s"],
-            "sizes": added["n"],
-        }
-        summary = self._table.document("summary.json")
-        copies = summary.get("duplicates") or {}
-        current = (summary.get("verdict") or {}).get("of") == self._table.version
-        if not self._grouped or (current and copies.get("groups") == 0):
-            return alone
-        own = 'CASE WHEN "group" IS NULL THEN hash(shard, index) ELSE hash("group") END'
-        query = f"""
-        SELECT domain, count(*) AS count, sum(s * s) AS squares, sum(n * s) AS products,
-               sum(n * n) AS sizes
-        FROM (SELECT {self._rows.sql} AS domain, sum({SCORE}) AS s, count(*)::DOUBLE AS n
-              FROM joined WHERE {SCORE} IS NOT NULL GROUP BY domain, {own})
-        GROUP BY domain ORDER BY domain NULLS LAST
-        """
-        answer = self._asked(query, self._rows.batches([SCORE, "group", "shard", "index"]))
-        place = {value: at for at, value in enumerate(added["domain"])}
-        found = {name: np.zeros(len(place)) for name in alone}
-        places = [place[value] for value in answer["domain"].to_pylist()]
-        for name, values in found.items():
-            values[places] = floats(answer[name])
-        return found
-
-    def _judged(self) -> str:
-        """The joined rows, with ``listed``."""
-        made, ranking = self._table.verdict.sql(), self._rule.ranking
-        derived = "".join(f", {made[name]} AS {name}" for name in self._derived)
-        scored = f"SELECT *, {ranking.value} AS score FROM (SELECT *{derived} FROM joined)"
-        return f"SELECT *, coalesce({self._rule.condition}, false) AS listed FROM ({scored})"
-
-    def _with_pairs(self) -> Iterator[pa.RecordBatch]:
-        """Rows with the score that each pair of models gives, and the squared error of their mean.
-
-        Both are null where not every pair has one.
-        """
-        models = ["cmc", "member"] if self.pairs else []
-        for batch in self._rows.batches([*self._stored, *models]):
-            columns = {name: batch[name] for name in (*self._stored, VALUE)}
-            error = np.full(len(batch), np.nan)
-            if self.pairs:
-                member, cmc = lists(batch["member"]), lists(batch["cmc"])
-                scores = paired(cmc, member, self.pairs, self._block)[:, :, 1]
-                scores[np.isnan(scores).any(axis=1)] = np.nan
-                error = scores.var(axis=1, ddof=1) / self.pairs
-                columns |= {f"d{p}": _nullable(scores[:, p]) for p in range(self.pairs)}
-            yield pa.RecordBatch.from_pydict(columns | {"pair_error": _nullable(error)})
-
-    def _asked(self, query: str, batches: Iterator[pa.RecordBatch]) -> pa.Table:
-        first = next(batches)
-
-        def every() -> Iterator[pa.RecordBatch]:
-            yield first
-            yield from batches
-
-        with open_engine() as engine:
-            engine.register("joined", pa.RecordBatchReader.from_batches(first.schema, every()))
-            parameters = {
-                name: value for name, value in self._rule.parameters.items() if f"${name}" in query
-            }
-            return engine.sql(query, params=parameters or None).to_arrow_table()
-
-
-def _nullable(values: Floats) -> pa.Array:
-    return pa.array(values, from_pandas=True)
+    @classmethod
+    def of(cls, n: Floats, s: Floats, clusters: dict[str, Floats], models: float) -> _Means:
+        """From sums; NaN where undefined."""
+        count, sizes = clusters["count"], clusters["sizes"]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean, size = s / n, n * n / sizes
+            off = clusters["squares"] - 2 * mean * clusters["products"] + mean**2 * sizes
+            # Rounding may leave less than nothing where all samples have one score.
+            own = off.clip(0) / sizes * count / (count - 1)
+        df = np.where(n > 0, count - 1, 0.0)
+        reach = stdtrit(np.maximum(df, 1), 0.975) * np.sqrt(own / size + models)
+        low, high = (np.where(df > 0, mean + side * reach, np.nan) for side in (-1, 1))
+        return cls(mean, own, size, df, low, high)
 
 
 def _figures(
     added: dict[str, Any], clusters: dict[str, Floats], pairs: int, gap_error: float
 ) -> tuple[dict[str, Floats], dict[str, Any]]:
     """The figures of each value, NaN where undefined, and those of the whole."""
-    n, s, hits = added["n"], added["s"], added["hits"]
+    n, hits = added["n"], added["hits"]
     scored = n > 0
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean, share = s / n, hits / n
-        size = n * n / clusters["sizes"]
-        off = clusters["squares"] - 2 * mean * clusters["products"] + mean**2 * clusters["sizes"]
-        # Rounding may leave less than nothing where all samples have one score.
-        own = off.clip(0) / clusters["sizes"] * clusters["count"] / (clusters["count"] - 1)
-    df = np.where(scored, clusters["count"] - 1, 0.0)
     models = _models_variance(added, pairs) + gap_error**2
-    whole_mean, whole_share = float(s.sum() / n.sum()), float(hits.sum() / n.sum())
-    reach = stdtrit(np.maximum(df, 1), 0.975) * np.sqrt(own / size + models)
-    low, high = (np.where(df > 0, mean + side * reach, np.nan) for side in (-1, 1))
+    each = _Means.of(n, added["s"], clusters, models)
+    whole = _whole(added, clusters, models)
+    mean, size = each.mean, each.size
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = hits / n
 
     told = {name: np.full(len(n), np.nan) for name in _FIGURES}
-    told |= {"mean": mean, "low": low, "high": high, "share": share, "cmc_out": added["out"]}
-    known = shrinking.moderated_variances(np.where(df > 0, own, 0.0), df)[scored]
-    errors = known / size[scored] + models
-    between = shrinking.between_variance(mean[scored], errors, whole_mean)
-    shrunk, sd = shrinking.shrunk_means(mean[scored], errors, whole_mean, between)
-    weight = shrinking.prior_weight(share[scored], size[scored], whole_share)
-    shares = shrinking.shrunk_shares(share[scored], size[scored], whole_share, weight)
+    told |= {"mean": mean, "low": each.low, "high": each.high, "share": share}
+    told |= {"cmc_out": added["out"]}
+    own = np.where(each.df > 0, each.own, 0.0)
+    errors = shrinking.moderated_variances(own, each.df)[scored] / size[scored] + models
+    between = shrinking.between_variance(mean[scored], errors, whole["mean"])
+    shrunk, sd = shrinking.shrunk_means(mean[scored], errors, whole["mean"], between)
+    weight = shrinking.prior_weight(share[scored], size[scored], whole["share"])
+    shares = shrinking.shrunk_shares(share[scored], size[scored], whole["share"], weight)
     ends = wilson_ends(share[scored], size[scored])
     for name, values in (
         ("shrunk", shrunk),
@@ -337,15 +226,24 @@ def _figures(
         ("share_shrunk_high", shares[2]),
     ):
         told[name][scored] = values
-    whole = {
+    return told, whole | {"between_sd": float(np.sqrt(between))}
+
+
+def _whole(added: dict[str, Any], clusters: dict[str, Floats], models: float) -> dict[str, Any]:
+    """The figures of all samples together."""
+    n, hits = added["n"].sum(keepdims=True), float(added["hits"].sum())
+    sums = {name: values.sum(keepdims=True) for name, values in clusters.items()}
+    all_ = _Means.of(n, added["s"].sum(keepdims=True), sums, models)
+    ends = wilson_ends(np.array([hits]) / n, all_.size)
+    told = {"low": all_.low, "high": all_.high, "share_low": ends[0], "share_high": ends[1]}
+    return {
         "samples": int(added["rows"].sum()),
-        "scored": int(n.sum()),
-        "mean": whole_mean,
-        "share": whole_share,
-        "between_sd": float(np.sqrt(between)),
+        "scored": int(n[0]),
+        "mean": float(all_.mean[0]),
+        "share": hits / float(n[0]),
+        **{name: None if np.isnan(one[0]) else float(one[0]) for name, one in told.items()},
         "models_se": float(np.sqrt(models)),
     }
-    return told, whole
 
 
 def _models_variance(added: dict[str, Any], pairs: int) -> float:
@@ -366,7 +264,7 @@ def _ordered(added: dict[str, Any], figures: dict[str, Floats]) -> pa.Table:
             name: pa.array(added[of].astype(np.int64))
             for name, of in (("samples", "rows"), ("scored", "n"), ("listed", "hits"))
         },
-        **{name: _nullable(figures[name]) for name in _FIGURES},
+        **{name: nullable(figures[name]) for name in _FIGURES},
     }
     return pa.table(columns).sort_by([("shrunk", "descending"), ("value", "ascending")])
 

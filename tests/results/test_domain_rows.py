@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from multimem_ray.errors import StorageError
 from multimem_ray.results.domain_rows import VALUE, DomainRows
 from multimem_ray.results.table import ScoreTable
 from multimem_ray.storage import Storage
 from multimem_ray.store.names import shard_id
 from multimem_ray.store.partitioning import NULL
 from tests.results.fake_run import fake_run
-from tests.small import QUIET
 
 
 def values(rows: DomainRows) -> dict[str, str | None]:
@@ -75,30 +71,3 @@ def test_hosts(url: str | None, host: str | None) -> None:
     with duckdb.connect() as engine:
         engine.register("urls", table)
         assert engine.sql(f"SELECT {rows.sql} FROM urls").fetchall() == [(host,)]
-
-
-def test_rows_that_the_catalogue_lacks_are_counted(finished: str, tmp_path: Path) -> None:
-    copy = tmp_path / "out"
-    shutil.copytree(finished, copy)
-    rows = DomainRows(ScoreTable(str(copy), Storage()), "source")
-    rows.prepare(QUIET)
-    assert None not in values(rows).values()
-    assert rows.missed == 0
-    for path in (copy / "catalogue").iterdir():
-        kept = pq.read_table(path)
-        pq.write_table(kept.slice(0, 15), path)
-    told = values(rows)
-    assert rows.missed == sum(value is None for value in told.values()) > 0
-
-
-def test_scores_of_a_shard_that_the_run_does_not_know_are_an_error(
-    finished: str, tmp_path: Path
-) -> None:
-    copy = tmp_path / "out"
-    shutil.copytree(finished, copy)
-    shards = pq.read_table(copy / "shards.parquet")
-    pq.write_table(shards.slice(0, 1), copy / "shards.parquet")
-    rows = DomainRows(ScoreTable(str(copy), Storage()), "json.source")
-    rows.prepare(QUIET)
-    with pytest.raises(StorageError, match=r"which its shards.parquet lacks"):
-        values(rows)

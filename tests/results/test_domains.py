@@ -48,7 +48,11 @@ def test_figures_are_those_of_the_rows(tmp_path: Path) -> None:
     made = scores.domains("label")
     rows = scores.pandas(["label", "multimem", "cmc_out", "multimem_q"])
     assert made.whole["scored"] == rows["multimem"].notna().sum() == 600 - 21
-    assert made.whole["mean"] == pytest.approx(rows["multimem"].mean())
+    every = rows["multimem"].dropna()
+    assert made.whole["mean"] == pytest.approx(every.mean())
+    reach = stats.t.ppf(0.975, len(every) - 1) * np.hypot(every.sem(), made.whole["models_se"])
+    assert made.whole["high"] - made.whole["mean"] == pytest.approx(reach)
+    assert made.whole["share_low"] < made.whole["share"] < made.whole["share_high"]
     told = frame(made)
     assert sorted(told.index) == sorted(rows["label"].unique())
     for label, own in rows.groupby("label"):
