@@ -22,6 +22,7 @@ from rich.text import Text
 
 import multimem_ray as mm
 from multimem_ray.commands import lookup as lookup_commands
+from multimem_ray.commands.certificate import certificate as certificate_command
 from multimem_ray.commands.common import AsJson, Endpoint, RunFolder, storage_at, tell
 from multimem_ray.commands.common import console as _out
 from multimem_ray.commands.common import existing as _existing
@@ -540,6 +541,7 @@ for _command_of in (
     lookup_commands.catalogue,
     domains_command,
     export_command,
+    certificate_command,
 ):
     app.command()(_command_of)
 

@@ -116,8 +116,10 @@ def reshard(
     storage = storage or Storage()
     found = find_shards(spec, storage)
     urls = copies(found.shards, out, storage)
+    where = listed if isinstance(listed, str) else None
     listed = _settled(listed, found.shards, storage)
     report = ReshardReport(out, len(listed), keep, missing=found.missing)
+    origin = {"digest": listed.digest(), "from": where}
     task = f"{listed.digest()}-{'keep' if keep else 'remove'}"
     for number, (shard, url) in enumerate(zip(found.shards, urls, strict=True), 1):
         marker = storage.join(out, "reshard", f"{url.removeprefix(storage.join(out, ''))}.json")
@@ -133,7 +135,7 @@ def reshard(
         if advance is not None:
             advance(number, len(urls))
     content = {
-        "list": {"samples": report.listed, "found": report.found, "keep": keep},
+        "list": {"samples": report.listed, "found": report.found, "keep": keep, **origin},
         **{name: getattr(report, name) for name in ("samples", "written", "left_out", "agrees")},
         **{name: getattr(report, name) for name in ("shards", "missing", "failures")},
     }
