@@ -306,15 +306,8 @@ def announce(config: Config, progress: Progress) -> tuple[Run, Shards]:
     progress.say(grouping_words(run))
     fields = ", ".join(f"{name} ({run.fields[name]})" for name in run.modalities)
     progress.say(f"modalities: {fields}" + (f"; label: {run.label}" if run.label else ""))
-    if shards.unread:
-        unread = [*shards.unread.items()]
-        named = ", ".join(f"{name} ({count})" for name, count in unread[:_MOST_NAMED])
-        more = f" and {len(unread) - _MOST_NAMED} more kinds" if len(unread) > _MOST_NAMED else ""
-        progress.say(
-            f"warning: members that nothing reads, in {shards.looked_at} samples: {named}{more}; "
-            "a key ends at the first dot; data.fields says what is read, multimem inspect what is "
-            "there"
-        )
+    for warning in shards.warnings:
+        progress.say(f"warning: {warning}")
     return run, shards
 
 
@@ -409,7 +402,7 @@ class _Stages:
             self._require_scoring()
         # A held-out set that cannot serve must be told before hours of training, not after.
         plan_held_out(run, self.shards, progress, source_of(run), self.executor)
-        prepare_references(run, progress)
+        prepare_references(run, progress, self.shards.scored)
         started = time.monotonic()
         trained = train_models(run, self.shards.scored, progress, self.executor)
         return self.record("train", started, len(trained))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -270,16 +270,13 @@ class Shards:
         scored: Those whose samples are trained on and scored.
         held_out: Those that are the held-out set, when H is given as shards.
         missing: Named, but not there.
-        unread: Extension → how many of the samples that were looked at have such a member, of
-            those that nothing in the run reads.
-        looked_at: Number of those samples.
+        warnings: What was seen while they were looked at that a person should know.
     """
 
     scored: tuple[FileInfo, ...]
     held_out: tuple[FileInfo, ...]
     missing: tuple[str, ...]
-    unread: Mapping[str, int] = field(default_factory=dict)
-    looked_at: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 def recorded_config(content: Mapping[str, Any]) -> Config:

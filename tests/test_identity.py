@@ -5,15 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from multimem_ray.audit import audit, embed, score
+from multimem_ray.audit import audit, embed, evaluate, mitigate, score
+from multimem_ray.design.key_list import hashed
 from multimem_ray.errors import ConfigError
+from multimem_ray.mitigation.choice import CHOSEN
+from multimem_ray.modalities.base import Array
+from multimem_ray.modalities.decoder import Decoder
 from multimem_ray.results.select import Wanted, select_samples
 from multimem_ray.results.table import ScoreTable
-from multimem_ray.run import load_run
+from multimem_ray.run import Run, load_run
 from multimem_ray.sample import Sample
 from multimem_ray.setup import resolve
 from multimem_ray.shards.plant import plant
@@ -108,6 +113,77 @@ def test_embeddings_that_come_back_give_the_same_scores(done: str, tmp_path: Pat
     assert summary["coverage"]["errors"] == 0
     assert again.keys() == known.keys()
     assert all(abs(again[who] - known[who]) < 1e-4 for who in known)
+
+
+def test_evaluated_samples_are_those_that_are_held_out(
+    shards: Path, done: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = contents(map(str, sorted(shards.glob("*/*.tar"))))
+    evaluated: list[str] = []
+    decode = Decoder.decode
+
+    def recorded(self: Decoder, sample: Sample) -> dict[str, Array]:
+        evaluated.append(content(sample))
+        return decode(self, sample)
+
+    monkeypatch.setattr(Decoder, "decode", recorded)
+    result = evaluate(resolve(load_run(done, STORAGE)["config"]), QUIET)
+    assert sorted(evaluated) == sorted(every[name] for name in held_out_of(done))
+    assert result["samples"] == len(evaluated)
+    scored = {every[name_of(shard), key] for shard, key in scores_of(done)}
+    assert scored.isdisjoint(evaluated)
+
+
+def test_a_mitigation_treats_what_was_selected(shards: Path, done: str, tmp_path: Path) -> None:
+    every = contents(map(str, sorted(shards.glob("*/*.tar"))))
+    made = select_samples(ScoreTable(done, STORAGE), Wanted(top=8))
+    parts = made.parts["remove"]
+    listed = {(name_of(row["shard"]), row["key"]) for url in parts for row in rows_of(url)}
+    raw = load_run(done, STORAGE)["config"]
+    recipe = {
+        "kind": "in_training",
+        "references": done,
+        "by": "list",
+        "samples": f"{made.folder}/remove",
+        "treatment": "drop",
+        "start": 0,
+    }
+    config = resolve({**raw, "output": str(tmp_path / "out"), "mitigation": recipe})
+    result = mitigate(config, QUIET, executor="local")
+    run = Run.from_json(load_run(str(tmp_path / "out"), STORAGE))
+    hashes = {int(hashed([key], [shard])[0]): every[shard, key] for shard, key in every}
+    for number, model in enumerate(run.design.model_ids()):
+        chosen = rows_of(str(tmp_path / "out" / "models" / model / CHOSEN))
+        seen = {name for name in listed if run.design.members([name[1]])[0, number]}
+        assert {hashes[row["id"]] for row in chosen} == {every[name] for name in seen}
+    before, after = scores_of(done), scores_of(str(tmp_path / "out"))
+    assert result["memory"]["count"]["all"] == len(before.keys() & after.keys()) == len(before)
+    assert accounted(done) == accounted(str(tmp_path / "out")) == sorted(every)
+
+
+def name_of(url: str) -> str:
+    return "/".join(url.split("/")[-2:])
+
+
+def rows_of(url: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(url, partitioning=None).to_pylist()
+    return rows
+
+
+def held_out_of(output: str) -> list[tuple[str, str]]:
+    rows = rows_of(f"{output}/held_out/keys.parquet")
+    return [(name_of(row["shard"]), row["key"]) for row in rows]
+
+
+def accounted(output: str) -> list[tuple[str, str]]:
+    """Name of the shard and key of whatever is scored, held out or an error; sorted."""
+    written = [
+        (name_of(row["shard"]), row["key"])
+        for part in ("scores", "errors")
+        for path in Path(output, part).rglob("*.parquet")
+        for row in rows_of(str(path))
+    ]
+    return sorted(written + held_out_of(output))
 
 
 def scores_of(output: str) -> dict[tuple[str, str], float]:

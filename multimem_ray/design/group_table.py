@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from multimem_ray.arrow_files import READ_ERRORS, ParquetFile
-from multimem_ray.design.key_list import Hashes, hashed, texts
+from multimem_ray.design.key_list import EXAMPLES, Hashes, KeyList, hashed, texts
 from multimem_ray.design.shard_names import require_parts, tail
 from multimem_ray.errors import ConfigError
 from multimem_ray.storage import Storage
@@ -36,6 +36,7 @@ class GroupTable:
         by_shard: Whether the shard is part of what a sample is known by.
         shards: How many rows there are of each shard, by name; empty without ``by_shard``.
         parts: Parts of a shard's path that are its name.
+        examples: A few of its keys, for people.
     """
 
     hashes: Hashes
@@ -44,9 +45,15 @@ class GroupTable:
     by_shard: bool
     shards: Mapping[str, int]
     parts: int = 1
+    examples: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.hashes)
+
+    @property
+    def listed(self) -> KeyList:
+        """The samples that it names."""
+        return KeyList(self.hashes, self.by_shard, self.parts, self.examples)
 
     def group(self, key: str, shard: str) -> str | None:
         """The group of a sample; None if the table does not name it.
@@ -83,6 +90,7 @@ def read_groups(url: str, storage: Storage, parts: int = 1) -> GroupTable:
         StorageError: It cannot be read.
     """
     hashes, codes = list[Hashes](), list[NDArray[np.int32]]()
+    examples = list[str]()
     numbers: dict[str, int] = {}
     shards: Counter[str] = Counter()
     if not storage.exists(url):
@@ -97,6 +105,7 @@ def read_groups(url: str, storage: Storage, parts: int = 1) -> GroupTable:
             for rows in file.iter_batches(columns=columns):
                 batch = rows.filter(_grouped(rows["group"]))
                 keys = texts(batch["key"], f"design.group: {url}: column 'key'")
+                examples += keys[: EXAMPLES - len(examples)]
                 of = list[str]()
                 if by_shard:
                     of = texts(batch["shard"], f"design.group: {url}: column 'shard'")
@@ -116,7 +125,8 @@ def read_groups(url: str, storage: Storage, parts: int = 1) -> GroupTable:
     if (of_each[1:] != of_each[:-1])[~first[1:]].any():
         known = "shard and key" if by_shard else "key; add a column 'shard' where keys repeat"
         raise ConfigError(f"design.group: {url} puts a sample into two groups, by {known}")
-    return GroupTable(every[first], of_each[first], list(numbers), by_shard, shards, parts)
+    named = list(numbers)
+    return GroupTable(every[first], of_each[first], named, by_shard, shards, parts, tuple(examples))
 
 
 def _grouped(groups: pa.Array) -> pa.Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -24,7 +24,8 @@ from multimem_ray.storage import Storage
 Hashes = NDArray[np.uint64]
 
 _BATCH = 1 << 16
-_EXAMPLES = 3
+EXAMPLES = 32
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class KeyList:
         values = hashed(keys, [name] * len(keys) if self.by_shard else None)
         places = np.minimum(np.searchsorted(self.hashes, values), len(self.hashes) - 1)
         return np.equal(self.hashes[places], values)
+
+    def named(self, but: Collection[str] = ()) -> str:
+        """A few of its keys in quotes, if possible others than these."""
+        rest = [key for key in self.examples if key not in but] or list(self.examples)
+        return ", ".join(map(repr, rest[:_NAMED])) or "no name"
 
     def digest(self) -> str:
         """Sixteen hex digits that tell one list from another."""
@@ -109,7 +115,7 @@ def read_keys(url: str, storage: Storage, *, by_shard: bool = True, parts: int =
     try:
         hashes, examples = list[Hashes](), list[str]()
         for keys in _lines(storage.read_bytes(url)):
-            examples += keys[: _EXAMPLES - len(examples)]
+            examples += keys[: EXAMPLES - len(examples)]
             hashes.append(hashed(keys))
         return KeyList(_unique(hashes), examples=tuple(examples))
     except UnicodeDecodeError as error:
@@ -129,7 +135,7 @@ def _of_files(
     hashes, examples = list[Hashes](), list[str]()
     for file in files:
         for keys, of in _of_parquet(file, storage, bool(known)):
-            examples += keys[: _EXAMPLES - len(examples)]
+            examples += keys[: EXAMPLES - len(examples)]
             hashes.append(hashed(keys, of and [tail(shard, parts) for shard in of]))
     return KeyList(_unique(hashes), bool(known), parts, tuple(examples))
 

@@ -22,13 +22,15 @@ from numpy.typing import NDArray
 from multimem_ray.arrow_files import read_parquet
 from multimem_ray.config import CONTENT, MitigationConfig
 from multimem_ray.design.hashing import seed_of
-from multimem_ray.design.key_list import KeyList, hashed, read_keys
+from multimem_ray.design.key_list import EXAMPLES, KeyList, hashed, read_keys
 from multimem_ray.errors import ConfigError
 from multimem_ray.progress import Progress
 from multimem_ray.results.arrays import floats
 from multimem_ray.results.table import ScoreTable
 from multimem_ray.results.verdict import SHRUNK
 from multimem_ray.run import Run
+from multimem_ray.shards.met import few_met, require_met
+from multimem_ray.storage import FileInfo
 from multimem_ray.store.schema import CLIPMEM
 
 Hashes = NDArray[np.uint64]
@@ -120,8 +122,11 @@ class ReferenceScores:
         return np.where(self.member[:, number], suspicion, np.nan)
 
 
-def prepare_references(run: Run, progress: Progress) -> None:
+def prepare_references(run: Run, progress: Progress, shards: Sequence[FileInfo] = ()) -> None:
     """Write what the references know, unless it is there; nothing without a mitigation.
+
+    Args:
+        shards: What is trained on: a reference that scored none of it is refused.
 
     Raises:
         ConfigError: The references do not fit this run, or have nothing scored.
@@ -133,7 +138,7 @@ def prepare_references(run: Run, progress: Progress) -> None:
     url = run.path(*PLACE)
     if storage.exists(url):
         return
-    table = ScoreTable(mitigation.references, storage)
+    table, place = ScoreTable(mitigation.references, storage), "mitigation.references"
     _check(run, table)
     samples = mitigation.samples
     listed = read_keys(samples, storage, parts=run.shard_parts) if samples else None
@@ -147,21 +152,41 @@ def prepare_references(run: Run, progress: Progress) -> None:
         )
     with progress.task("references", len(table.score_files), unit="files") as shown:
         batches = table.batches(columns, progress=lambda done, _: shown.update(done))
-        parts = [
-            _reference_rows(run, batch, _sum(batch, pairs), ranks_by, listed, by_shard)
-            for batch in batches
-        ]
+        parts, examples = [], list[str]()
+        for batch in batches:
+            parts.append(
+                _reference_rows(run, batch, _sum(batch, pairs), ranks_by, listed, by_shard)
+            )
+            examples += batch["key"].slice(0, EXAMPLES - len(examples)).to_pylist()
     whole = pa.Table.from_batches(parts, schema=schema(len(run.design.model_ids())))
-    if listed is not None and not pc.any(whole["listed"]).as_py():
-        raise ConfigError(
-            f"mitigation.samples: none of the {len(listed)} samples of {samples} is "
-            f"scored in {mitigation.references}; it has {', '.join(map(repr, listed.examples))}"
-        )
+    if listed is not None:
+        _require_listed(listed, whole, f"mitigation.samples: {samples}", table.output, progress)
+    known = KeyList(np.unique(whole["id"].to_numpy()), by_shard, run.shard_parts, tuple(examples))
+    said = require_met(known, shards, storage, place) if shards else None
+    if said is not None:
+        progress.say(f"warning: {said}")
     if by_shard:
         whole = whole.replace_schema_metadata({_BY_SHARD: b"1"})
     buffer = io.BytesIO()
     pq.write_table(whole, buffer, compression="zstd")
     storage.write_atomic(url, buffer.getvalue())
+
+
+def _require_listed(
+    listed: KeyList, whole: pa.Table, where: str, references: str, progress: Progress
+) -> None:
+    """Say that few of a list are scored; refuse one of which none is."""
+    met, of = int(pc.sum(whole["listed"]).as_py() or 0), len(whole)
+    if not met:
+        raise ConfigError(
+            f"{where}: none of its {len(listed)} samples is scored in {references}; it has "
+            f"{listed.named()}"
+        )
+    if few_met(listed, met, of):
+        progress.say(
+            f"warning: {where}: few of its {len(listed)} samples are scored in {references}: {met} "
+            f"of the {of} there; it has {listed.named()}"
+        )
 
 
 def _reference_rows(

@@ -33,6 +33,7 @@ from multimem_ray.modalities.registry import register
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP")
 _ORIENTATION = 0x0112
+_SAYING = frozenset({"exif", "xmp", "XML:", "Raw "})  # how entries that may tell it begin
 # EXIF orientation: what turns the stored picture upright (EXIF 2.32, 4.6.4).
 _UPRIGHT = {
     2: Pillow.Transpose.FLIP_LEFT_RIGHT,
@@ -204,8 +205,8 @@ def _saturated(view: Array, purity: float) -> Array:
 
 
 def _orientation(picture: Pillow.Image) -> int:
-    if picture.format == "TIFF" or not picture.info:
-        # Pillow turns a TIFF itself.
+    # Pillow turns a TIFF itself.
+    if picture.format == "TIFF" or not any(name[:4] in _SAYING for name in picture.info):
         return 1
     try:
         found = int(picture.getexif().get(_ORIENTATION, 1))

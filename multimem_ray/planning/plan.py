@@ -86,17 +86,18 @@ def make_plan(config: Config, progress: Progress, *, probing: bool, save: bool =
     cpus = config.plan.cpus or os.cpu_count() or 1
     gpus = torch.cuda.device_count() if config.plan.gpus is None else config.plan.gpus
     work = survey(run, shards, cpus, gpus, _gpu_bytes(config.plan.gpu_gb))
+    said = shards.warnings
     trust, proxy, share = expected_trust(run), None, None
     if config.design.proxy is not None:
         proxy = make_plan(proxy_config(run), progress, probing=probing, save=save)
         share = _operations(proxy.run) / _operations(run)
-    hints = _hints(config, work, None, trust)
+    hints = (*said, *_hints(config, work, None, trust))
     if not probing:
         return Plan(run, work, None, None, hints, trust, proxy, share)
     progress.say("measuring a few samples")
     speed = probe(run, shards)
     took = estimate(config, work, speed, cpus, gpus)
-    hints = _hints(config, work, speed, trust)
+    hints = (*said, *_hints(config, work, speed, trust))
     made = Plan(run, work, speed, took, hints, trust, proxy, share)
     if save:
         progress.say(f"plan: {save_plan(run, made.as_json())}")

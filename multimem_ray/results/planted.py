@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from multimem_ray.arrow_files import READ_ERRORS, ParquetFile
+from multimem_ray.design.key_list import EXAMPLES, Hashes, KeyList, hashed
 from multimem_ray.design.shard_names import require_parts, tail
 from multimem_ray.errors import ConfigError
 from multimem_ray.results.arrays import floats
@@ -95,6 +96,18 @@ def read_truth(url: str, storage: Storage, parts: int = 1) -> dict[tuple[str, st
         places = zip(names, rows["key"].to_pylist(), strict=True)
         truth.update(zip(places, rows["modality"].to_pylist(), strict=True))
     return truth
+
+
+def listed_truth(url: str, storage: Storage, parts: int = 1) -> KeyList:
+    """The samples of which the truth is told; see :func:`read_truth` for the rest."""
+    hashes, examples = list[Hashes](), list[str]()
+    for batch in _truth_batches(url, storage, parts):
+        rows = batch.filter(pc.and_(batch["shard"].is_valid(), batch["key"].is_valid()))
+        keys = rows["key"].to_pylist()
+        examples += keys[: EXAMPLES - len(examples)]
+        hashes.append(hashed(keys, [tail(shard, parts) for shard in rows["shard"].to_pylist()]))
+    every = np.unique(np.concatenate([np.empty(0, np.uint64), *hashes]))
+    return KeyList(every, True, parts, tuple(examples))
 
 
 def _truth_batches(url: str, storage: Storage, parts: int) -> Iterator[pa.RecordBatch]:

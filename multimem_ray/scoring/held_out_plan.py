@@ -182,10 +182,13 @@ def _choose(
         number, _, key = name.partition("/")
         by_shard.setdefault(int(number), []).append(key)
     if not by_shard:
-        raise HeldOutError(
-            f"no sample of {len(order)} shards is held out; raise held_out.fraction (now "
-            f"{run.config.held_out.fraction}) or name held_out.shards"
+        stored = run.config.data.embeddings
+        way = (
+            f"raise held_out.fraction (now {run.config.held_out.fraction}) or name held_out.shards"
+            if stored is None or stored.held_out is None
+            else f"data.embeddings.held_out: {stored.held_out} names none of their samples"
         )
+        raise HeldOutError(f"no sample of {len(order)} shards is held out; {way}")
     return [Chosen(candidates[i].url, tuple(sorted(keys))) for i, keys in sorted(by_shard.items())]
 
 

@@ -18,7 +18,6 @@ from multimem_ray.config import (
     LimitsConfig,
     digest,
 )
-from multimem_ray.design.key_list import read_key_file
 from multimem_ray.design.shard_names import parts_needed
 from multimem_ray.errors import ConfigError, SampleError
 from multimem_ray.modalities import registry
@@ -31,14 +30,15 @@ from multimem_ray.setup.grouping import (
     settled_grouping,
     settled_models,
 )
+from multimem_ray.setup.lists import require_lists
 from multimem_ray.setup.paths import absolute, absolute_url
 from multimem_ray.setup.provenance import weights_digest
 from multimem_ray.shards.find import find_shards
-from multimem_ray.shards.met import require_met
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import FileInfo, Storage
 
 _LABELS = ("json.class_label", "json.label", "json.class", "cls")
+_MOST_NAMED = 5
 _PROBED_SHARDS, _PROBED_SAMPLES = 8, 64
 _PROBED_BYTES = 64 << 20  # of each shard; all of them are held together
 
@@ -78,7 +78,6 @@ def inspect(config: Config) -> tuple[Run, Shards]:
     weights = weights_digest(config, storage)
     require_grouping(config, fields, storage)
     table = open_groups(config, shards, storage)
-    _require_members(config, shards, storage)
     groups = "" if table is None else table.digest()
     parts = parts_needed(urls)
     run = Run(config, fields, label, held_out_urls, digest(urls), below, weights, groups, parts)
@@ -93,30 +92,25 @@ def inspect(config: Config) -> tuple[Run, Shards]:
             f"training.noise.{silent[0]}: no modality of this run; it has {', '.join(fields)}"
         )
     _ = run.decoder, run.design  # settings are checked before anything is started
-    return run, replace(shards, unread=_unread(run, probe), looked_at=len(probe))
+    warnings = (_unread(run, probe), *require_lists(run, shards, table))
+    return run, replace(shards, warnings=tuple(filter(None, warnings)))
 
 
-def _unread(run: Run, probe: Sequence[Sample]) -> dict[str, int]:
-    """Members that no field names, by extension; those with metadata are not among them."""
+def _unread(run: Run, probe: Sequence[Sample]) -> str:
+    """What to say of members that no field names, but for metadata; empty if there are none."""
     read = {part for parts in run.decoder.fields.alternatives.values() for part in parts}
     read |= {"json", "cls", str(run.label), str(run.config.design.group)}
     counts = Counter(extension for sample in probe for extension in sample.extensions)
-    unread = (item for item in counts.items() if item[0].removesuffix(".gz") not in read)
-    return dict(sorted(unread, key=lambda item: (-item[1], item[0])))
-
-
-def _require_members(config: Config, shards: Shards, storage: Storage) -> None:
-    """Raise ConfigError if what a given model saw, by a file of keys, are none of these samples."""
-    design = config.design
-    if design.group is not None:
-        return  # the file names groups
-    given = [(f"design.given.{place}", model) for place, model in enumerate(design.given)]
-    for field, model in [*given, *([("design.target", design.target)] if design.target else [])]:
-        if model.members not in {"all", "none", "recorded"}:
-            wrong = f"members '{model.members}' is none of all, none, recorded"
-            listed = read_key_file(model.members, storage, wrong)
-            where = f"{field}.members: {model.members}"
-            require_met(listed, (*shards.scored, *shards.held_out), storage, where)
+    rest = (item for item in counts.items() if item[0].removesuffix(".gz") not in read)
+    unread = sorted(rest, key=lambda item: (-item[1], item[0]))
+    if not unread:
+        return ""
+    named = ", ".join(f"{name} ({count})" for name, count in unread[:_MOST_NAMED])
+    more = f" and {len(unread) - _MOST_NAMED} more kinds" if len(unread) > _MOST_NAMED else ""
+    return (
+        f"members that nothing reads, in {len(probe)} samples: {named}{more}; a key ends at the "
+        "first dot; data.fields says what is read, multimem inspect what is there"
+    )
 
 
 def _settled(modalities: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -44,6 +44,7 @@ class ReshardReport:
         listed: Samples in the list.
         failures: What could not be read, as text.
         skipped: Shards that had been rewritten before.
+        few: What to say where few of the list stand in the shards; else empty.
     """
 
     out: str
@@ -56,6 +57,7 @@ class ReshardReport:
     left_out: int = 0
     failures: list[str] = field(default_factory=list)
     skipped: int = 0
+    few: str = ""
 
     @property
     def found(self) -> int:
@@ -81,6 +83,8 @@ class ReshardReport:
             )
         elif self.found < self.listed:
             lines.append(f"{self.found} samples of the list's {self.listed} stand in these shards")
+        if self.few:
+            lines.append(f"warning: {self.few}")
         lines += [f"not copied: {failure}" for failure in self.failures[:20]]
         if len(self.failures) > 20:
             lines.append(f"… {len(self.failures)} failures in all; see {self.out}/{SUMMARY}")
@@ -117,8 +121,8 @@ def reshard(
     found = find_shards(spec, storage)
     urls = copies(found.shards, out, storage)
     where = listed if isinstance(listed, str) else None
-    listed = _settled(listed, found.shards, storage)
-    report = ReshardReport(out, len(listed), keep, missing=found.missing)
+    listed, few = _settled(listed, found.shards, storage)
+    report = ReshardReport(out, len(listed), keep, missing=found.missing, few=few)
     origin = {"digest": listed.digest(), "from": where}
     task = f"{listed.digest()}-{'keep' if keep else 'remove'}"
     for number, (shard, url) in enumerate(zip(found.shards, urls, strict=True), 1):
@@ -143,8 +147,13 @@ def reshard(
     return report
 
 
-def _settled(listed: KeyList | str, shards: Sequence[FileInfo], storage: Storage) -> KeyList:
-    """The list, read if it is not, that has something in common with the shards."""
+def _settled(
+    listed: KeyList | str, shards: Sequence[FileInfo], storage: Storage
+) -> tuple[KeyList, str]:
+    """The list, read if it is not, that has something in common with the shards.
+
+    And what to say where that is little.
+    """
     where = listed if isinstance(listed, str) else "the list"
     parts = parts_needed(located(shard.url) for shard in shards)
     if isinstance(listed, str):
@@ -154,8 +163,7 @@ def _settled(listed: KeyList | str, shards: Sequence[FileInfo], storage: Storage
             f"{where} knows shards by {listed.parts} parts of their paths, and it takes {parts} to "
             "tell these shards apart; read it with as many"
         )
-    require_met(listed, shards, storage, where)
-    return listed
+    return listed, require_met(listed, shards, storage, where) or ""
 
 
 def _done(
