@@ -28,6 +28,7 @@ from multimem_ray.commands.common import console as _out
 from multimem_ray.commands.common import existing as _existing
 from multimem_ray.commands.common import progress as _progress
 from multimem_ray.commands.common import say as _say
+from multimem_ray.commands.diff import diff as diff_command
 from multimem_ray.commands.domains import domains as domains_command
 from multimem_ray.commands.export import export as export_command
 from multimem_ray.config import Config
@@ -542,6 +543,7 @@ for _command_of in (
     domains_command,
     export_command,
     certificate_command,
+    diff_command,
 ):
     app.command()(_command_of)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
+    from multimem_ray.results.diff import Diff
     from multimem_ray.results.domains import Domains
 
 
@@ -89,6 +90,12 @@ class Scores:
             ConfigError: The runs cannot be blended.
         """
         return blend_scores(self.table, ScoreTable(os.fspath(proxies), self.table.storage))
+
+    def diff(self, other: Scores, **options: Any) -> Diff:
+        """This run less another one, by sample; see :func:`multimem_ray.results.diff.diff`."""
+        from multimem_ray.results.diff import diff
+
+        return diff(other.table, self.table, **options)
 
     def summary(self) -> dict[str, Any]:
         """What the report shows; see :func:`multimem_ray.results.summary.summarize`."""

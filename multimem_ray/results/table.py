@@ -315,9 +315,15 @@ class ScoreTable:
             return {}
         return read_own(self.storage, url, "remove it and run the audit again: the rest is kept")
 
-    def relation(self, engine: duckdb.DuckDBPyConnection) -> Any:
-        """All rows and columns, as a relation of an open DuckDB; there must be rows."""
-        return self._relation(engine, self.columns, self.score_files)
+    def relation(
+        self, engine: duckdb.DuckDBPyConnection, columns: Sequence[str] | None = None
+    ) -> Any:
+        """All rows with all columns, or at least these, as a relation of an open DuckDB.
+
+        There must be rows.
+        """
+        self.require(*(columns or ()))
+        return self._relation(engine, columns or self.columns, self.score_files)
 
     def _relation(
         self,

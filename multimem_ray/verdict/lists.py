@@ -68,7 +68,16 @@ def q_values(bins: Bins, df: float) -> Floats:
         (bins,), falling from left to right; that of a sample is its bin's, where the p-value is
         that of the lower edge and so never too low.
     """
-    p = upper_tail(bins.edges[:-1], df)
+    return false_shares(bins, upper_tail(bins.edges[:-1], df))
+
+
+def false_shares(bins: Bins, p: Floats) -> Floats:
+    """(bins,) the lowest expected share of false ones on the lists that a bin is on.
+
+    Args:
+        bins: Of something that falls with the p-value.
+        p: (bins,) the p-value of the lower edge of each.
+    """
     listed = np.cumsum(bins.counts[::-1])[::-1]
     with np.errstate(divide="ignore", invalid="ignore"):
         false = np.where(listed > 0, p * bins.counts.sum() / listed, np.inf)
