@@ -29,7 +29,7 @@ def compared(pair: tuple[FakeRun, FakeRun], **options: object) -> Diff:
 def test_figures_are_those_of_the_joined_rows(pair: tuple[FakeRun, FakeRun]) -> None:
     made = compared(pair)
     frames = [mm.open_scores(run.output).pandas().set_index("key") for run in pair]
-    both = frames[0].join(frames[1], lsuffix="_a", rsuffix="_b")
+    both = frames[0].merge(frames[1], left_index=True, right_index=True, suffixes=("_a", "_b"))
     d = (both["multimem_b"] - both["multimem_a"]).dropna()
     told = made.summary
     assert (told["samples"], told["without_score"]) == (600, 6)
