@@ -66,6 +66,7 @@ def audit(
             stages.record(OTHER, started + spent, 1)
         if config.design.proxy is not None:
             _blend(stages)
+    stages.run.fence.require()
     return report(config, stages.progress, again=False)
 
 
@@ -254,7 +255,7 @@ def evaluate(config: Config, progress: Progress | None = None) -> dict[str, Any]
 
     require_shards(config.data, "evaluate")
     progress = progress or Progress()
-    run, _ = announce(config, progress)
+    run, _ = announce(config, progress, writes=False)
     return evaluate_run(run, progress)
 
 
@@ -284,7 +285,7 @@ def mitigate(
         )
     progress = progress or Progress()
     audit(config, progress, executor=executor)
-    run, _ = open_run(config)
+    run, _ = open_run(config, writes=False)
     result = compared(run, str(run.config.mitigation.references), progress)
     run.storage.write_atomic(run.path("mitigation.json"), json.dumps(result, indent=1).encode())
     tables = [memory_table(result["memory"]), utility_table(result["utility"])]
@@ -293,9 +294,9 @@ def mitigate(
     return result
 
 
-def announce(config: Config, progress: Progress) -> tuple[Run, Shards]:
+def announce(config: Config, progress: Progress, *, writes: bool = True) -> tuple[Run, Shards]:
     """Open the run and say what was found."""
-    run, shards = open_run(config)
+    run, shards = open_run(config, writes=writes)
     size = sum(shard.size for shard in shards.scored)
     where = f", in {config.data.shards}" if config.data.shards else " of stored embeddings"
     progress.say(f"{len(shards.scored)} shards, {decimal(size)}{where}")

@@ -15,6 +15,7 @@
     ├── TrainingError          training cannot go on (divergence, no data)
     ├── ClusterError           a cluster that does not bring what the configuration asks for
     └── ResumeError            the output folder belongs to another configuration
+        └── ReplacedError      another process has opened the run since, and goes on with it
 
 Each message names the shard, key, model or config field, and the way out.
 """
@@ -117,6 +118,10 @@ class ClusterError(MultiMemError):
 
 class ResumeError(MultiMemError):
     """The output belongs to a run with another configuration; shows the difference."""
+
+
+class ReplacedError(ResumeError):
+    """Another process has opened the run since and goes on with it; this one must stop."""
 
 
 class MultiMemWarning(UserWarning):

@@ -24,6 +24,7 @@ from multimem_ray.design.hashing import uniform
 from multimem_ray.design.membership import BoolMatrix
 from multimem_ray.design.shard_names import tail
 from multimem_ray.errors import DesignError, SampleError, StorageError
+from multimem_ray.fence import Fence
 from multimem_ray.modalities import registry
 from multimem_ray.modalities.content import content_name
 from multimem_ray.modalities.decoder import Decoder
@@ -33,11 +34,11 @@ from multimem_ray.sample import Failure, Sample
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.storage import FileInfo, Storage
 
-FORMAT = 1
+FORMAT = 2
 """What ``run.json`` says of the run's folder: it grows when an older version would misread a file.
 
 A version reads the formats up to its own (outputs of 0.1 name none and are format 1), and refuses
-later ones; what it writes into a folder keeps the folder's format.
+later ones. In 2, names hold the number of an epoch (:mod:`multimem_ray.fence`).
 """
 
 
@@ -61,6 +62,7 @@ class Run:
         groups: Digest of the table of groups that it was given; empty if it was given none.
         shard_parts: Parts of a shard's path that tell it from the others of the run: with its key
             and index, what a sample is known by.
+        epoch: Which opening of the output this is; see :mod:`multimem_ray.fence`.
     """
 
     config: Config
@@ -72,6 +74,7 @@ class Run:
     weights: str = ""
     groups: str = ""
     shard_parts: int = 1
+    epoch: int = 1
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Run:
@@ -93,6 +96,11 @@ class Run:
     @property
     def storage(self) -> Storage:
         return Storage(self.config.storage)
+
+    @property
+    def fence(self) -> Fence:
+        """What says whether this is still the one that writes."""
+        return Fence(self.storage, self.output, self.epoch)
 
     def read(self, shard: str) -> Iterator[Sample | Failure]:
         """What :func:`read_shard` makes of a shard within ``data.limits``."""
@@ -259,7 +267,8 @@ class Run:
         return [*given, self.groups] if self.groups else given
 
     def model_folder(self, model_id: str) -> ModelFolder:
-        return ModelFolder(self.storage, self.path("models", model_id), self.training_fingerprint)
+        url, fingerprint = self.path("models", model_id), self.training_fingerprint
+        return ModelFolder(self.storage, url, fingerprint, self.fence)
 
 
 @dataclass(frozen=True)

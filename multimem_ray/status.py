@@ -11,7 +11,7 @@ from typing import Any
 from multimem_ray.own_files import HELD_OUT_AGAIN, read_own
 from multimem_ray.run import Run
 from multimem_ray.storage import Storage
-from multimem_ray.store.markers import details, load_commits
+from multimem_ray.store.markers import details, valid_commits
 
 _RECENT = 32
 
@@ -66,7 +66,7 @@ class RunStatus:
 def run_status(output: str, run_json: Mapping[str, Any], storage: Storage) -> RunStatus:
     """Status of the run in ``output``: one listing, and the last few markers for the rate."""
     run = Run.from_json({**run_json, "config": {**run_json["config"], "output": output}})
-    commits = [c for c in load_commits(storage, output) if c.run == run_json["fingerprint"]]
+    commits = valid_commits(storage, output, run_json["fingerprint"])
     ids = run.design.model_ids()
     with ThreadPoolExecutor(8) as pool:
         done = sum(pool.map(run.is_trained, ids))

@@ -26,7 +26,8 @@ class EmbeddingLog(CommitLog):
     def __init__(self, run: Run) -> None:
         # Files of one shard stand side by side: by hash, whatever the scores are partitioned by.
         by_hash = Partitioning(run.config.scoring.partitions)
-        super().__init__(run.storage, run.path(layout.FOLDER), run.fingerprint, by_hash)
+        url = run.path(layout.FOLDER)
+        super().__init__(run.storage, url, run.fingerprint, by_hash, run.fence)
         self._run = run
 
     def _write_rows(self, shard: FileInfo, rows: pa.Table) -> Written:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from multimem_ray.errors import ModelError, StorageError
+from multimem_ray.fence import Fence
 from multimem_ray.own_files import parsed
 from multimem_ray.storage import Storage
 
@@ -85,11 +86,13 @@ class ModelFolder:
         storage: Where they lie.
         url: The folder ``<output>/models/<id>``.
         fingerprint: Of the training; files of another one are refused or ignored.
+        fence: Says whether this is still the one that writes; None: nobody else may.
     """
 
     storage: Storage
     url: str
     fingerprint: str
+    fence: Fence | None = None
 
     def path(self, name: str) -> str:
         return self.storage.join(self.url, name)
@@ -105,12 +108,22 @@ class ModelFolder:
         """Write the finished model; the marker comes last, the checkpoint goes."""
         from safetensors.torch import save
 
-        self.storage.write_atomic(self.path("model.safetensors"), save(_flat(model)))
+        before = self.storage.version(self.path("model.safetensors"))
+        self._require_fence()
+        weights = save(_flat(model))
+        if not self.storage.write_if(self.path("model.safetensors"), weights, before):
+            self._require_fence()
+            self.storage.write_atomic(self.path("model.safetensors"), weights)
         for name, content in (("config.json", config), ("membership.json", membership)):
             text = json.dumps(content, indent=1, sort_keys=True)
             self.storage.write_atomic(self.path(name), text.encode())
+        self._require_fence()
         self.storage.write_atomic(self.path("DONE"), self.fingerprint.encode())
         self.storage.discard(self.path("checkpoint.safetensors"))
+
+    def _require_fence(self) -> None:
+        if self.fence is not None:
+            self.fence.require()
 
     def load_into(self, model: nn.Module) -> None:
         """Load the finished weights.
@@ -158,6 +171,7 @@ class ModelFolder:
 
     def write_progress(self, snapshot: Snapshot) -> None:
         """Write a snapshot as the checkpoint."""
+        self._require_fence()
         snapshot.write(self.storage, self.path("checkpoint.safetensors"))
 
     def load_progress(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
@@ -221,6 +235,7 @@ class ModelFolder:
         url = self.path("history.jsonl")
         merged = {line["epoch"]: line for line in [*self.history(), *lines]}
         text = "".join(json.dumps(merged[epoch]) + "\n" for epoch in sorted(merged))
+        self._require_fence()
         self.storage.write_atomic(url, text.encode())
 
     def history(self, **fields: Any) -> list[dict[str, Any]]:

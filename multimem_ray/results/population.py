@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
@@ -16,7 +18,9 @@ def stored_population(output: str, storage: Storage) -> Population | None:
     Raises:
         StorageError: Its file is damaged.
     """
-    url = storage.join(output, "held_out", "means.safetensors")
+    summary = storage.join(output, "held_out", "held_out.json")
+    known = json.loads(storage.read_bytes(summary)) if storage.exists(summary) else {}
+    url = storage.join(output, "held_out", known.get("means", "means.safetensors"))
     if not storage.exists(url):
         return None
     try:

@@ -37,7 +37,7 @@ from multimem_ray.results.verdict import DERIVED, Verdict, stored_columns
 from multimem_ray.storage import FileInfo, Storage, local_path
 from multimem_ray.store.committed import error_files, in_partition, score_files
 from multimem_ray.store.footers import FooterCheck
-from multimem_ray.store.markers import Commit, load_commits
+from multimem_ray.store.markers import Commit, valid_commits
 from multimem_ray.store.names import shard_id
 from multimem_ray.store.schema import ATTRIBUTION, PAIR, SCORE
 from multimem_ray.store.tables import read_table
@@ -89,11 +89,9 @@ class ScoreTable:
         A marker with the fingerprint of an earlier configuration (a run that was given more
         models since) does not count: its shard is about to be scored again.
         """
-        current = self.document("run.json").get("fingerprint")
-        by_name = {
-            c.shard_id: c for c in load_commits(self.storage, self.output) if c.run == current
-        }
-        return [by_name[name] for name in sorted(by_name)]
+        current = str(self.document("run.json").get("fingerprint"))
+        commits = valid_commits(self.storage, self.output, current)
+        return sorted(commits, key=lambda commit: commit.shard_id)
 
     @cached_property
     def score_files(self) -> list[FileInfo]:

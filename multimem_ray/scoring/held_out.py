@@ -42,6 +42,7 @@ from multimem_ray.scoring.held_out_plan import (
     Chosen,
     is_summarized,
     load_plan,
+    means_name,
     parts_folder,
 )
 from multimem_ray.scoring.held_out_stats import (
@@ -85,6 +86,8 @@ class HeldOut(ABC):
         self._run, self._patience_s, self._careful = run, patience_s, careful
         self._actor = actor or f"{socket.gethostname()}-{os.getpid()}"
         self._folder = parts_folder(run)
+        # Of its own epoch: what an earlier driver's actors have begun is waited for by nobody.
+        self._claims = CLAIMS + run.fence.suffix
         self._parts = EmbeddedParts(run.storage, self._folder)
         self._statistics: HeldOutStatistics | None = None
 
@@ -118,9 +121,8 @@ class HeldOut(ABC):
             HeldOutError: H lacks a modality, or an embedding is not finite.
         """
         if self._statistics is None:
-            self._wait()
-            url = self._run.path("held_out", "means.safetensors")
-            self._statistics = HeldOutStatistics.from_bytes(self._run.storage.read_bytes(url))
+            means = self._run.storage.read_bytes(self._run.path("held_out", self._wait()))
+            self._statistics = HeldOutStatistics.from_bytes(means)
         return self._statistics
 
     def notes(self, chosen: Chosen) -> EmbeddedParts:
@@ -128,10 +130,12 @@ class HeldOut(ABC):
         storage = self._run.storage
         return EmbeddedParts(storage, storage.join(self._folder, "notes", shard_id(chosen.shard)))
 
-    def _wait(self) -> None:
+    def _wait(self) -> str:
+        """The name of the means, as soon as they are there."""
         signs: set[FileInfo] = set()
         since = time.monotonic()
-        while not is_summarized(self._run):
+        while (means := means_name(self._run)) is None:
+            self._run.fence.require()
             there = self._run.storage.list(self._folder)
             # Who goes through a shard with care writes notes all the while.
             if set(there) != signs:
@@ -148,14 +152,16 @@ class HeldOut(ABC):
                 self._sum_up()
             else:
                 self.embed(chosen)
+        return means
 
     def _claim(self, item: str) -> None:
-        url = self._run.storage.join(self._folder, CLAIMS, self._actor, item)
+        url = self._run.storage.join(self._folder, self._claims, self._actor, item)
         self._run.storage.write_atomic(url, b"")
 
     def _begun_by_others(self, there: Sequence[FileInfo]) -> set[str]:
         claims = (info.url.rsplit("/", 3)[-3:] for info in there)
-        return {item for kind, actor, item in claims if kind == CLAIMS and actor != self._actor}
+        own, actor_of_own = self._claims, self._actor
+        return {item for kind, actor, item in claims if kind == own and actor != actor_of_own}
 
     def _missing(self, there: Sequence[FileInfo]) -> list[Chosen]:
         urls = {info.url for info in there}
@@ -185,11 +191,14 @@ class HeldOut(ABC):
                 return
             raise
         stored = summary.statistics.to_bytes()
-        run.storage.write_atomic(run.path("held_out", "means.safetensors"), stored)
+        name = f"means{run.fence.suffix}.safetensors"
+        run.fence.require()
+        run.storage.write_atomic(run.path("held_out", name), stored)
         chosen = sum(len(item.keys) for item in self._plan)
         killed = [failure for failure in summary.failures if failure.error == KILLED]
         content = {
             "fingerprint": run.fingerprint,
+            "means": name,
             "keys_seen": chosen,
             "samples": summary.samples,
             "undecodable": chosen - summary.samples - len(killed),
@@ -200,11 +209,13 @@ class HeldOut(ABC):
             "target": summary.target,
         }
         text = json.dumps(content, indent=1)
+        run.fence.require()
         run.storage.write_atomic(run.path("held_out", "held_out.json"), text.encode())
         self._clear()
 
     def _clear(self) -> None:
-        self._run.storage.discard(self._run.path("held_out", "parts"), recursive=True)
+        if self._run.fence.is_open():
+            self._run.storage.discard(self._run.path("held_out", "parts"), recursive=True)
 
 
 def _told(failure: Failure) -> dict[str, Any]:

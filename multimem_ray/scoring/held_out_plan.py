@@ -55,11 +55,17 @@ class _Found:
 
 def is_summarized(run: Run) -> bool:
     """Whether the mean vectors of this very run are there."""
+    return means_name(run) is not None
+
+
+def means_name(run: Run) -> str | None:
+    """The file of the mean vectors of this very run; None if they are not there."""
     url = run.path("held_out", "held_out.json")
     if not run.storage.exists(url):
-        return False
+        return None
     known = read_own(run.storage, url, HELD_OUT_AGAIN, fingerprint=str)
-    return bool(known["fingerprint"] == run.fingerprint)
+    name = known.get("means", "means.safetensors")
+    return str(name) if known["fingerprint"] == run.fingerprint else None
 
 
 def parts_folder(run: Run) -> str:
@@ -84,8 +90,10 @@ def plan_held_out(
     """
     if is_summarized(run):
         return []
-    # Whoever began something before this driver started is dead.
-    run.storage.discard(run.storage.join(parts_folder(run), CLAIMS), recursive=True)
+    # Whoever began something before this driver started is dead, or stops.
+    for name in run.storage.folders(parts_folder(run)):
+        if name.startswith(CLAIMS):
+            run.storage.discard(run.storage.join(parts_folder(run), name), recursive=True)
     known = load_plan(run)
     if known:
         return known

@@ -242,4 +242,4 @@ def record_missing(log: CommitLog, missing: Sequence[str]) -> None:
             "missing_shard",
             "named in data.shards, but not there; upload it and run again, or leave it out",
         )
-        log.write_errors(url, error_rows([failure]))
+        log.write_missing(url, error_rows([failure]))

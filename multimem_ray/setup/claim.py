@@ -10,23 +10,30 @@ from importlib import metadata
 from typing import Any
 
 from multimem_ray.config import Config, difference
-from multimem_ray.errors import ResumeError
+from multimem_ray.errors import ReplacedError, ResumeError
+from multimem_ray.fence import take
 from multimem_ray.run import FORMAT, Run, Shards, recorded_config, require_format, run_document
 from multimem_ray.setup.contents import keep_contents
 from multimem_ray.setup.discovery import inspect
 
 
-def open_run(config: Config) -> tuple[Run, Shards]:
+def open_run(config: Config, *, writes: bool = True) -> tuple[Run, Shards]:
     """Find the shards, settle fields and label, and claim the output folder.
+
+    Args:
+        writes: Into what the run is made of; whoever did so before stops, see
+            :mod:`multimem_ray.fence`.
 
     Raises:
         ShardNotFoundError: No shard at all.
         ConfigError: A configured modality is in no sample, or fewer than two were found.
         ResumeError: The output belongs to another configuration, or shards were replaced.
+        ReplacedError: Somebody else opened it at the same time.
         StorageError: A later version of the tool wrote it.
     """
     run, shards = inspect(config)
-    _claim(run, shards)
+    if _known(run, shards) is None or writes:
+        run = _claimed(run, shards)
     if run.is_stored:
         from multimem_ray.embeddings.open import store_units
 
@@ -40,22 +47,47 @@ def with_models(run: Run, shards: Shards, models: int) -> Run:
     """The run with more models, which its folder is claimed for."""
     design = run.config.design.model_copy(update={"models": models})
     grown = replace(run, config=run.config.model_copy(update={"design": design}))
-    _claim(grown, shards)
+    _record(grown, shards)
     return grown
 
 
-def _claim(run: Run, shards: Shards) -> None:
-    storage, url = run.storage, run.path("run.json")
-    started = time.time()
-    if storage.exists(url):
-        old = run_document(storage.read_bytes(url), url)
-        require_format(old, url)
-        if old.get("fingerprint") != run.fingerprint and not _only_adds_models(run, old):
-            raise ResumeError(_refusal(run, shards, old))
-        _require_layout(run, old)
-        started = old.get("started_at", started)
-    content = {
-        "format": FORMAT,
+def _claimed(run: Run, shards: Shards) -> Run:
+    """The run with an epoch of its own, told by ``run.json``."""
+    fence = take(run.storage, run.output, {"fingerprint": run.fingerprint})
+    run = replace(run, epoch=fence.epoch)
+    _record(run, shards)
+    return run
+
+
+def _record(run: Run, shards: Shards) -> None:
+    """Write ``run.json``, unless somebody else did since it was looked at."""
+    url = run.path("run.json")
+    version = run.storage.version(url)
+    old = _known(run, shards) or {}
+    content = _content(run, shards, old.get("started_at", time.time()))
+    run.fence.require()
+    if not run.storage.write_if(url, json.dumps(content, indent=1).encode(), version):
+        run.fence.require()
+        raise ReplacedError(f"{url}: another process wrote it at the same time; run this again")
+
+
+def _known(run: Run, shards: Shards) -> dict[str, Any] | None:
+    """The ``run.json`` that is there, if this run may go on with it."""
+    url = run.path("run.json")
+    if not run.storage.exists(url):
+        return None
+    old = run_document(run.storage.read_bytes(url), url)
+    require_format(old, url)
+    if old.get("fingerprint") != run.fingerprint and not _only_adds_models(run, old):
+        raise ResumeError(_refusal(run, shards, old))
+    _require_layout(run, old)
+    return old
+
+
+def _content(run: Run, shards: Shards, started: float) -> dict[str, Any]:
+    return {
+        # A folder that nobody opened twice is one that earlier versions can read.
+        "format": FORMAT if run.epoch > 1 else 1,
         "config": run.config.model_dump(mode="json"),
         "fingerprint": run.fingerprint,
         "fields": dict(run.fields),
@@ -74,7 +106,6 @@ def _claim(run: Run, shards: Shards) -> None:
         "versions": _versions(),
         "started_at": started,
     }
-    storage.write_atomic(url, json.dumps(content, indent=1).encode())
 
 
 def _require_layout(run: Run, old: Mapping[str, Any]) -> None:

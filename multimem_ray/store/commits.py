@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from typing import TypeAlias
 
 import pyarrow as pa
 
+from multimem_ray.fence import Fence
 from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo, Storage
 from multimem_ray.store.files import error_file, score_file
@@ -31,7 +33,14 @@ from multimem_ray.store.markers import (
     load_commits,
     parse_marker,
 )
-from multimem_ray.store.names import marker_name, score_stem, shard_id, source_version
+from multimem_ray.store.names import (
+    epoch_of,
+    marker_name,
+    score_stem,
+    shard_id,
+    shard_stem,
+    source_version,
+)
 from multimem_ray.store.partitioning import Partitioning, rows_digest
 from multimem_ray.store.parts import TableParts
 
@@ -73,13 +82,20 @@ class CommitLog:
         output: The output folder.
         fingerprint: Of the configuration; commits of another do not count.
         layout: How scores are partitioned.
+        fence: Says whether this is still the one that writes; default: of the first epoch.
     """
 
     def __init__(
-        self, storage: Storage, output: str, fingerprint: str, layout: Partitioning
+        self,
+        storage: Storage,
+        output: str,
+        fingerprint: str,
+        layout: Partitioning,
+        fence: Fence | None = None,
     ) -> None:
         self.storage, self.output = storage, output
         self.fingerprint, self.layout = fingerprint, layout
+        self.fence = fence or Fence(storage, output)
         self._known_folders: set[str] = set()
 
     def load(self) -> list[Commit]:
@@ -110,17 +126,14 @@ class CommitLog:
 
     def _settle(self, commits: Sequence[Commit], valid: Sequence[Commit]) -> Commit:
         """The latest of several valid markers; all others of the shard go."""
-        kept = max(
-            valid,
-            key=lambda c: (
-                float(details(self.storage, c, finished_at=(int, float))["finished_at"]),
-                c.url,
-            ),
-        )
+        kept = max(valid, key=lambda c: (c.epoch, self._finished_at(c), c.url))
         for commit in commits:
-            if commit is not kept:
-                self.storage.remove(commit.url)
+            if commit is not kept and commit.epoch <= self.fence.epoch:
+                self.storage.discard(commit.url)
         return kept
+
+    def _finished_at(self, commit: Commit) -> float:
+        return float(details(self.storage, commit, finished_at=(int, float))["finished_at"])
 
     def _is_valid(self, commit: Commit, shard: FileInfo) -> bool:
         return commit.run == self.fingerprint and commit.source == source_version(shard)
@@ -140,12 +153,19 @@ class CommitLog:
 
         Raises:
             ConfigError: Scores are partitioned by a field with too many values.
+            ReplacedError: Another process has opened the run since.
         """
+        self.fence.require()
         outdated = {url for old in stale for url in self._listed(old)}
         for old in stale:
             self.storage.remove(old)
         written = self._write_rows(shard, scores)
         files = {**written.files, **self.write_errors(shard.url, errors)}
+        if not self.fence.is_open():
+            # Nobody would vouch for them, and whoever reads the folder as it is must not see them.
+            for url in files:
+                self.storage.discard(url)
+            self.fence.require()
         self._mark(shard, receipt, written, files)
         for url in outdated - files.keys():
             self.storage.discard(url)
@@ -158,7 +178,8 @@ class CommitLog:
         place = self.storage.join(self.output, "scores")
         self.layout.admit(self.storage, place, set(pieces), self._known_folders)
         digest = rows_digest(rows)
-        name = score_stem(shard_id(shard.url), self.fingerprint, source_version(shard), digest)
+        owner = shard_id(shard.url), self.fingerprint, source_version(shard)
+        name = score_stem(*owner, digest, self.fence.epoch)
         urls = [self.storage.join(place, folder, f"{name}.parquet") for folder in pieces]
         with ThreadPoolExecutor(_WRITERS) as pool:
             made = pool.map(self._write, urls, pieces.values(), repeat(score_file))
@@ -183,6 +204,7 @@ class CommitLog:
             *(receipt.rows, receipt.held_out, receipt.errors),
             digest=written.digest,
             files=len(written.files),
+            epoch=self.fence.epoch,
         )
         url = self.storage.join(self.output, "commits", marker)
         self.storage.write_atomic(url, json.dumps(content, indent=1).encode())
@@ -195,7 +217,7 @@ class CommitLog:
             return None
         kinds = {"shard": str, "seconds": (int, float)}
         kinds |= dict.fromkeys(("rows", "held_out", "errors"), int)
-        content = details(self.storage, valid[0], **kinds)
+        content = details(self.storage, max(valid, key=lambda c: c.epoch), **kinds)
         return Receipt(**{name: content[name] for name in Receipt.__dataclass_fields__})
 
     def parts(self, shard: FileInfo) -> TableParts:
@@ -210,21 +232,26 @@ class CommitLog:
 
     def clear_parts(self) -> None:
         """All parts go, of whatever run: for when every shard is committed."""
-        self.storage.discard(self.storage.join(self.output, "parts"), recursive=True)
+        if self.fence.is_open():
+            self.storage.discard(self.storage.join(self.output, "parts"), recursive=True)
 
     def clear_orphans(self, done: Iterable[Commit]) -> None:
-        """Score files that killed attempts at committed shards left go; nobody would read them.
+        """Files that killed attempts at committed shards left go; nobody would read them.
 
-        Only scores partitioned by a field can leave some behind: by hash, the next attempt
-        overwrites. One listing.
+        Only scores partitioned by a field and later epochs can leave some behind: by hash, the next
+        attempt of the first overwrites. One listing of each folder.
         """
-        if self.layout.by is None:
+        done = list(done)
+        if self.layout.by is None and self.fence.epoch == 1:
             return
-        stems = {commit.shard_id: commit.stem for commit in done}
-        for info in self.storage.list(self.storage.join(self.output, "scores")):
-            name = self.storage.name(info.url).removesuffix(".parquet")
-            if stems.get(name.rsplit(".", 3)[0], name) != name:
-                self.storage.discard(info.url)
+        self.fence.require()
+        for kind in ("scores", "errors"):
+            stems = {c.shard_id: c.stem if kind == "scores" else c.error_stem for c in done}
+            for info in self.storage.list(self.storage.join(self.output, kind)):
+                name = self.storage.name(info.url).removesuffix(".parquet")
+                known = [stems[one] for one in _shards_of(name) if one in stems]
+                if known and name not in known and epoch_of(name) <= self.fence.epoch:
+                    self.storage.discard(info.url)
 
     def known_parts(self) -> dict[str, list[str]]:
         """Names of parts that an earlier attempt left, by the URL of their folder; one listing."""
@@ -234,17 +261,22 @@ class CommitLog:
             found.setdefault(folder, []).append(name)
         return found
 
-    def data_url(self, kind: str, shard_url: str) -> str:
-        """Where the ``scores`` or ``errors`` of a shard lie in a partition by hash."""
-        partition = self.layout.by_hash(shard_url)
-        return self.storage.join(self.output, kind, partition, f"{shard_id(shard_url)}.parquet")
+    def data_url(self, kind: str, shard_url: str, epoch: int | None = None) -> str:
+        """Where the ``scores`` or ``errors`` of a shard go in a partition by hash.
+
+        Args:
+            epoch: Of who writes; default: this one's.
+        """
+        partition, epoch = self.layout.by_hash(shard_url), epoch or self.fence.epoch
+        name = f"{shard_stem(shard_id(shard_url), self.fingerprint, epoch)}.parquet"
+        return self.storage.join(self.output, kind, partition, name)
 
     def files(self, kind: str, shard_url: str, marker: str) -> list[str]:
         """The ``scores`` or ``errors`` files of a commit, as its marker lists them."""
         listed = self._listed(marker)
         found = [url for url in listed if url.startswith(self.storage.join(self.output, kind, ""))]
         # A marker of an earlier version of this tool lists none.
-        return found if listed else [self.data_url(kind, shard_url)]
+        return found if listed else [self.data_url(kind, shard_url, 1)]
 
     def _listed(self, marker: str) -> list[str]:
         commit = parse_marker(marker)
@@ -254,8 +286,12 @@ class CommitLog:
         return [self.storage.join(self.output, name) for name in files]
 
     def write_errors(self, shard_url: str, errors: pa.Table) -> dict[str, str]:
-        """The failures of a shard, also of one that is never committed as it is missing."""
+        """The failures of a shard."""
         return self._write(self.data_url("errors", shard_url), errors, error_file)
+
+    def write_missing(self, shard_url: str, errors: pa.Table) -> None:
+        """That a shard is not there: the same whoever writes it, and vouched for by no marker."""
+        self._write(self.data_url("errors", shard_url, 1), errors, error_file)
 
     def _write(self, url: str, table: pa.Table, encode: Encode) -> dict[str, str]:
         """URL and SHA-256 of what was written; without rows nothing is, and an old file goes."""
@@ -270,4 +306,10 @@ class CommitLog:
 def commit_log(run: Run) -> CommitLog:
     """The commit log of a run."""
     layout = Partitioning.of(run.config.scoring)
-    return CommitLog(run.storage, run.output, run.fingerprint, layout)
+    return CommitLog(run.storage, run.output, run.fingerprint, layout, run.fence)
+
+
+def _shards_of(stem: str) -> tuple[str, ...]:
+    """Ids of shards that a file of this name may be of: by hash, by hash of an epoch, by field."""
+    whole = re.sub(r"\.e\d+$", "", stem)
+    return (stem, whole.rsplit(".", 1)[0], whole.rsplit(".", 3)[0])

@@ -47,7 +47,7 @@ def error_files(
     """Error files by id of their shard: of commits, then of missing shards, never committed."""
     there = _listed(storage, output, "errors")
     of_commits = {
-        commit.shard_id: _of(storage, output, commit, there.get(commit.shard_id, []), 1)
+        commit.shard_id: _of(storage, output, commit, there.get(commit.error_stem, []), 1)
         for commit in commits
         if commit.errors
     }

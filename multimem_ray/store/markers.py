@@ -4,8 +4,9 @@
     commits/<shard>.<run>.<source>.<rows>-<held out>-<errors>-<rows digest>-<files>.json
 
 The second form is that of scores partitioned by a field
-(see :mod:`multimem_ray.store.partitioning`). The content lists the files of the
-commit with their digests.
+(see :mod:`multimem_ray.store.partitioning`). From the second epoch on (see
+:mod:`multimem_ray.fence`) ``-e<epoch>`` follows the sums; of two markers the later epoch counts.
+The content lists the files of the commit with their digests.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from multimem_ray.own_files import read_own
 from multimem_ray.storage import Storage
-from multimem_ray.store.names import score_stem
+from multimem_ray.store.names import score_stem, shard_stem
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Commit:
     Args:
         digest: Of the rows, where scores are partitioned by a field; empty otherwise.
         files: Number of score files.
+        epoch: Of who committed it.
     """
 
     shard_id: str
@@ -36,6 +38,7 @@ class Commit:
     url: str
     digest: str = ""
     files: int = 1
+    epoch: int = 1
 
     @property
     def samples(self) -> int:
@@ -45,7 +48,12 @@ class Commit:
     @property
     def stem(self) -> str:
         """Name of its score files without the extension; no other commit's files have it."""
-        return score_stem(self.shard_id, self.run, self.source, self.digest)
+        return score_stem(self.shard_id, self.run, self.source, self.digest, self.epoch)
+
+    @property
+    def error_stem(self) -> str:
+        """Name of its error file without the extension."""
+        return shard_stem(self.shard_id, self.run, self.epoch)
 
 
 def parse_marker(url: str) -> Commit | None:
@@ -53,13 +61,15 @@ def parse_marker(url: str) -> Commit | None:
     parts = url.rsplit("/", 1)[-1].rsplit(".", 4)
     if len(parts) != 5 or parts[4] != "json":
         return None
-    sums = parts[3].split("-")
+    sums, epoch = parts[3].split("-"), 1
+    if sums[-1][:1] == "e" and sums[-1][1:].isdecimal():
+        epoch = int(sums.pop()[1:])
     numbers = [*sums[:3], *sums[4:]]
-    if len(sums) not in (3, 5) or not all(part.isdigit() for part in numbers):
+    if len(sums) not in (3, 5) or not all(part.isdecimal() for part in numbers):
         return None
     rows, held_out, errors = map(int, sums[:3])
     digest, files = (sums[3], int(sums[4])) if len(sums) == 5 else ("", min(rows, 1))
-    return Commit(parts[0], parts[1], parts[2], rows, held_out, errors, url, digest, files)
+    return Commit(parts[0], parts[1], parts[2], rows, held_out, errors, url, digest, files, epoch)
 
 
 def load_commits(storage: Storage, output: str) -> list[Commit]:
@@ -84,3 +94,9 @@ def details(storage: Storage, commit: Commit, **fields: Any) -> dict[str, Any]:
         StorageError: It is damaged; names the way out.
     """
     return read_own(storage, commit.url, way_out(commit), **fields)
+
+
+def valid_commits(storage: Storage, output: str, run: str) -> list[Commit]:
+    """The commits of a configuration, one for each shard: of several, that of the last epoch."""
+    commits = [commit for commit in load_commits(storage, output) if commit.run == run]
+    return list({c.shard_id: c for c in sorted(commits, key=lambda c: (c.epoch, c.url))}.values())

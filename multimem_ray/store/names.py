@@ -1,6 +1,7 @@
 """Names on disk: each follows from what it stands for, so that a repeated attempt overwrites.
 
 scores/partition=<nnn>/<shard>.parquet                           by hash of the shard
+scores/partition=<nnn>/<shard>.<run>.e<epoch>.parquet            the same, from epoch 2 on
 scores/<field>=<value>/<shard>.<run>.<source>.<digest>.parquet   by a field of the samples
 commits/<shard>.<run>.<source>.<sums>.json
 parts/<run>/<shard>.<source>/<first>-<end>.arrow
@@ -33,13 +34,28 @@ def source_version(shard: FileInfo) -> str:
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
-def score_stem(shard_id: str, run: str, source: str, digest: str) -> str:
+def score_stem(shard_id: str, run: str, source: str, digest: str, epoch: int = 1) -> str:
     """Name of a score file without the extension.
 
     Args:
         digest: Of the rows; empty where one file holds them all.
+        epoch: Of the writer; see :mod:`multimem_ray.fence`.
     """
-    return f"{shard_id}.{run}.{source}.{digest}" if digest else shard_id
+    if not digest:
+        return shard_stem(shard_id, run, epoch)
+    stem = f"{shard_id}.{run}.{source}.{digest}"
+    return f"{stem}.e{epoch}" if epoch > 1 else stem
+
+
+def shard_stem(shard_id: str, run: str, epoch: int) -> str:
+    """Name, without the extension, of a file that holds all rows of a shard."""
+    return f"{shard_id}.{run}.e{epoch}" if epoch > 1 else shard_id
+
+
+def epoch_of(stem: str) -> int:
+    """The epoch in the name of a file without its extension."""
+    found = re.search(r"\.e(\d+)$", stem)
+    return int(found[1]) if found else 1
 
 
 def marker_name(
@@ -51,9 +67,11 @@ def marker_name(
     errors: int,
     digest: str = "",
     files: int = 1,
+    epoch: int = 1,
 ) -> str:
     """The file name of a marker; see :class:`multimem_ray.store.markers.Commit` for the parts."""
     sums = f"{rows}-{held_out}-{errors}" + (f"-{digest}-{files}" if digest else "")
+    sums += f"-e{epoch}" if epoch > 1 else ""
     return f"{shard_id}.{run}.{source}.{sums}.json"
 
 
