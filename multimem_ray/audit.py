@@ -90,7 +90,7 @@ def _blend(stages: _Stages) -> None:
     audit(config, progress, executor=stages.executor)
     known = full.blend
     if known is None or known["proxies"] != {"output": config.output, **proxies.version}:
-        write_blend(full, proxies, [recorded(run), recorded(open_run(config)[0])])
+        write_blend(full, proxies, [recorded(run), recorded(open_run(config, writes=False)[0])])
 
 
 def train(

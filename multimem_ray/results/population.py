@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from multimem_ray.errors import StorageError
+from multimem_ray.own_files import HELD_OUT_AGAIN, read_own
 from multimem_ray.storage import Storage
+from multimem_ray.store.names import means_file
 from multimem_ray.verdict.attack import Population
 
 
@@ -19,8 +19,8 @@ def stored_population(output: str, storage: Storage) -> Population | None:
         StorageError: Its file is damaged.
     """
     summary = storage.join(output, "held_out", "held_out.json")
-    known = json.loads(storage.read_bytes(summary)) if storage.exists(summary) else {}
-    url = storage.join(output, "held_out", known.get("means", "means.safetensors"))
+    known = read_own(storage, summary, HELD_OUT_AGAIN) if storage.exists(summary) else {}
+    url = storage.join(output, "held_out", means_file(known))
     if not storage.exists(url):
         return None
     try:

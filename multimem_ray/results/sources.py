@@ -12,7 +12,7 @@ from multimem_ray.results.table import BLEND_JSON, ScoreTable
 from multimem_ray.storage import FileInfo
 
 # Of run.json: what another start of the same run changes.
-_PASSING = ("started_at", "versions")
+_PASSING = ("started_at", "versions", "format")
 
 
 def sources_digest(table: ScoreTable, planted: str | None = None) -> str:

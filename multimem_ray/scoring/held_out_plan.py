@@ -26,6 +26,7 @@ from multimem_ray.sample import Sample
 from multimem_ray.scoring.source import Source
 from multimem_ray.storage import FileInfo, Storage
 from multimem_ray.store.footers import RUN
+from multimem_ray.store.names import means_file
 from multimem_ray.store.tables import read_table
 
 ALONE_S = 3.0
@@ -64,8 +65,7 @@ def means_name(run: Run) -> str | None:
     if not run.storage.exists(url):
         return None
     known = read_own(run.storage, url, HELD_OUT_AGAIN, fingerprint=str)
-    name = known.get("means", "means.safetensors")
-    return str(name) if known["fingerprint"] == run.fingerprint else None
+    return means_file(known) if known["fingerprint"] == run.fingerprint else None
 
 
 def parts_folder(run: Run) -> str:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from multimem_ray.storage import FileInfo
 
@@ -56,6 +58,12 @@ def epoch_of(stem: str) -> int:
     """The epoch in the name of a file without its extension."""
     found = re.search(r"\.e(\d+)$", stem)
     return int(found[1]) if found else 1
+
+
+def means_file(held_out: Mapping[str, Any]) -> str:
+    """The name of the mean vectors beside a ``held_out.json`` of this content."""
+    name = str(held_out.get("means"))
+    return name if re.fullmatch(r"means\.e\d+\.safetensors", name) else "means.safetensors"
 
 
 def marker_name(

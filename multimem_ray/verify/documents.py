@@ -17,6 +17,7 @@ from multimem_ray.own_files import HELD_OUT_AGAIN, parsed_value, read_own
 from multimem_ray.run import Run
 from multimem_ray.storage import Storage
 from multimem_ray.store.footers import RUN
+from multimem_ray.store.names import means_file
 from multimem_ray.store.tables import SHARDS
 from multimem_ray.verify.finding import Finding
 
@@ -120,7 +121,7 @@ def check_held_out(run: Run, finding: Finding, *, needed: bool) -> dict[str, int
             if needed:
                 finding.fault(url, "of another configuration", HELD_OUT_AGAIN)
             return {}
-    _check_means(run, run.storage.join(place, "means.safetensors"), finding)
+    _check_means(run, run.storage.join(place, means_file(told)), finding)
     return _plan(run, run.storage.join(place, "keys.parquet"), finding)
 
 

@@ -129,7 +129,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "a garbled configuration": ("models/*/config.json", _garbled, "config.json: damaged"),
     "a lost held-out set": ("held_out/held_out.json", Path.unlink, "absent, .*remove held_out/"),
     "a foreign held-out set": ("held_out/held_out.json", _edited(fingerprint="x"), "of another"),
-    "means of nothing": ("held_out/means.safetensors", _nan, "NaN or infinite"),
+    "means of nothing": ("held_out/means*.safetensors", _nan, "NaN or infinite"),
     "a cut plan": ("held_out/keys.parquet", _cut, "keys.parquet: .*remove held_out/"),
     "another configuration": ("run.json", _edited(shard_set="0"), "its fingerprint .* is not"),
     "a garbled run.json": ("run.json", _garbled, "run.json: damaged .*restore it from a copy"),
