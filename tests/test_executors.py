@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from multimem_ray.errors import TrainingError
 from multimem_ray.progress import Progress, Shown
 from tests.small import small_config, write_shards
 
+EPOCH = re.compile(r"\.[0-9a-f]{16}\.e\d+(?=\.parquet)|\.e\d+(?=\.safetensors)|-e\d+(?=\.json)")
+"""What the names of a run that was opened again have beside."""
 ORDERS: list[tuple[ExecutorName, ExecutorName]] = [("local", "ray"), ("ray", "local")]
 
 
@@ -60,7 +63,11 @@ def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Confi
 
 def files(output: str) -> set[str]:
     """What a run left, but for what tells of the attempts."""
-    return {str(p.relative_to(output)) for p in Path(output).rglob("*") if p.is_file()}
+    found = (str(p.relative_to(output)) for p in Path(output).rglob("*") if p.is_file())
+    by_epoch = re.compile(
+        r"\.[0-9a-f]{16}\.e\d+(?=\.parquet)|\.e\d+(?=\.safetensors)|-e\d+(?=\.json)"
+    )
+    return {by_epoch.sub("", name) for name in found if not name.startswith("epochs/")}
 
 
 def rows(output: str) -> dict[str, dict[str, Any]]:

@@ -54,6 +54,7 @@ def embed(
         done, left = log.split(every)
         if left:
             raise RuntimeError(f"{len(left)} shards were embedded and are not committed: {left[0]}")
+        log.clear_orphans(done)
     log.clear_parts()
     write_manifest(run, len(every))
     return Totals.of(done, fresh)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +16,7 @@ from multimem_ray.embeddings.layout import About, key_digest
 from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo
 from multimem_ray.store.commits import CommitLog, Written
+from multimem_ray.store.markers import Commit
 from multimem_ray.store.partitioning import Partitioning
 
 _ROW_GROUP_BYTES = 16 << 20
@@ -37,6 +40,10 @@ class EmbeddingLog(CommitLog):
             encode = partial(_parquet, self._run, model, shard.url, keys)
             files |= self._write(self.data_url(f"model={model}", shard.url), rows, encode)
         return Written(files)
+
+    def _stems(self) -> dict[str, Callable[[Commit], str]]:
+        models = [f"model={model}" for model in self._run.design.model_ids()]
+        return dict.fromkeys([*models, "errors"], attrgetter("error_stem"))
 
 
 def write_membership(run: Run) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import repeat
+from operator import attrgetter
 from typing import TypeAlias
 
 import pyarrow as pa
@@ -245,13 +246,17 @@ class CommitLog:
         if self.layout.by is None and self.fence.epoch == 1:
             return
         self.fence.require()
-        for kind in ("scores", "errors"):
-            stems = {c.shard_id: c.stem if kind == "scores" else c.error_stem for c in done}
+        for kind, stem in self._stems().items():
+            stems = {commit.shard_id: stem(commit) for commit in done}
             for info in self.storage.list(self.storage.join(self.output, kind)):
                 name = self.storage.name(info.url).removesuffix(".parquet")
                 known = [stems[one] for one in _shards_of(name) if one in stems]
                 if known and name not in known and epoch_of(name) <= self.fence.epoch:
                     self.storage.discard(info.url)
+
+    def _stems(self) -> dict[str, Callable[[Commit], str]]:
+        """Folder of files → what those of a commit are called, without the extension."""
+        return {"scores": attrgetter("stem"), "errors": attrgetter("error_stem")}
 
     def known_parts(self) -> dict[str, list[str]]:
         """Names of parts that an earlier attempt left, by the URL of their folder; one listing."""
