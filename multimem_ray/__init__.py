@@ -14,7 +14,7 @@ Ray, or with ``executor="local"`` in this process.
     plan, embed, evaluate, mitigate            before, beside and after it
     duplicates                                 samples that look or sound alike, as groups
     open_scores, lookup                        what was found, of all samples and of single ones
-    export                                     the same in forms that others read
+    similar, export                            samples that a file is like; forms that others read
     register                                   a modality of your own
     agreement, cmc, contrast, …                the metric, on tensors
     Progress, MultiMemError and its children   what is told meanwhile, and what is raised
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     )
     from multimem_ray.export.write import export
     from multimem_ray.lookup.find import lookup
+    from multimem_ray.lookup.similar import similar
     from multimem_ray.metric import (
         Agreement,
         Contrast,
@@ -81,6 +82,7 @@ _HOMES = {
     "ShardNotFoundError StorageError TrainingError",
     "export.write": "export",
     "lookup.find": "lookup",
+    "lookup.similar": "similar",
     "metric": "Agreement Contrast MeanAccumulator agreement attribution clipmem_alignment cmc "
     "contrast normalized pair_cmc recall_hits",
     "modalities.registry": "register",
@@ -133,6 +135,7 @@ __all__ = [
     "register",
     "report",
     "score",
+    "similar",
     "train",
 ]
 

@@ -30,12 +30,24 @@ def lookup(
     hash_: Annotated[
         bool, typer.Option("--hash", help="what is given are contents, as column group has them")
     ] = False,
+    like: Annotated[
+        str | None,
+        typer.Option(help="a picture, sound, clip or text: the samples it is most like"),
+    ] = None,
+    modality: Annotated[
+        str | None, typer.Option(help="with --like: what it is; default: as its name says")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="with --like: the model that embeds; default: the first")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="with --like: how many samples")] = 10,
     as_json: AsJson = False,
     endpoint_url: Endpoint = None,
 ) -> None:
     """Look samples up: trained on or not, score, interval, q-value, attack risk, duplicates.
 
-    By key, by URL or by content. What is no sample of the run is counted and named.
+    By key, by URL, by content, or by a file that is like them (with stored embeddings). What is no
+    sample of the run is counted and named.
     """
     from multimem_ray.lookup.find import lookup as find
     from multimem_ray.lookup.find import read_asked
@@ -43,6 +55,14 @@ def lookup(
     if url and hash_:
         raise ConfigError("lookup: give one of --url and --hash")
     _, storage = existing(output, endpoint_url)
+    if like is not None:
+        if keys or list_ or url or hash_:
+            raise ConfigError("lookup: --like stands alone, without keys, --list, --url or --hash")
+        from multimem_ray.lookup.similar import similar
+
+        options: Any = {"modality": modality, "model": model, "n": n}
+        _show(similar(output, like, **options, storage=storage, progress=progress()), as_json)
+        return
     by: Any = "url" if url else "hash" if hash_ else "key"
     asked: list[Any] = list(keys or [])
     if list_ is not None:
@@ -55,11 +75,12 @@ def lookup(
 
 def _show(answer: Any, as_json: bool) -> None:
     content = answer.as_json()
-    columns = dict.fromkeys(("key", "trained on", "state"), "left")
+    alike = {"like": "right"} if answer.by == "like" else {}
+    columns = alike | dict.fromkeys(("key", "trained on", "state"), "left")
     columns |= dict.fromkeys(("score", "95 % interval", "q", "attack", "copies"), "right")
     counts = content["counts"]
     words = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in counts.items() if n)
-    rows = [_row(match) for match in answer.matches]
+    rows = [[*_similarity(match), *_row(match)] for match in answer.matches]
     tell(
         content,
         *([table_of({**columns, "shard": "left"}, rows)] if rows else []),
@@ -68,6 +89,10 @@ def _show(answer: Any, as_json: bool) -> None:
         f"by {answer.by}: {words}",
         as_json=as_json,
     )
+
+
+def _similarity(match: dict[str, Any]) -> list[Any]:
+    return [match["similarity"]] if "similarity" in match else []
 
 
 def _row(match: dict[str, Any]) -> list[Any]:
