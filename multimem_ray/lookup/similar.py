@@ -117,8 +117,7 @@ def _opened(output: str, storage: Storage) -> Run:
 def _modality(run: Run, file: str, asked: str | None) -> str:
     if asked is not None:
         if asked not in run.modalities:
-            known = ", ".join(run.modalities)
-            raise ConfigError(f"--modality {asked}: the run has {known}")
+            raise ConfigError(f"--modality {asked}: the run has {', '.join(run.modalities)}")
         return asked
     extension = file.rsplit(".", 1)[-1].lower()
     known = [name for name in run.modalities if extension in registry.get(name).extensions]
@@ -164,7 +163,7 @@ def _embedded(run: Run, model: str, name: str, data: bytes, file: str) -> Floats
     batches = [decoder.collate([view]) for view in views]
     bank = ScoringBank(run, torch.device("cpu"), [run.design.model_ids().index(model)])
     told = bank.embed(Views(batches, batches[0].present(decoder.names)))[0, :, 0, place]
-    mean = _mean_direction(told.numpy()[None])[0]
+    mean: Floats = _mean_direction(told.numpy()[None])[0]
     if not np.isfinite(mean).all() or not mean.any():
         raise ConfigError(f"{file}: model {model} makes no direction of it")
     return mean
