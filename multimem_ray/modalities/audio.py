@@ -26,7 +26,7 @@ from multimem_ray.modalities.base import (
     too_large,
     undecodable,
 )
-from multimem_ray.modalities.containers import container_of, missing_bytes, needs_packets
+from multimem_ray.modalities.containers import container_of, links, missing_bytes, needs_packets
 from multimem_ray.modalities.formats import but
 from multimem_ray.modalities.masking import masked
 from multimem_ray.modalities.registry import register
@@ -36,6 +36,9 @@ from multimem_ray.modalities.track import has_track, middle_of_track
 _FULL_SCALE = 32768.0
 # libsndfile's answer for a stream that does not say how long it is.
 _UNKNOWN_LENGTH = 2**62
+_READ = frozenset(
+    {"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3", "MPEG"}
+)
 _UNRECOGNISED = "Format not recognised.", "neither FLAC, WAV, OGG, MP3, AIFF, AAC nor MP4 or WebM"
 
 
@@ -186,6 +189,9 @@ class Audio(Modality):
         missing = missing_bytes(raw)
         if missing:
             raise undecodable(self.name, f"cut short: {missing} bytes are missing at its end")
+        chain = links(raw) if raw.startswith(b"OggS") else []
+        if len(chain) > 1:
+            return self._of_links(chain)
         try:
             opened = soundfile.SoundFile(_File(raw))
         except soundfile.SoundFileError:
@@ -195,12 +201,38 @@ class Audio(Modality):
             return middle_of_track(raw, "ogg", self._wanted_seconds, self)
         with opened as sound:
             rate = int(sound.samplerate)
+            if sound.format not in _READ:
+                raise undecodable(self.name, f"{_UNRECOGNISED[1]}, but {sound.format}")
             self.check_format(sound.channels, rate)
             if sound.frames >= _UNKNOWN_LENGTH:
                 # A FLAC that was written to a pipe: libsndfile seeks after each block, and fails.
                 return middle_of_track(raw, "flac", self._wanted_seconds, self)
             self.check_seconds(sound.frames / rate)
             return self._middle(sound), rate
+
+    def _of_links(self, chain: list[bytes]) -> tuple[Array, int]:
+        """The middle of a chained Ogg: each link is as long as it says itself."""
+        try:
+            sounds = [soundfile.SoundFile(_File(link)) for link in chain]
+        except soundfile.SoundFileError:
+            return middle_of_track(b"".join(chain), "ogg", self._wanted_seconds, self)
+        kinds = {(sound.channels, sound.samplerate) for sound in sounds}
+        if len(kinds) > 1:
+            raise undecodable(self.name, "its channels or its sample rate change")
+        ((channels, rate),) = kinds
+        self.check_format(channels, rate)
+        whole = sum(sound.frames for sound in sounds)
+        self.check_seconds(whole / rate)
+        wanted = min(self._wanted(rate), whole)
+        first, parts = (whole - wanted) // 2, []
+        for sound in sounds:
+            begin = min(max(0, first), sound.frames)
+            sound.seek(begin)
+            parts.append(sound.read(min(sound.frames - begin, wanted), "float32", always_2d=True))
+            first, wanted = first - sound.frames, wanted - len(parts[-1])
+        if wanted:
+            raise undecodable(self.name, f"cut short: {wanted} values are missing")
+        return np.concatenate(parts), rate
 
     @property
     def _wanted_seconds(self) -> float:

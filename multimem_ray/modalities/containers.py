@@ -19,6 +19,8 @@ _SEGMENT = b"\x18\x53\x80\x67"
 # Twelve bits of ones, then layer 0, which MP3 does not have (ISO 14496-3, 1.A.2.2).
 _ADTS = frozenset({b"\xff\xf0", b"\xff\xf1", b"\xff\xf8", b"\xff\xf9"})
 _OPEN_END = 0x7FFF0000
+_W64 = b"riff\x2e\x91\xcf\x11"
+_MPEG_IN_WAV = frozenset({b"\x50\0", b"\x55\0"})  # the format's tag: layer II, layer III
 _MOV_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
 
 
@@ -53,13 +55,17 @@ def behind_id3(raw: bytes) -> int:
 def needs_packets(raw: bytes) -> str | None:
     """FFmpeg's name of a stream whose length only its packets tell; None for all others.
 
-    An MP3 has no length but in a header of its encoder, which one written to a pipe lacks, and
-    which in joined files speaks of the first part alone; so do the pages of a chained Ogg.
+    MPEG audio has no length but in a header of its encoder, which one written to a pipe lacks,
+    layers I and II never have, and which in joined files speaks of the first part alone.
     """
-    if raw.startswith(b"OggS"):
-        return "ogg" if raw.count(b"OggS\0\2") > 1 else None
+    if raw.startswith(b"RIFF"):
+        return "wav" if raw[8:16] == b"WAVEfmt " and raw[20:22] in _MPEG_IN_WAV else None
+    if raw.startswith(b"\0\0"):
+        # What lies before the first frame is not sound: FFmpeg looks for one, libsndfile does not.
+        behind = raw.lstrip(b"\0")
+        return "mp3" if _is_mpeg(behind, behind_id3(behind)) else None
     at = behind_id3(raw)
-    if raw[at : at + 1] != b"\xff" or len(raw) < at + 2 or raw[at + 1] & 0xE6 != 0xE2:
+    if not _is_mpeg(raw, at):
         return None
     head = raw[at : at + 200]
     told = b"Xing" in head or b"Info" in head or b"VBRI" in head
@@ -67,18 +73,57 @@ def needs_packets(raw: bytes) -> str | None:
     return "mp3" if joined or not told else None
 
 
-def missing_bytes(raw: bytes) -> int:
-    """How many bytes a WAV or AIFF announces and does not have; 0 where it says no length.
+def _is_mpeg(raw: bytes, at: int) -> bool:
+    """Whether a frame of MPEG audio begins here: eleven bits of ones, and a layer."""
+    return raw[at : at + 1] == b"\xff" and raw[at + 1 : at + 2] >= b"\xe0" and raw[at + 1] & 6 != 0
 
-    Sizes near the largest stand for a stream whose writer could not know.
+
+def links(raw: bytes) -> list[bytes]:
+    """The parts of a chained Ogg, each a file of its own (RFC 3533, 4); all of it if there is one.
+
+    A page that begins a stream stands behind one that does not.
     """
-    big = raw[:4] == b"FORM"
-    if not big and raw[:4] != b"RIFF":
+    starts, at, begins = [0], 0, True
+    while at >= 0 and raw.count(b"OggS\0\2") > 1:
+        if raw[at + 5 : at + 6] == b"\2" and not begins:
+            starts.append(at)
+        begins = raw[at + 5 : at + 6] == b"\2"
+        at = raw.find(b"OggS\0", at + 27)
+    return [raw[start:end] for start, end in zip(starts, [*starts[1:], len(raw)], strict=True)]
+
+
+def missing_bytes(raw: bytes) -> int:
+    """How many bytes a file announces and does not have; 0 where it says no length.
+
+    Of WAV, RF64, W64, AIFF, AU and AVI, and of the last page of an Ogg. Sizes near the largest
+    stand for a stream whose writer could not know, and so does that of 0.
+    """
+    if raw.startswith(b"OggS"):
+        at = raw.rfind(b"OggS")
+        table = at + 27 + (raw[at + 26] if at + 26 < len(raw) else 0)
+        return max(0, table + sum(raw[at + 27 : table]) - len(raw))
+    if raw.startswith(b".snd"):
+        first, size = (int.from_bytes(raw[place : place + 4], "big") for place in (4, 8))
+        return 0 if size >= _OPEN_END else max(0, first + size - len(raw))
+    if raw.startswith(_W64):
+        return max(0, int.from_bytes(raw[16:24], "little") - len(raw))
+    if raw[:4] == b"RIFF" and raw[8:12] == b"AVI ":
+        size = int.from_bytes(raw[4:8], "little")
+        return 0 if size >= _OPEN_END else max(0, 8 + size - len(raw))
+    return _missing_in_chunks(raw)
+
+
+def _missing_in_chunks(raw: bytes) -> int:
+    big, long = raw[:4] == b"FORM", raw[:4] == b"RF64"
+    if not (big or long or raw[:4] == b"RIFF"):
         return 0
     at = 12
     while at + 8 <= len(raw):
         size = int.from_bytes(raw[at + 4 : at + 8], "big" if big else "little")
         if raw[at : at + 4] in (b"data", b"SSND"):
+            if long and size >= _OPEN_END:
+                size = int.from_bytes(raw[28:36], "little")  # EBU Tech 3306: in the chunk ds64
+                return max(0, at + 8 + size - len(raw))
             return 0 if size >= _OPEN_END else max(0, at + 8 + size - len(raw))
         at += 8 + size + size % 2
     return 0
@@ -96,6 +141,8 @@ def defect(raw: bytes, container: str) -> str | None:
     """What is wrong with a file that FFmpeg would not notice, or only at a price."""
     if container == "matroska" and _cut_short(raw):
         return "cut short: the file is smaller than it says"
+    if container == "avi" and missing_bytes(raw):
+        return f"cut short: {missing_bytes(raw)} bytes are missing at its end"
     if container == "mov" and any(count > len(raw) for count in _counts(raw)):
         return "it promises more frames than it has bytes"
     return None

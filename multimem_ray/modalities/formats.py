@@ -28,6 +28,17 @@ _AT_START = {
     b"\x30\x26\xb2\x75": "ASF (WMA or WMV)",
     b"FLV\1": "FLV",
     b"#!AMR": "AMR",
+    b"\x0b\x77": "AC-3",
+    b"wvpk": "WavPack",
+    b"MAC ": "Monkey's Audio",
+    b"TTA1": "TTA",
+    b"DSD ": "DSD",
+    b"MThd": "MIDI",
+    b"RIFX": "RIFX",
+    b"P5\n": "PGM",
+    b"P6\n": "PPM",
+    b"\x76\x2f\x31\x01": "OpenEXR",
+    b"\0\0\1\xba": "an MPEG programme stream",
     b"\x1f\x8b": "gzip",
     b"PK\3\4": "zip",
     b"version https://git-lfs": "a Git LFS pointer",
@@ -54,10 +65,10 @@ def format_of(raw: bytes) -> str | None:
         if raw.startswith(magic):
             return name
     head = raw[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if head.startswith((b"<!doctype html", b"<html")):
-        return "a web page"
-    if b"<svg" in head:
-        return "SVG"
+    if head.startswith((b"<!doctype html", b"<html")) or b"<svg" in head:
+        return "SVG" if b"<svg" in head else "a web page"
+    if raw[:1] == raw[188:189] == b"G":
+        return "an MPEG transport stream"
     return "XML" if head.startswith(b"<?xml") else None
 
 

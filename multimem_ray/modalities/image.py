@@ -158,9 +158,9 @@ class Image(Modality):
         most = int(np.ceil(settings.size * settings.oversize))
         if picture.format == "JPEG" and settings.fit is None:
             picture.draft(None, (most, most))
-        whole = _resizable(picture)
-        # A PNG may say behind its pixels how it is turned.
-        picture.load()
+        whole = _on_paper(picture) if picture.format == "GIF" else _resizable(picture)
+        if picture.format == "PNG":
+            picture.load()  # it may say behind its pixels how it is turned
         upright = _UPRIGHT.get(_orientation(picture))
         if settings.fit is not None:
             turned = whole if upright is None else whole.transpose(upright)
@@ -206,22 +206,35 @@ def _saturated(view: Array, purity: float) -> Array:
 
 def _orientation(picture: Pillow.Image) -> int:
     # Pillow turns a TIFF itself.
-    if picture.format == "TIFF" or not any(name[:4] in _SAYING for name in picture.info):
+    if picture.format == "TIFF" or _SAYING.isdisjoint(name[:4] for name in picture.info):
         return 1
     try:
-        found = int(picture.getexif().get(_ORIENTATION, 1))
-        for kind in ("APP1", "xmp"):
-            content = png.profile(picture.info, kind) if found == 1 else None
-            if content and content.startswith(b"Exif\0\0"):
+        found = picture.getexif().get(_ORIENTATION)
+        profiles = [png.profile(picture.info, kind) for kind in ("APP1", "xmp")]
+        for content in (*profiles, picture.info.get("xmp")):
+            if found is not None or not isinstance(content, bytes):
+                continue
+            if content.startswith(b"Exif\0\0"):
                 exif = Pillow.Exif()
                 exif.load(content)
-                found = int(exif.get(_ORIENTATION, 1))
-            elif content:
+                found = exif.get(_ORIENTATION)
+            else:
                 found = png.xmp_orientation(content)
+        return 1 if found is None else int(found)
     except _PILLOW_ERRORS:
         # A picture with broken metadata is still a picture.
         return 1
-    return found
+
+
+def _on_paper(picture: Pillow.Image) -> Pillow.Image:
+    """A GIF's first frame on white where it covers a part of the canvas, which Pillow blackens."""
+    tiles = getattr(picture, "tile", None)
+    whole, box = (0, 0, *picture.size), tuple(tiles[0][1]) if tiles else None
+    if box is None or box == whole or picture.has_transparency_data:
+        return _resizable(picture)
+    paper = Pillow.new("RGB", picture.size, "white")
+    paper.paste(picture.convert("RGB").crop(box), box)
+    return paper
 
 
 def _scaled_key(picture: Pillow.Image, bits: int) -> Pillow.Image:

@@ -14,7 +14,7 @@ from typing import Any
 MAGIC = b"\x89PNG\r\n\x1a\n"
 _TEXT = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
 _PROFILE = "Raw profile type "
-_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
+_XMP_ORIENTATION = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([1-8])\b""")
 
 
 def without_text(raw: bytes) -> bytes:
@@ -40,10 +40,10 @@ def profile(info: Mapping[Any, Any], kind: str) -> bytes | None:
         return None
 
 
-def xmp_orientation(xmp: bytes) -> int:
-    """The orientation in an XMP packet; 1 if it names none."""
+def xmp_orientation(xmp: bytes) -> int | None:
+    """The orientation in an XMP packet, if it names one."""
     match = _XMP_ORIENTATION.search(xmp)
-    return int(match[1]) if match else 1
+    return int(match[1]) if match else None
 
 
 def _turns(data: bytes) -> bool:

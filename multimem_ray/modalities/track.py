@@ -79,6 +79,8 @@ def _packets(file: Any, stream: Any, container: str, limits: Limits) -> tuple[li
             continue
         if packet.is_corrupt:
             raise undecodable("audio", f"cut short after {end:.1f} s")
+        if container == "mp3" and bytes(packet)[:1] != b"\xff":
+            continue  # a tag, between joined files or at the end
         if container == "ogg":
             if (packet.duration or 0) >= 1 << 31:
                 # FFmpeg's difference to the page's end, below zero where the last packet is cut.

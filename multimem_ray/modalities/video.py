@@ -156,26 +156,28 @@ class Video(Modality):
         # A size that changes in mid-stream is refused by the decoder itself.
         context.options = {"max_pixels": str(settings.max_pixels)}
         context.thread_count = 1
-        packets = self._packets(container, stream)
+        packets, times = self._packets(container, stream)
         choices = 2 if settings.jitter else 1
-        shown = sorted((p for p in packets if not p.is_discard), key=_time)
-        times = [_time(packet) for packet in shown]
-        at = spaced(times, shown[-1].duration or 0, settings.frames * choices)
+        numbers = [number for number, packet in enumerate(packets) if not packet.is_discard]
+        numbers.sort(key=times.__getitem__)
+        shown = [times[number] for number in numbers]
+        at = spaced(shown, packets[numbers[-1]].duration or 0, settings.frames * choices)
         square = Square(int(np.ceil(settings.size * settings.oversize)), stream)
         self._check_size(*square.extent(context.width, context.height))
-        wanted = [times[position] for position in at]
-        starts = _starts(packets, wanted)
-        self._check_work(context.width * context.height, packets, wanted, starts)
+        wanted = [shown[position] for position in at]
+        starts = _starts(packets, times, wanted)
+        self._check_work(context.width * context.height, times, wanted, starts)
         if settings.backend == "torchcodec" and square.aspect == 1 and not is_mirrored(raw):
             frames = second_decoder.squares(raw, at, square.side)
         else:
-            frames = _decode_at(context, packets, wanted, starts, square)
+            frames = _decode_at(context, packets, times, wanted, starts, square)
         if not frames:
             raise undecodable(self.name, "no frame can be decoded")
         clip = np.stack(frames).transpose(0, 3, 1, 2)
         return np.ascontiguousarray(clip).reshape(settings.frames, choices, *clip.shape[1:])
 
-    def _packets(self, container: Any, stream: Any) -> list[Any]:
+    def _packets(self, container: Any, stream: Any) -> tuple[list[Any], list[int]]:
+        """All packets, and when each is shown."""
         settings = self.settings
         packets: list[Any] = []
         for packet in container.demux(stream):
@@ -195,13 +197,13 @@ class Video(Modality):
         seconds = float((max(times) - min(times)) * stream.time_base)
         if seconds > settings.max_seconds:
             raise too_large(self.name, f"{seconds:.1f} s", "max_seconds", settings.max_seconds)
-        return packets
+        return packets, times
 
     def _check_work(
-        self, pixels: int, packets: list[Any], wanted: list[int], starts: list[int]
+        self, pixels: int, times: list[int], wanted: list[int], starts: list[int]
     ) -> None:
         """Groups of pictures may be as long as the clip, and are decoded from their beginning."""
-        place = {_time(packet): number for number, packet in enumerate(packets)}
+        place = {time: number for number, time in enumerate(times)}
         decoded, last = 0, -1
         for time, start in zip(wanted, starts, strict=True):
             decoded += max(0, place[time] - max(start, last + 1) + 1)
@@ -218,7 +220,12 @@ class Video(Modality):
 
 
 def _decode_at(
-    context: Any, packets: list[Any], wanted: list[int], starts: list[int], convert: Square
+    context: Any,
+    packets: list[Any],
+    times: list[int],
+    wanted: list[int],
+    starts: list[int],
+    convert: Square,
 ) -> list[Array]:
     """The frames shown at these ascending times, of one shape; empty if there is none at all."""
     queue, shown = deque(wanted), frozenset(wanted)
@@ -231,9 +238,9 @@ def _decode_at(
             context.flush_buffers()
             position = start
         packet = packets[position] if position < len(packets) else None
-        position += 1
         # What no other frame is built on is passed over; the decoder changes none for it.
-        passed = packet is not None and _time(packet) not in shown
+        passed = packet is not None and times[position] not in shown
+        position += 1
         if passed != passing:
             context.skip_frame = "NONREF" if passed else "DEFAULT"
             passing = passed
@@ -252,9 +259,9 @@ def _decode_at(
     return frames + [convert(last)] * len(queue) if queue else frames
 
 
-def _starts(packets: list[Any], wanted: list[int]) -> list[int]:
+def _starts(packets: list[Any], times: list[int], wanted: list[int]) -> list[int]:
     """For each time the position of the packet from which its frame can be decoded."""
-    keys = [(position, _time(p)) for position, p in enumerate(packets) if p.is_keyframe]
+    keys = [(place, times[place]) for place, p in enumerate(packets) if p.is_keyframe]
     starts: list[int] = []
     current = 0
     for time in wanted:

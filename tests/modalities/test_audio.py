@@ -294,9 +294,46 @@ def test_parts_joined_end_to_end_are_all_read(kind: str) -> None:
     assert decoded[-6000:-2000].std() > 5 * decoded[2000:6000].std()
 
 
-@pytest.mark.parametrize("kind", ["WAV", "AIFF"])
-def test_half_a_file_without_compression_is_cut_short(kind: str) -> None:
-    whole = sound_bytes(tone(), 8000, kind, "PCM_16")
+def test_links_of_a_chain_stand_where_each_ends_by_itself() -> None:
+    first, second = (tone(hertz, 1.3, 16_000) for hertz in (300.0, 700.0))
+    chain = sound_bytes(first, 16_000, "OGG") + sound_bytes(second, 16_000, "OGG")
+    decoded = Audio(LONG).decode(chain).astype(float)
+    one = Audio(LONG).decode(sound_bytes(np.concatenate([first, second]), 16_000)).astype(float)
+    assert len(decoded) == len(one)
+    for part in (slice(400, 10_000), slice(10_800, 20_400)):
+        assert np.corrcoef(decoded[part], one[part])[0, 1] > 0.999
+    short = AudioSettings.model_validate({"seconds": 1, "sample_rate": 8000, "shift": 0})
+    middle = Audio(short).decode(chain).astype(float)
+    assert np.abs(middle - decoded[6400:14_400])[100:-100].max() < 300
+
+
+def test_mpeg_sound_without_a_length_is_read_whole() -> None:
+    # Layers I and II never tell it, WAV rounds it up to whole frames, and tags stand between
+    # joined files.
+    wave, long = tone(seconds=3.2, rate=44_100), 3.2 * 8000
+    mp3 = track_bytes(wave, 44_100, "mp3", "mp3")
+    for data, times in (
+        (track_bytes(wave, 44_100, "mp2", "mp2"), 1),
+        (track_bytes(wave, 44_100, "wav", "mp3"), 1),
+        (mp3 + mp3, 2),
+        (bytes(300) + mp3, 1),
+    ):
+        decoded = Audio(LONG).decode(data).astype(float)
+        assert abs(len(decoded) - times * long) < 800
+        assert decoded.std() > 0.9 * Audio(LONG).decode(sound_bytes(wave, 44_100)).std()
+
+
+def test_what_the_library_reads_and_nobody_asked_for_is_refused_by_name() -> None:
+    with pytest.raises(DecodeError, match="but VOC"):
+        Audio(LONG).decode(sound_bytes(tone(), 8000, "VOC", "PCM_16"))
+
+
+@pytest.mark.parametrize("kind", ["WAV", "AIFF", "RF64", "W64", "AU", "OGG", "avi"])
+def test_half_a_file_is_cut_short(kind: str) -> None:
+    if kind == "avi":
+        whole = track_bytes(tone(), 8000, kind, "pcm_s16le")
+    else:
+        whole = sound_bytes(tone(), 8000, kind, None if kind == "OGG" else "PCM_16")
     with pytest.raises(DecodeError, match="cut short"):
         Audio(LONG).decode(whole[: len(whole) // 2])
     assert len(Audio(LONG).decode(whole)) == 8000

@@ -122,9 +122,9 @@ def _with_chunk(data: bytes, name: bytes, content: bytes, before: bytes = b"IEND
     return data[:at] + chunk(name, content) + data[at:]
 
 
-def _exif() -> bytes:
+def _exif(orientation: int = 6) -> bytes:
     exif = Pillow.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = orientation
     return exif.tobytes()
 
 
@@ -133,12 +133,14 @@ def _profile(kind: str, content: bytes) -> bytes:
 
 
 XMP = b'<rdf:Description tiff:Orientation="6"/>'
+XMP_OTHERWISE = b"<rdf:Description tiff:Orientation = '6'/>"
 TURNED = {
     "eXIf": (b"eXIf", _exif().removeprefix(b"Exif\0\0")),
     "exif profile": (b"tEXt", _profile("exif", _exif())),
     "APP1 profile": (b"tEXt", _profile("APP1", _exif())),
     "xmp profile": (b"tEXt", _profile("xmp", XMP)),
     "XMP": (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
+    "XMP otherwise": (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP_OTHERWISE),
 }
 
 
@@ -148,6 +150,26 @@ def test_a_png_is_upright_whatever_says_it(kind: str, before: bytes) -> None:
     stored = image_bytes(gradient(64, 64))
     turned = decode(_with_chunk(stored, *TURNED[kind], before))
     np.testing.assert_array_equal(turned, np.rot90(decode(stored), -1))
+
+
+def test_exif_that_says_upright_is_believed_before_xmp() -> None:
+    stored = image_bytes(gradient(64, 64), "JPEG", quality=95)
+    xmp = b"http://ns.adobe.com/xap/1.0/\0" + XMP
+    both = image_bytes(gradient(64, 64), "JPEG", quality=95, exif=_exif(1), xmp=XMP)
+    assert xmp in both
+    np.testing.assert_array_equal(decode(both), decode(stored))
+
+
+def test_a_gif_that_covers_a_part_of_its_canvas_lies_on_white() -> None:
+    part = image_bytes(Pillow.new("P", (20, 20), 1), "GIF", palette=bytes([9, 9, 9, 200, 0, 0]))
+    moved = bytearray(part)
+    moved[6:10] = struct.pack("<HH", 40, 40)  # the canvas
+    at = part.index(b",\0\0\0\0\x14\0\x14\0")
+    moved[at + 1 : at + 5] = struct.pack("<HH", 20, 0)  # where the frame lies
+    picture = decode(bytes(moved))
+    assert (picture[:, :19] == 255).all()
+    assert (picture[21:] == 255).all()
+    assert (picture[1:19, 21:] == (200, 0, 0)).all()
 
 
 @pytest.mark.parametrize("name", [b"zTXt", b"iCCP", b"iTXt"])
