@@ -34,6 +34,9 @@ def export(
         str | None, typer.Option("--license", help="of it, for croissant and huggingface")
     ] = None,
     url: Annotated[str | None, typer.Option(help="of it, for croissant")] = None,
+    published: Annotated[
+        str | None, typer.Option(help="day on which it is, for croissant, such as 2026-11-26")
+    ] = None,
     as_json: AsJson = False,
     endpoint_url: Endpoint = None,
 ) -> None:
@@ -51,6 +54,7 @@ def export(
         name=name,
         license=license_,
         url=url,
+        published=published,
         storage=storage_at(endpoint_url),
         progress=progress(),
     )

@@ -26,8 +26,9 @@ def as_markdown(content: dict[str, Any]) -> str:
     if selection:
         asked = selection.get("asked") or {}
         how = ", ".join(f"{name} {value}" for name, value in asked.items())
-        null = f"; {selection['null']}" if selection.get("null") else ""
-        lines.append(f"- The list: by `{_code(selection.get('by', '?'))}` {_code(how)}{null}.")
+        how = f" (`{_code(how)}`)" if how else ""
+        null = f"; `{_code(selection['null'])}`" if selection.get("null") else ""
+        lines.append(f"- The list: by `{_code(selection.get('by', '?'))}`{how}{null}.")
     for side, told in content["scores"].items():
         if told:
             mean = "–" if told["mean"] is None else f"{told['mean']:.3f}"

@@ -88,7 +88,8 @@ def croissant(found: Findings, file: TableFile, about: dict[str, Any]) -> dict[s
     Args:
         found: What the run tells.
         file: The Parquet file, in the folder of the document.
-        about: ``name`` of the data set, and ``license``, ``url`` and ``date`` where they are known.
+        about: ``name`` of the data set, and ``license``, ``url`` and ``datePublished`` where they
+            are known.
     """
     name = file.url.rsplit("/", 1)[-1]
     return {
@@ -102,8 +103,7 @@ def croissant(found: Findings, file: TableFile, about: dict[str, Any]) -> dict[s
         ],
         "citeAs": CITE,
         "version": "1.0.0",
-        **{k: about[k] for k in ("license", "url") if about.get(k)},
-        **({"datePublished": about["date"]} if about.get("date") else {}),
+        **{k: about[k] for k in ("license", "url", "datePublished") if about.get(k)},
         **_responsible(found),
         "distribution": [
             {

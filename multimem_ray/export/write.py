@@ -58,6 +58,7 @@ def export(
     name: str = "memorization-scores",
     license: str | None = None,  # noqa: A002 - as data cards call it
     url: str | None = None,
+    published: str | None = None,
     storage: Storage | None = None,
     progress: Progress | None = None,
 ) -> Export:
@@ -75,6 +76,7 @@ def export(
         name: Of the data set that is handed on.
         license: Of it, as metadata tell.
         url: Of it, likewise.
+        published: Day on which it is, likewise, such as 2026-11-26.
         storage: How to reach run and shards.
         progress: Told while shards have to be read.
 
@@ -99,7 +101,7 @@ def export(
     if to == "card":
         storage.write_atomic(place, card(found).encode())
         return Export(to, place)
-    about = {"name": name, "license": license, "url": url}
+    about = {"name": name, "license": license, "url": url, "datePublished": published}
     if to == "huggingface":
         file = storage.join(place, "data", "scores-00000.parquet")
         made = write_table(table, file, "parquet", asked, progress)

@@ -168,7 +168,10 @@ class Catalogue:
         progress.say(f"reading {len(left)} shards for {', '.join(names)}; kept in {FOLDER}/")
         with progress.task("catalogue", len(left), unit="shards") as shown:
             for done, shard in enumerate(left, 1):
-                self._write(shard, names, last)
+                absent = self._write(shard, names, last) & set(fields)
+                if done == 1 and absent:
+                    told = f"no sample of {shard.url} has {', '.join(sorted(absent))}"
+                    progress.say(f"{told}; if that is a mistake, stop here (Ctrl-C)")
                 shown.update(done)
         for name in ("files", "fields"):
             self.__dict__.pop(name, None)
@@ -178,7 +181,8 @@ class Catalogue:
         file = self.files.get(shard.url)
         return file is not None and file.url.endswith(f".{last}.parquet")
 
-    def _write(self, shard: FileInfo, fields: Sequence[str], last: str) -> None:
+    def _write(self, shard: FileInfo, fields: Sequence[str], last: str) -> set[str]:
+        """Catalogue a shard; the fields that none of its samples has."""
         if self.storage.info(shard.url).version != shard.version:
             raise StorageError(
                 f"{shard.url}: another file than the run knows; put the old one back"
@@ -188,10 +192,12 @@ class Catalogue:
         schema = pa.schema([_field(name) for name in (*_IDENTITY, *fields)])
         with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
             waiting: list[dict[str, Any]] = []
+            absent = set(fields)
             limits = self.run.config.data.limits
             for item in read_shard(shard.url, self.storage, limits=limits):
                 if isinstance(item, Sample):
                     waiting.append(self._row(item, fields))
+                    absent -= {name for name in absent if waiting[-1].get(name) is not None}
                 if len(waiting) == _ROWS:
                     writer.write_table(pa.Table.from_pylist(waiting, schema))
                     waiting = []
@@ -200,6 +206,7 @@ class Catalogue:
         self.storage.write_atomic(url, buffer.getvalue())
         if before is not None and before.url != url:
             self.storage.remove(before.url)
+        return absent
 
     def _row(self, sample: Sample, fields: Sequence[str]) -> dict[str, Any]:
         row: dict[str, Any] = {

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import shutil
 from pathlib import Path
 
@@ -15,28 +13,13 @@ from multimem_ray.errors import ConfigError, StorageError
 from multimem_ray.export.certificate import certify, sample_hash
 from multimem_ray.export.certificate_check import check
 from multimem_ray.results.scores import open_scores
-from multimem_ray.results.select import Wanted, select_samples
-from multimem_ray.results.table import ScoreTable
 from multimem_ray.sample import Sample
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.shards.reshard import reshard
 from multimem_ray.storage import Storage
+from tests.export.conftest import change_byte
 
 STORAGE = Storage()
-
-
-@pytest.fixture
-def rewritten(finished: str, tmp_path: Path) -> tuple[str, str]:
-    """A run beside its shards, and the shards without its five most memorized samples."""
-    source = tmp_path / "data"
-    shutil.copytree(Path(finished).parent / "shards", source / "shards")
-    shutil.copytree(finished, source / "out")
-    run = str(source / "out")
-    made = select_samples(ScoreTable(run, STORAGE), Wanted(top=5), "five")
-    out = str(tmp_path / "cleaned")
-    listed = STORAGE.join(made.folder, "remove")
-    reshard(str(source / "shards/*.tar"), out, listed, storage=STORAGE)
-    return run, out
 
 
 def test_it_tells_what_is_gone_with_hashes_rule_and_scores(rewritten: tuple[str, str]) -> None:
@@ -95,50 +78,6 @@ def test_a_keep_list_and_a_shard_of_which_nothing_is_left(
     assert made["scores"]["before"] is None
     assert made["shards"][1]["after"] is None
     assert check(out, STORAGE).faults == []
-
-
-def change_byte(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def test_whatever_is_changed_is_found(rewritten: tuple[str, str]) -> None:
-    _, out = rewritten
-    made = certify(out, STORAGE)
-    place = Path(out, "certificate")
-    old, new = (Path(made["shards"][0][side]["url"]) for side in ("before", "after"))
-    for path, fault in (
-        (new, "another file than was certified"),
-        (old, "another file than was certified"),
-        (place / "removed.parquet", "was changed after it was written"),
-    ):
-        kept, status = path.read_bytes(), path.stat()
-        change_byte(path)
-        assert any(f"{path}: {fault}" in one for one in check(out, STORAGE).faults)
-        path.write_bytes(kept)
-        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert check(out, STORAGE).faults == []
-    content = json.loads((place / "certificate.json").read_text())
-    content["removed"] = 4
-    (place / "certificate.json").write_text(json.dumps(content))
-    (fault,) = check(out, STORAGE).faults
-    assert "was changed after it was written" in fault
-    certify(out, STORAGE)
-    old.rename(old.with_suffix(".gone"))
-    checked = check(out, STORAGE)
-    assert checked.faults == []
-    assert "not there any more" in checked.notes[0]
-    new.unlink()
-    assert check(out, STORAGE).faults == [f"{new}: gone"]
-
-
-def test_a_removed_sample_that_came_back_is_found(rewritten: tuple[str, str]) -> None:
-    _, out = rewritten
-    made = certify(out, STORAGE)
-    shutil.copy(made["shards"][0]["before"]["url"], made["shards"][0]["after"]["url"])
-    faults = check(out, STORAGE).faults
-    assert any("removed sample 's" in fault for fault in faults)
 
 
 def test_nothing_false_is_certified(rewritten: tuple[str, str]) -> None:

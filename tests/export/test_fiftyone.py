@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def test_samples_come_with_their_media_best_first(finished: str, tmp_path: Path)
         (key, "it has no image") for key in without
     }
     for one in told:
+        assert re.fullmatch(r"data/[\w-]+/\d{9}\.png", str(one["filepath"]))
         assert Image.open(tmp_path / "fo" / str(one["filepath"])).size == (24, 24)
         row = rows[str(one["key"])]
         assert one["multimem"] == row["multimem"]

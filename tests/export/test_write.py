@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -38,33 +37,6 @@ def test_a_form_that_is_none_and_a_run_without_scores_are_refused(tmp_path: Path
     shutil.rmtree(Path(run.output, "commits"))
     with pytest.raises(ConfigError, match="nothing is scored yet"):
         mm.export(run.output, "card")
-
-
-def test_croissant_is_valid_and_gives_the_rows(output: str, tmp_path: Path) -> None:
-    import mlcroissant
-
-    made = mm.export(
-        output, "croissant", tmp_path / "c", license="https://spdx.org/licenses/CC0-1.0"
-    )
-    place = Path(made.url, "croissant.json")
-    dataset = mlcroissant.Dataset(jsonld=place)
-    issues = dataset.metadata.ctx.issues
-    assert not issues.errors
-    told = json.loads(place.read_text())
-    for name in (
-        "dataLimitations",
-        "dataUseCases",
-        "dataAnnotationProtocol",
-        "machineAnnotationTools",
-        "personalSensitiveInformation",
-        "dataCollectionMissingData",
-    ):
-        assert told[f"rai:{name}"]
-    assert dataset.metadata.data_limitations
-    rows = list(dataset.records("scores"))
-    assert [row["scores/key"].decode() for row in rows] == keys(output)
-    scores = open_scores(output).arrow(["multimem"])["multimem"].to_pylist()
-    assert [row["scores/multimem"] for row in rows] == pytest.approx(scores)
 
 
 def test_hugging_face_datasets_open_the_folder(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from multimem_ray.errors import ConfigError
+from multimem_ray.progress import Progress
 from multimem_ray.results.catalogue import Catalogue
 from multimem_ray.results.scores import open_scores
 from multimem_ray.storage import Storage
@@ -49,6 +52,13 @@ def test_further_fields_are_read_again_and_earlier_ones_kept(
     monkeypatch.setattr("multimem_ray.results.catalogue.read_shard", None)
     assert Catalogue(output, Storage()).ensure(["json.url"], QUIET).whole
     assert kept.where("json.source", ["tape-2"], ["key"]).num_rows == 10
+
+
+def test_a_field_that_no_sample_has_is_told_after_the_first_shard(output: str) -> None:
+    told = io.StringIO()
+    progress = Progress(Console(file=told, width=300))
+    Catalogue(output, Storage()).ensure(["json.sorce", "json.label"], progress)
+    assert told.getvalue().count("has json.sorce; if that is a mistake, stop here") == 1
 
 
 def test_what_cannot_be_catalogued_is_said(output: str, tmp_path: Path) -> None:
