@@ -3,16 +3,50 @@
 Without ``DataParallelTrainer``, ``TorchTrainer`` takes its place: a bank of one worker then waits
 some seconds for torch's process group, which it has no use for. Without
 ``PlacementGroupCleanerCallback``, or the method that adds it, a training in a private Ray ends
-about ten seconds later.
+about ten seconds later. Without ``ENABLE_RAY_CLUSTER`` a private Ray listens on all interfaces.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
-from ray.train import RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+if TYPE_CHECKING:
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig
+
+_CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+
+@contextlib.contextmanager
+def on_loopback() -> Iterator[None]:
+    """The processes of a Ray that starts in this block listen on the loopback interface alone.
+
+    That is what Ray does where it supports no clusters; on Linux it would listen on every
+    interface, to whoever reaches this machine.
+    """
+    before = os.environ.get(_CLUSTERS)
+    os.environ[_CLUSTERS] = "0"
+    constants: Any = None
+    try:
+        # Read from the environment when Ray was imported, which is over.
+        from ray._private import ray_constants
+
+        clusters, constants = ray_constants.ENABLE_RAY_CLUSTER, ray_constants
+        constants.ENABLE_RAY_CLUSTER = False
+    except (ImportError, AttributeError):
+        clusters = None
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_CLUSTERS]
+        else:
+            os.environ[_CLUSTERS] = before
+        if constants is not None:
+            constants.ENABLE_RAY_CLUSTER = clusters
 
 
 def run_training(
@@ -35,6 +69,8 @@ def run_training(
     Raises:
         Exception: What Ray Train makes of what a worker raised.
     """
+    from ray.train.torch import TorchTrainer
+
     common: dict[str, Any] = {"scaling_config": scaling, "run_config": run_config}
     trainer = _trainer_class(has_dashboard)
     if trainer is None:

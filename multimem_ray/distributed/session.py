@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from multimem_ray.distributed.private import on_loopback
 from multimem_ray.errors import ClusterError, ConfigError
 from multimem_ray.interrupts import kept_handlers
 
@@ -159,7 +160,7 @@ def start_local(**settings: Any) -> None:
 
     for chance in range(_STARTS):
         try:
-            with _native_output_kept_back(), kept_handlers():
+            with _native_output_kept_back(), kept_handlers(), on_loopback():
                 ray.init(
                     address="local",
                     include_dashboard=False,

@@ -51,8 +51,8 @@ def test_without_the_bare_trainer_the_one_of_torch_is_used(
         def fit(self) -> None:
             fitted[-1]["fitted"] = True
 
+    monkeypatch.setattr("ray.train.torch.TorchTrainer", Trainer)
     monkeypatch.setitem(sys.modules, API, None)
-    monkeypatch.setattr(private, "TorchTrainer", Trainer)
     scaling, config = ScalingConfig(num_workers=1), RunConfig()
     private.run_training(nothing, None, scaling, config, has_dashboard=False)
     assert fitted == [

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 
@@ -86,3 +87,26 @@ def test_a_slow_start_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     session.start_local(num_cpus=1)
     assert len(tries) == 3
     assert all(settings["num_cpus"] == 1 for settings in tries)
+
+
+def test_a_private_ray_listens_on_this_machine_alone(ray_session: Any) -> None:
+    @ray_session.remote
+    def work() -> int:
+        return 1
+
+    assert ray_session.get(work.remote()) == 1
+    here = psutil.Process()
+    listening = [
+        (process.name(), connection.laddr)
+        for process in (here, *here.children(recursive=True))
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert {name for name, _ in listening} >= {"gcs_server", "raylet"}
+    reached = [(name, at) for name, at in listening if not at.ip.endswith("127.0.0.1")]
+    assert not [one for one in reached if one[1].ip != "::1"]
+    # A cluster can be joined from here all the same.
+    assert os.environ.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER") is None
+    from ray._private import ray_constants
+
+    assert ray_constants.ENABLE_RAY_CLUSTER
