@@ -45,6 +45,7 @@ _GONE = ("NoSuchKey", "404")
 _UNKNOWN = ("NotImplemented", "501")
 _MAGIC = re.compile(r"[*?[]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//)?")
+_HOST = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^/?#]*)")
 _LOCAL = re.compile(r"file:(?://(?:localhost)?(?=/))?")
 
 
@@ -79,6 +80,8 @@ class Storage:
 
     def __init__(self, config: StorageConfig | None = None) -> None:
         self.config = config or StorageConfig.model_validate({})
+        if self.config.endpoint_url:
+            require_no_credentials(self.config.endpoint_url, "storage.endpoint_url")
 
     def join(self, base: str, *parts: str) -> str:
         """``base/part/part``, for paths and URLs alike."""
@@ -417,6 +420,7 @@ def local_path(url: str) -> Path | None:
     if not url or "\0" in url:
         raise StorageError(f"{url!r} names no file; write a path or an s3:// URL")
     if url.startswith("s3://"):
+        require_no_credentials(url, "the URL")
         return None
     if url.startswith("file:"):
         return Path(_LOCAL.sub("", url, count=1))
@@ -426,6 +430,17 @@ def local_path(url: str) -> Path | None:
             f"{url}: '{scheme[1]}:' is not supported; use a local path or s3://bucket/key"
         )
     return Path(url).expanduser()
+
+
+def require_no_credentials(url: str, what: str) -> None:
+    """Raise StorageError, without telling them, if a URL has a user or a password in it."""
+    host = _HOST.match(url)
+    if host and "@" in host[2]:
+        raise StorageError(
+            f"{what} {host[1]}***@{host[2].rpartition('@')[2]} has credentials in it, which would "
+            "stand in files and logs; leave them out: they come from AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or a profile"
+        )
 
 
 def _temporary_name(path: Path) -> Path:

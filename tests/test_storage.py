@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -176,3 +177,20 @@ def test_no_answer_is_an_error_in_good_time(s3_server: S3Server) -> None:
     assert time.monotonic() - start < 20
     with pytest.raises(StorageError, match="no-such-bucket"):
         s3_server.storage.write_atomic("s3://no-such-bucket/key", b"1")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Storage(StorageConfig(endpoint_url="http://me:s3cret@127.0.0.1:1")),
+        lambda: Storage().read_bytes("s3://me:s3cret@bucket/key"),
+    ],
+)
+def test_credentials_in_a_url_are_refused_and_not_repeated(make: Callable[[], object]) -> None:
+    with pytest.raises(StorageError, match="credentials in it") as caught:
+        make()
+    assert "s3cret" not in str(caught.value)
+
+
+def test_an_at_sign_in_a_key_is_no_password() -> None:
+    assert Storage().is_remote("s3://bucket/a@b.tar")

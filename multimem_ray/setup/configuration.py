@@ -13,9 +13,9 @@ from pydantic import (
 
 from multimem_ray.config.base import Section, nearest
 from multimem_ray.config.root import Config
-from multimem_ray.errors import ConfigError
+from multimem_ray.errors import ConfigError, StorageError
 from multimem_ray.setup.yaml_text import parse, parse_value, with_paths
-from multimem_ray.storage import Storage
+from multimem_ray.storage import Storage, require_no_credentials
 
 
 def load(
@@ -92,6 +92,7 @@ def resolve(raw: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: See :func:`load`.
     """
+    _require_no_credentials(raw)
     raw = with_paths(_without_emptied(Config, _expanded(raw)))
     raw = _with_embeddings(raw)
     _refuse_unknown(Config, raw, "")
@@ -100,6 +101,21 @@ def resolve(raw: Mapping[str, Any]) -> Config:
         return Config.model_validate(complete)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from error
+
+
+def _require_no_credentials(value: Any, key: str = "") -> None:
+    """Raise ConfigError where a URL anywhere in a configuration has a user or a password in it."""
+    if isinstance(value, Mapping):
+        for name, below in value.items():
+            _require_no_credentials(below, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for item in value:
+            _require_no_credentials(item, key)
+    elif isinstance(value, str):
+        try:
+            require_no_credentials(value, key)
+        except StorageError as error:
+            raise ConfigError(str(error)) from None
 
 
 def _expanded(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,3 +89,21 @@ def test_another_kind_of_tower_drops_the_options_of_the_presets() -> None:
         {**MINIMAL, "model": {"preset": "avt-clip", "towers": {"video": {"arch": "s3d"}}}}
     )
     assert kept.model.towers["video"] == {"kind": "torchvision_video", "arch": "s3d"}
+
+
+@pytest.mark.parametrize(
+    ("key", "raw"),
+    [
+        (
+            "storage.endpoint_url",
+            {"storage": {"endpoint_url": "https://me:s3cret@minio.test:9000"}},
+        ),
+        ("data.shards", {"data": {"shards": ["a.tar", "s3://me:s3cret@bucket/*.tar"]}}),
+        ("output", {"output": "s3://s3cret@bucket/runs"}),
+    ],
+)
+def test_credentials_in_a_url_are_refused_and_not_repeated(key: str, raw: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"^{key} .*AWS_ACCESS_KEY_ID") as caught:
+        resolve({"output": "runs/a", "data": {"shards": "x.tar"}} | raw)
+    assert "s3cret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
