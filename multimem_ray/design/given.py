@@ -7,7 +7,6 @@ FILE        a list of keys, as Parquet (column ``key``) or text (one on each lin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
@@ -20,6 +19,7 @@ from multimem_ray.design.held_out import HeldOutRule
 from multimem_ray.design.key_list import read_key_file
 from multimem_ray.design.membership import BoolMatrix, Design, make_rule
 from multimem_ray.errors import DesignError, StorageError
+from multimem_ray.own_files import read_own
 from multimem_ray.storage import Storage
 
 Members = Callable[[Sequence[str]], NDArray[np.bool_]]
@@ -106,11 +106,9 @@ def recorded_membership(checkpoint: str, storage: Storage) -> dict[str, Any]:
     """
     folder = checkpoint.removeprefix("local:").removesuffix("model.safetensors").rstrip("/")
     try:
-        content: dict[str, Any] = json.loads(
-            storage.read_bytes(storage.join(folder, "membership.json"))
-        )
-        content["design"].get("group")
-    except (StorageError, ValueError, KeyError, AttributeError, TypeError) as error:
+        url = storage.join(folder, "membership.json")
+        content = read_own(storage, url, "take it from the audit again", design=dict)
+    except StorageError as error:
         raise _unrecorded(checkpoint, error) from error
     return content
 

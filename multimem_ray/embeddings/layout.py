@@ -65,9 +65,18 @@ class About:
 
     @classmethod
     def of(cls, schema: pa.Schema) -> About | None:
-        """What a schema says, or None for files that are not ours."""
+        """What a schema says, or None for files that are not ours.
+
+        Raises:
+            ValueError: It says something else than ours do.
+        """
         data = (schema.metadata or {}).get(ABOUT)
-        return None if data is None else cls(**json.loads(data))
+        if data is None:
+            return None
+        try:
+            return cls(**json.loads(data))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"what it says of itself is damaged ({error})") from error
 
 
 class KeyDigest:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from multimem_ray.arrow_files import READ_ERRORS
 from multimem_ray.config import EmbeddingSet, nearest
 from multimem_ray.embeddings import layout
 from multimem_ray.embeddings.files import (
@@ -129,14 +130,15 @@ def _of_parquet(file: FileInfo, columns: Columns, storage: Storage) -> Piece:
     try:
         with open_parquet(storage, file.url) as parquet:
             schema, starts = parquet.schema_arrow, group_starts(parquet.metadata)
-    except (pa.ArrowException, OSError) as error:
+            about = About.of(schema)
+    except READ_ERRORS as error:
         raise StorageError(f"{file.url}: cannot be read as Parquet: {error}") from error
     if columns.key not in schema.names:
         raise ConfigError(
             f"data.embeddings.key: {file.url} has no column '{columns.key}'"
             f"{nearest(columns.key, schema.names)}"
         )
-    about, rows = About.of(schema), starts[-1]
+    rows = starts[-1]
     whole = Place(file.url, 0, rows)
     if about is None:
         digest = KeyDigest()

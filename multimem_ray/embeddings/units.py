@@ -21,10 +21,11 @@ from itertools import pairwise
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from multimem_ray.arrow_files import read_parquet
+from multimem_ray.arrow_files import READ_ERRORS, read_parquet
 from multimem_ray.config import digest
 from multimem_ray.embeddings.files import Place
 from multimem_ray.embeddings.sets import Piece
+from multimem_ray.own_files import damaged, parsed
 from multimem_ray.run import Run
 from multimem_ray.storage import FileInfo
 
@@ -33,6 +34,7 @@ BUCKET_BYTES = 64 << 20
 
 _NAME = "units.parquet"
 _ABOUT = b"multimem_ray"
+_AGAIN = "remove it and run again: it is written anew"
 
 
 @dataclass(frozen=True)
@@ -120,19 +122,23 @@ class Units:
 
 def load_units(run: Run) -> Units:
     """The units of an opened run."""
-    table = read_parquet(run.storage.read_bytes(run.path(_NAME)), run.path(_NAME))
-    about = json.loads(table.schema.metadata[_ABOUT])
-    units = [
-        Unit(
-            FileInfo(row["url"], row["size"], row["version"]),
-            row["rows"],
-            [Place(**place) for place in json.loads(row["places"])],
-            row["bucket"],
-        )
-        for row in table.to_pylist()
-    ]
-    joined = [[Place(**place) for place in places] for places in about["joined"]]
-    return Units(Spec(**about["spec"]), units, joined)
+    url = run.path(_NAME)
+    try:
+        table = read_parquet(run.storage.read_bytes(url), url)
+        about = parsed(table.schema.metadata[_ABOUT], url, _AGAIN, joined=list, spec=dict)
+        units = [
+            Unit(
+                FileInfo(row["url"], row["size"], row["version"]),
+                row["rows"],
+                [Place(**place) for place in json.loads(row["places"])],
+                row["bucket"],
+            )
+            for row in table.to_pylist()
+        ]
+        joined = [[Place(**place) for place in places] for places in about["joined"]]
+        return Units(Spec(**about["spec"]), units, joined)
+    except (*READ_ERRORS, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise damaged(url, error, _AGAIN) from error
 
 
 def make_units(

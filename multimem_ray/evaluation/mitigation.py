@@ -7,7 +7,6 @@ have scored. See :mod:`multimem_ray.mitigation` for the three figures.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from multimem_ray.errors import ConfigError
 from multimem_ray.evaluation.evaluate import evaluate
 from multimem_ray.mitigation.choice import CHOSEN
 from multimem_ray.mitigation.reference_scores import keys_repeat
+from multimem_ray.own_files import read_own
 from multimem_ray.progress import Progress
 from multimem_ray.report.tables import Table
 from multimem_ray.results.arrays import floats
@@ -202,8 +202,7 @@ def evaluated(run: Run, progress: Progress) -> dict[str, Any]:
     """The evaluation of a run: as it was written, or made now."""
     url = run.path("evaluation.json")
     if run.storage.exists(url):
-        found: dict[str, Any] = json.loads(run.storage.read_bytes(url))
-        return found
+        return read_own(run.storage, url, "run `multimem evaluate` again", mean=list)
     return evaluate(run, progress)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from multimem_ray.design.key_list import KeyList, read_keys
 from multimem_ray.design.shard_names import located, parts_needed
 from multimem_ray.errors import ConfigError, ShardError, StorageError
+from multimem_ray.own_files import read_own
 from multimem_ray.sample import Sample
 from multimem_ray.shards.copies import copies
 from multimem_ray.shards.find import find_shards
@@ -173,7 +174,7 @@ def _done(
     if not storage.exists(marker):
         return None
     try:
-        counts: dict[str, Any] = json.loads(storage.read_bytes(marker))
+        counts = read_own(storage, marker, "it is rewritten")
         same = (counts["version"], counts["task"]) == (shard.version, task)
         whole = not counts["written"] or storage.info(url).size == counts["size"]
     except (ValueError, KeyError, TypeError, StorageError):
