@@ -33,7 +33,7 @@ def as_markdown(content: dict[str, Any]) -> str:
         if told:
             mean = "–" if told["mean"] is None else f"{told['mean']:.3f}"
             lines.append(
-                f"- Scores {side}: `{_code(told['run'])}` ({told['fingerprint']}): "
+                f"- Scores {side}: `{_code(told['run'])}` (`{_code(told['fingerprint'])}`): "
                 f"{told['scored']:,} of them scored, mean MultiMem {mean}; "
                 f"{told['not_scored']:,} not scored there."
             )
@@ -41,7 +41,7 @@ def as_markdown(content: dict[str, Any]) -> str:
     for shard in content["shards"]:
         after = shard["after"]["sha256"] if shard["after"] else "nothing is left"
         before = shard["before"]
-        place = f"`{_code(before['url'])}` (version {_code(before['version'])})"
+        place = f"`{_code(before['url'])}` (version `{_code(before['version'])}`)"
         lines.append(f"| {place} | `{before['sha256']}` | `{after}` | {shard['removed']:,} |")
     more = f", {EXAMPLES} of {content['removed']:,}" if content["removed"] > EXAMPLES else ""
     lines += ["", f"Removed samples{more}; all of them in `{REMOVED}`:", ""]
