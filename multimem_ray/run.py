@@ -27,7 +27,7 @@ from multimem_ray.errors import DesignError, SampleError, StorageError
 from multimem_ray.fence import Fence
 from multimem_ray.modalities import registry
 from multimem_ray.modalities.content import content_name
-from multimem_ray.modalities.decoder import Decoder
+from multimem_ray.modalities.decoder import VIEWS_VERSION, Decoder
 from multimem_ray.models.checkpoint import ModelFolder
 from multimem_ray.own_files import damaged, parsed
 from multimem_ray.sample import Failure, Sample
@@ -63,6 +63,7 @@ class Run:
         shard_parts: Parts of a shard's path that tell it from the others of the run: with its key
             and index, what a sample is known by.
         epoch: Which opening of the output this is; see :mod:`multimem_ray.fence`.
+        views: Version of the way in which views are made.
     """
 
     config: Config
@@ -75,12 +76,15 @@ class Run:
     groups: str = ""
     shard_parts: int = 1
     epoch: int = 1
+    views: int = VIEWS_VERSION
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Run:
         """The run that ``run.json`` tells of; its held-out shards are not listed there."""
         config = recorded_config(content)
         own = {"shard_set": "", "pool_below": 1.0, "weights": "", "groups": "", "shard_parts": 1}
+        # A run that tells of no version is older than the second.
+        own["views"] = 1
         known = {name: content.get(name, default) for name, default in own.items()}
         fields, label = content.get("fields"), content.get("label")
         if not isinstance(fields, dict) or not all(isinstance(f, str) for f in fields.values()):
@@ -263,8 +267,13 @@ class Run:
         return digest([kept, *self._given()])
 
     def _given(self) -> list[Any]:
-        given = [dict(self.fields), self.shard_set, self.weights]
-        return [*given, self.groups] if self.groups else given
+        given: list[Any] = [dict(self.fields), self.shard_set, self.weights]
+        if self.groups:
+            given.append(self.groups)
+        # Stored embeddings were made of whatever views; the first version had no number.
+        if self.views > 1 and not self.is_stored:
+            given.append({"views": self.views})
+        return given
 
     def model_folder(self, model_id: str) -> ModelFolder:
         url, fingerprint = self.path("models", model_id), self.training_fingerprint

@@ -45,7 +45,7 @@ def test_an_audit_whose_shards_and_output_are_on_s3(
     bank = Bank(run, run.design.model_ids(), torch.device("cpu"), threads=1)
     decoded = [s for shard in shards.scored for s in training_samples(run, shard)]
     members = run.design.members([s.group for s in decoded]).tolist()
-    views = [run.decoder.clean(s.arrays) for s in decoded]
+    views = run.decoder.views(run.decoder.clean([s.arrays for s in decoded])).samples()
     bank.train_epoch(0, [(v, m, 0.0) for v, m in zip(views, members, strict=True)])
     bank.checkpoint()
     again = Bank(run, run.design.model_ids(), torch.device("cpu"), threads=1)

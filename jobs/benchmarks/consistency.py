@@ -52,8 +52,8 @@ def measure(options: Options, folder: Path) -> Figures:
     run, shards = inspect(load(config, []))
     bank = ScoringBank(run, pick_device(run.config.resources.score.gpus))
     url = shards.scored[0].url
-    chunk = next(chunk for chunk in ChunkReader(run).chunks(url) if chunk.views is not None)
-    embedded = bank.embed(chunk.views).cpu() if chunk.views else torch.empty(0)
+    chunk = next(chunk for chunk in ChunkReader(run).chunks(url) if chunk.decoded is not None)
+    embedded = bank.embed(chunk.decoded).cpu() if chunk.decoded else torch.empty(0)
     sides = {f"{n:,} held out": _side(run, bank, url, chunk, embedded, n) for n in options.held_out}
     for side in sides.values():
         side()  # the first turn warms up
@@ -81,7 +81,7 @@ def _side(run: Run, bank: ScoringBank, url: str, chunk: Chunk, embedded: Tensor,
     started = time.perf_counter()
     statistics = HeldOutStatistics(means_of(run, bank, size))
     averaging_s, samples = time.perf_counter() - started, len(chunk.who.keys)
-    present = chunk.views.present if chunk.views else torch.empty(0)
+    present = chunk.decoded.present(run.modalities) if chunk.decoded else torch.empty(0)
     output = Scores(run, bank, statistics)
 
     def consistency() -> None:

@@ -67,6 +67,7 @@ PARTS = ("limits", "model", "step", "feed", "score", "train", "start")
 RATE, GPU = "samples/s", torch.cuda.is_available()
 _ROOT = Path(__file__).resolve().parents[2]
 _CORES = len(os.sched_getaffinity(0))
+_VIEWS = 4
 _WORDS = ("a", "an", "one", "red", "green", "old", "small", "dog", "house", "with", "and", "near")
 
 
@@ -162,9 +163,9 @@ class Kit:
     def batch(self, run: Run, size: int) -> Batch:
         """Samples on the device, of which there are a few different ones."""
         samples = data.read_samples(kit_shards(run))[:64]
-        views = [run.decoder.clean(run.decoder.decode(sample)) for sample in samples]
-        views = [views[i % len(views)] for i in range(size)]
-        return run.decoder.collate(views).to(self.device)
+        decoded = [run.decoder.decode(sample) for sample in samples]
+        decoded = [decoded[i % len(decoded)] for i in range(size)]
+        return run.decoder.views(run.decoder.clean(decoded).to(self.device))
 
     def model(self, run: Run) -> ContrastiveModel:
         """A model of the run on the device, in its training precision."""
@@ -238,9 +239,12 @@ def limits(kit: Kit) -> None:
         rate = kit.rate(lambda: decode_jpeg(batch, ImageReadMode.RGB, device="cuda"), len(batch))
         kit.tell("decoding, nvJPEG", {RATE: rate})
     first = [run.decoder.decode(sample) for sample in samples[:64]]
-    views = run.decoder.views
-    rate = kit.rate(lambda: [views(str(i), s, 0, 0) for i, s in enumerate(first)], len(first))
-    kit.tell("views, ours, 1 thread", {"views/s": rate})
+    keys = [str(number) for number in range(len(first))]
+    decoded = run.decoder.stacked(keys, first, 0, range(_VIEWS))
+    for device in sorted({"cpu", kit.device.type}):
+        there = decoded.to(torch.device(device))
+        rate = kit.rate(lambda: run.decoder.views(there), _VIEWS * len(first))  # noqa: B023
+        kit.tell(f"views, ours, {device}", {"views/s": rate})
 
 
 def model_only(kit: Kit) -> None:
@@ -256,14 +260,16 @@ def model_only(kit: Kit) -> None:
     run = kit.run("equal")
     data.finish_models(run)
     chunk = next(ChunkReader(run).chunks(kit_shards(run)[0]))
-    if chunk.views is None:
+    if chunk.decoded is None:
         raise ValueError("the first chunk has no sample to be scored")
     scores = []
     for device in (torch.device("cpu"), kit.device):
         bank = ScoringBank(run, device)
         means = torch.zeros(bank.count, len(run.modalities), bank.dim, dtype=torch.float64)
-        agreements = bank.agreements(chunk.views, means)
-        scores.append(torch.stack([cmc(a, chunk.views.present) for a in agreements]))
+        agreements = bank.agreements(chunk.decoded, means)
+        scores.append(
+            torch.stack([cmc(a, chunk.decoded.present(run.modalities)) for a in agreements])
+        )
     kit.tell("scores of CPU and device", {"largest difference": _distance(*scores)})
 
 
@@ -383,7 +389,8 @@ def _checkpoint(kit: Kit, models: int) -> None:
     wait()
     made = time.perf_counter() - started
     samples = data.read_samples(kit_shards(run))[: kit.options.batch]
-    views = [run.decoder.clean(run.decoder.decode(sample)) for sample in samples]
+    decoded = run.decoder.clean([run.decoder.decode(sample) for sample in samples])
+    views = run.decoder.views(decoded.to(kit.device)).samples()
     bank.train_epoch(0, [(view, [True] * models, 0.0) for view in views])
     wait()
     bank.checkpoint()  # the first one has memory pinned

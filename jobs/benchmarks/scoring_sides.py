@@ -86,9 +86,10 @@ class _Scorer:
         scores, count = [], 0
         for chunk in ahead(ChunkReader(self.run).chunks(url), 2):
             count += chunk.end - chunk.first
-            if chunk.views is not None:
-                found = self.bank.agreements(chunk.views, self.means)
-                scores.append([cmc(agreement, chunk.views.present) for agreement in found])
+            if chunk.decoded is not None:
+                found = self.bank.agreements(chunk.decoded, self.means)
+                present = chunk.decoded.present(self.run.modalities)
+                scores.append([cmc(agreement, present) for agreement in found])
         return scores, count
 
 
@@ -148,14 +149,14 @@ def chained(run: Run, shards: Shards, workers: int) -> list[Finished]:
 
 
 class _Decode:
-    """A shard to batches of views, as bytes."""
+    """A shard to decoded batches, as bytes."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for chunk in ChunkReader(self._run).chunks(row["url"]):
-            yield {"samples": chunk.end - chunk.first, "views": pickle.dumps(chunk.views)}
+            yield {"samples": chunk.end - chunk.first, "decoded": pickle.dumps(chunk.decoded)}
 
 
 class _Stage:
@@ -165,9 +166,10 @@ class _Stage:
         self._scorer, self._name = _Scorer(run, [model]), f"cmc_{model}"
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        views = pickle.loads(row["views"])  # noqa: S301 - made by the stage before, in this run
-        (agreement,) = self._scorer.bank.agreements(views, self._scorer.means)
-        return {**row, self._name: cmc(agreement, views.present).numpy()}
+        decoded = pickle.loads(row["decoded"])  # noqa: S301 - made by the stage before, in this run
+        (agreement,) = self._scorer.bank.agreements(decoded, self._scorer.means)
+        present = decoded.present(self._scorer.run.modalities)
+        return {**row, self._name: cmc(agreement, present).numpy()}
 
 
 SIDES: dict[str, Callable[[Run, Shards, int], list[Finished]]] = {

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from multimem_ray.run import Run, Shards
 from multimem_ray.setup import inspect, resolve
 from multimem_ray.training.bank import Bank
 from multimem_ray.training.decode import training_samples
-from multimem_ray.training.stream import shuffled
+from multimem_ray.training.stream import VIEWED_TOGETHER, shuffled, viewed
 
 SIDES = ("banks", "plain", "separate", "uncached", "decode")
 CORES = 2
@@ -183,10 +184,12 @@ def train_here(run: Run, shards: Shards, model_ids: Sequence[str], threads: int)
 
     def epoch(number: int) -> Iterator[tuple[Any, Any, float]]:
         order = shuffled(range(len(decoded)), training.shuffle_buffer, training.seed, number)
-        for place, index in enumerate(order):
-            sample = decoded[index]
-            views = run.decoder.views(sample.key, sample.arrays, training.seed, number, "train")
-            yield views, members[index], place / len(decoded)
+        place = 0
+        while block := list(islice(order, VIEWED_TOGETHER)):
+            made = viewed(run, [decoded[index] for index in block], number, torch.device("cpu"))
+            for index, views in zip(block, made, strict=True):
+                yield views, members[index], place / len(decoded)
+                place += 1
 
     for number in range(training.epochs):
         bank.train_epoch(number, ahead(epoch(number), 256))

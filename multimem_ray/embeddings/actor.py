@@ -37,7 +37,7 @@ class Embeddings(TableOutput):
         self._grouped = run.config.design.group is not None
 
     def rows(self, batch: ScoringBatch) -> pa.Table:
-        who, views = batch.who, batch.views
+        who, present = batch.who, batch.decoded.present(self._modalities)
         size = len(who.keys)
         columns: dict[str, Any] = {
             layout.KEY: who.keys,
@@ -48,12 +48,12 @@ class Embeddings(TableOutput):
             layout.HELD_OUT: self._rule.is_held_out(who.groups, batch.shard),
         }
         # (M, V, B, n, d) → (M, n, B, V, d)
-        vectors = self._bank.embed(views).cpu()
-        require_directions(vectors, views.present)
+        vectors = self._bank.embed(batch.decoded).cpu()
+        require_directions(vectors, present)
         embedded = vectors.permute(0, 3, 2, 1, 4).contiguous().flatten(3)
         for model, of_model in zip(self._models, embedded, strict=True):
             for place, name in enumerate(self._modalities):
-                absent = pa.array(~views.present[:, place].numpy())
+                absent = pa.array(~present[:, place].numpy())
                 values = pa.array(of_model[place].reshape(-1).numpy())
                 width = of_model.shape[-1]
                 column = pa.FixedSizeListArray.from_arrays(values, width, mask=absent)

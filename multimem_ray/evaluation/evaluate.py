@@ -22,12 +22,12 @@ from multimem_ray.evaluation.probe import linear_probe
 from multimem_ray.evaluation.retrieval import retrieval
 from multimem_ray.evaluation.zero_shot import class_vectors, prompts, zero_shot
 from multimem_ray.modalities.base import Array
-from multimem_ray.modalities.batch import Batch
+from multimem_ray.modalities.batch import DecodedBatch
 from multimem_ray.progress import Progress
 from multimem_ray.results.planted import read_truth
 from multimem_ray.run import Run
 from multimem_ray.sample import Sample
-from multimem_ray.scoring.bank import ScoringBank, Views
+from multimem_ray.scoring.bank import ScoringBank
 from multimem_ray.scoring.held_out_plan import load_plan
 
 _TEXT = "text"
@@ -94,7 +94,7 @@ def embed_held_out(run: Run, bank: ScoringBank, progress: Progress) -> HeldOutEm
 
     def flush() -> None:
         if pending:
-            batch = run.decoder.collate(pending)
+            batch = run.decoder.clean(pending)
             parts.append(_embed(bank, batch))
             presents.append(batch.present(run.modalities).numpy())
             pending.clear()
@@ -105,7 +105,7 @@ def embed_held_out(run: Run, bank: ScoringBank, progress: Progress) -> HeldOutEm
                 if not isinstance(item, Sample) or item.key not in keys:
                     continue
                 try:
-                    pending.append(run.decoder.clean(run.decoder.decode(item)))
+                    pending.append(run.decoder.decode(item))
                 except SampleError:
                     continue  # it is no part of the held-out means either
                 labels.append(run.label_of(item) or "")
@@ -118,10 +118,9 @@ def embed_held_out(run: Run, bank: ScoringBank, progress: Progress) -> HeldOutEm
     return HeldOutEmbeddings(torch.cat(parts, dim=1), np.concatenate(presents), np.array(labels))
 
 
-def _embed(bank: ScoringBank, batch: Batch) -> Tensor:
+def _embed(bank: ScoringBank, batch: DecodedBatch) -> Tensor:
     """(M, B, n, d), of one view."""
-    embedded = bank.embed(Views([batch], batch.present(bank.run.modalities)))
-    return embedded[:, 0].cpu().clone()
+    return bank.embed(batch)[:, 0].cpu().clone()
 
 
 def _held_out_keys(run: Run) -> dict[str, set[str]]:
@@ -183,9 +182,9 @@ def _class_vectors(run: Run, bank: ScoringBank, classes: Sequence[str]) -> Tenso
     settings = run.config.evaluation
     words = [settings.class_names.get(label, label) for label in classes]
     per_class = [prompts(word, settings.templates) for word in words]
-    views = [{_TEXT: text.view(text.decode(p), None)} for group in per_class for p in group]
+    decoded = [{_TEXT: text.decode(p)} for group in per_class for p in group]
     place = run.modalities.index(_TEXT)
-    embedded = _embed(bank, run.decoder.collate(views))[:, :, place]
+    embedded = _embed(bank, run.decoder.clean(decoded))[:, :, place]
     models, _, dim = embedded.shape
     grouped = embedded.view(models, len(classes), -1, dim)
     return torch.stack([class_vectors(one) for one in grouped])

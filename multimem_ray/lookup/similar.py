@@ -153,16 +153,14 @@ def _embedded(run: Run, model: str, name: str, data: bytes, file: str) -> Floats
     """(d,) the mean of the file's views under a model, of length 1."""
     import torch
 
-    from multimem_ray.scoring.bank import ScoringBank, Views
+    from multimem_ray.scoring.bank import ScoringBank
 
     decoder, place = run.decoder, run.modalities.index(name)
     own = next(one for one in decoder.modalities if one.name == name)
-    decoded = {name: decode_one(own, data)}
-    seed = run.config.scoring.seed
-    views = [decoder.views("", decoded, seed, view, "similar") for view in range(VIEWS)]
-    batches = [decoder.collate([view]) for view in views]
+    decoded, seed = [{name: decode_one(own, data)}], run.config.scoring.seed
+    batch = decoder.stacked([""], decoded, seed, range(VIEWS), "similar")
     bank = ScoringBank(run, torch.device("cpu"), [run.design.model_ids().index(model)])
-    told = bank.embed(Views(batches, batches[0].present(decoder.names)))[0, :, 0, place]
+    told = bank.embed(batch)[0, :, 0, place]
     mean: Floats = _mean_direction(told.numpy()[None])[0]
     if not np.isfinite(mean).all() or not mean.any():
         raise ConfigError(f"{file}: model {model} makes no direction of it")

@@ -13,12 +13,11 @@ from typing import Any
 
 from torch import Tensor
 
-from multimem_ray.modalities.base import Array
 from multimem_ray.modalities.batch import Batch
 from multimem_ray.modalities.decoder import Decoder
 from multimem_ray.models.contrastive import ContrastiveModel
 
-Views = Mapping[str, Array]
+Views = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ them repeated.
 from __future__ import annotations
 
 import io
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import av
 import numpy as np
@@ -32,6 +32,12 @@ from multimem_ray.modalities.masking import masked
 from multimem_ray.modalities.registry import register
 from multimem_ray.modalities.resampling import resample
 from multimem_ray.modalities.track import has_track, middle_of_track
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from multimem_ray.modalities.batch import Stacked
+    from multimem_ray.modalities.draws import Draws
 
 _FULL_SCALE = 32768.0
 # libsndfile's answer for a stream that does not say how long it is.
@@ -141,30 +147,51 @@ class Audio(Modality):
         container = container_of(data)
         return container is not None and has_track(data, container)
 
-    def view(self, decoded: Array, rng: np.random.Generator | None) -> Array:
-        """Shifted window, other loudness, a little noise, masks; clean: the middle."""
-        settings = self.settings
-        if rng is None or settings.strength == 0:
-            return self._window(decoded, 0)
-        shift, gain, snr = rng.random(3).tolist()
-        reach = settings.shift * settings.strength * self._length
-        window = self._window(decoded, round((2 * shift - 1) * reach))
+    def views(self, decoded: Stacked, draws: Draws | None) -> Tensor:
+        """Shifted windows, other loudness, a little noise, masks; clean: the middle."""
+        import torch
+
+        settings, length = self.settings, self._length
+        if draws is None or settings.strength == 0:
+            count = 1 if draws is None else len(draws.views)
+            return self._windows(decoded, torch.zeros(len(decoded), 1)).expand(-1, count, -1)
+        drawn = draws.uniform(3 + 4 * settings.masks)
+        shift, gain, snr = drawn[..., :3].unbind(2)
+        reach = settings.shift * settings.strength * length
+        windows = self._windows(decoded, (2 * shift - 1) * reach)
         decibels = (2 * gain - 1) * settings.gain_db * settings.strength
-        loud = window * np.float32(10 ** (decibels / 20))
+        device = windows.device
+        loudness = (10 ** (decibels / 20)).to(device)
+        loud = windows.float().mul_(loudness.float()[..., None])
         if settings.noise:
             low, high = settings.snr_db
-            level = float(np.sqrt(np.dot(loud, loud) / len(loud)))
-            level *= 10 ** (-(low + (high - low) * snr) / 20) * settings.strength
+            level = (10 ** (-(low + (high - low) * snr) / 20) * settings.strength).to(device)
+            # Sums of squares of int16 are exact in float64, in whatever order they are added.
+            level *= loudness * windows.double().square_().mean(2).sqrt()
             # Bytes are the cheapest noise: uniform on -128..127, standard deviation 73.9.
-            white = np.frombuffer(rng.bytes(len(loud)), dtype=np.int8)
-            loud += white * np.float32(level / 73.9)
+            noise = draws.bytes(length, device).float()
+            loud += noise.mul_((level / 73.9).float()[..., None])
         if settings.mask_time or settings.mask_frequency:
             longest, widest = (
                 min(1.0, share * settings.strength)
                 for share in (settings.mask_time, settings.mask_frequency)
             )
-            loud = masked(loud, settings.sample_rate, settings.masks, longest, widest, rng)
-        return _to_int16(loud)
+            masks = drawn[..., 3:].reshape(*drawn.shape[:2], 4, settings.masks)
+            loud = masked(loud, settings.sample_rate, longest, widest, masks)
+        return loud.round_().clamp_(-32768, 32767).short()
+
+    def _windows(self, decoded: Stacked, shift: Tensor) -> Tensor:
+        """The middles moved by ``shift`` (N, V) values, int16 (N, V, length); silence outside."""
+        import torch
+        from torch.nn.functional import pad
+
+        length, values = self._length, decoded.values
+        start = (decoded.shapes - length).div(2, rounding_mode="floor") + shift.round().long()
+        # Behind a recording lie zeros already, where another one is longer.
+        before, last = max(0, -int(start.min())), int(start.max()) + length
+        values = pad(values, (before, max(0, last - values.shape[1])))
+        rows = torch.arange(len(values), device=values.device)[:, None]
+        return values.unfold(1, length, 1)[rows, (start + before).to(values.device)]
 
     @property
     def _length(self) -> int:
@@ -267,18 +294,6 @@ class Audio(Modality):
             times = length // len(decoded)
             decoded = np.tile(decoded, times + 1 if short == "repeat" else times)[:length]
         return np.pad(decoded, (0, length - len(decoded)))
-
-    def _window(self, decoded: Array, shift: int) -> Array:
-        """The middle moved by ``shift`` values; silence where the recording has none."""
-        length = self._length
-        start = (len(decoded) - length) // 2 + shift
-        if start >= 0 and start + length <= len(decoded):
-            return decoded[start : start + length].copy()
-        window = np.zeros(length, dtype=np.int16)
-        first, last = max(0, start), min(len(decoded), start + length)
-        if first < last:
-            window[first - start : last - start] = decoded[first:last]
-        return window
 
 
 class _File(io.BytesIO):

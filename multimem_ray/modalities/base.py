@@ -1,9 +1,9 @@
-"""What a modality is: three functions between the bytes of a shard and a tensor.
+"""What a modality is: two functions between the bytes of a shard and a tensor.
 
-``decode`` turns foreign bytes into a canonical array once per sample, ``view`` makes one random
-view of it (several per sample, seeded by the sample), ``collate`` stacks views for a tower. A
-modality lives in one file of this package, or in a module of the user's own: nothing else has
-to know it.
+``decode`` turns foreign bytes into a canonical array once per sample; ``views`` makes random views
+of many of them at once, seeded by the samples, on whatever device the arrays are. Where that is too
+much to ask, ``view`` makes one view of one sample in NumPy. A modality lives in one file of this
+package, or in a module of the user's own: nothing else has to know it.
 
 Decoding is where foreign data enters, so it is bounded: sizes are read from headers, and limits
 are settings. It is deterministic: the same bytes give the same array, whoever decodes them.
@@ -12,7 +12,7 @@ are settings. It is deterministic: the same bytes give the same array, whoever d
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
@@ -23,7 +23,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from multimem_ray.errors import DecodeError
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
+
+    from multimem_ray.modalities.batch import Stacked
+    from multimem_ray.modalities.draws import Draws
 
 Array: TypeAlias = NDArray[Any]
 
@@ -60,11 +63,12 @@ class Spec:
 
 
 class Modality(ABC):
-    """One kind of data: how it is decoded, varied and stacked.
+    """One kind of data: how it is decoded and varied.
 
-    A subclass gives ``name``, ``extensions``, its ``Settings``, ``spec``, ``decode`` and ``view``,
-    and is announced with :func:`multimem_ray.modalities.registry.register`. It holds no state
-    but its settings, so it is picklable and may be used from several threads.
+    A subclass gives ``name``, ``extensions``, its ``Settings``, ``spec``, ``decode``, and either
+    ``views`` or ``view``, of which each has the other as its default; it is announced with
+    :func:`multimem_ray.modalities.registry.register`. It holds no state but its settings, so it is
+    picklable and may be used from several threads.
 
     Args:
         settings: An instance of the class's ``Settings``; default: all defaults.
@@ -116,7 +120,25 @@ class Modality(ABC):
         del data
         return False
 
-    @abstractmethod
+    def views(self, decoded: Stacked, draws: Draws | None) -> Tensor:
+        """Random views (N, V, *spec.shape) of ``spec.dtype``, on the device of the arrays.
+
+        A view must not depend on what else is in the batch, nor on the device.
+
+        Args:
+            decoded: What ``decode`` returned of N samples; it is not changed.
+            draws: Source of all randomness; None (or strength 0) gives the clean view, V = 1.
+        """
+        import torch
+
+        count = 1 if draws is None else len(draws.views)
+        views: list[Array] = []
+        for row in range(len(decoded)):
+            sources = [None] if draws is None else draws.generators(row)
+            views += [self.view(decoded.array(row), rng) for rng in sources]
+        stacked = np.stack(views)
+        return torch.from_numpy(stacked.reshape(len(decoded), count, *stacked.shape[1:]))
+
     def view(self, decoded: Array, rng: np.random.Generator | None) -> Array:
         """One random view, of ``spec.shape`` and ``spec.dtype``.
 
@@ -125,12 +147,21 @@ class Modality(ABC):
             rng: Source of all randomness, not to be kept; None (or strength 0) gives the clean
                 view.
         """
-
-    def collate(self, views: Sequence[Array]) -> torch.Tensor:
-        """Stack views into a tensor of shape (N, *spec.shape) and the dtype of the views."""
         import torch
 
-        return torch.from_numpy(np.stack(views))
+        from multimem_ray.modalities.batch import Stacked
+        from multimem_ray.modalities.draws import Draws
+
+        draws = None
+        if rng is not None:
+            draws = Draws(torch.from_numpy(rng.integers(1 << 63, size=1)), (0,))
+        view: Array = self.views(Stacked.of([decoded]), draws)[0, 0].numpy()
+        return view
+
+    @classmethod
+    def makes_views_at_once(cls) -> bool:
+        """Whether it defines ``views``; if not, its views are made where it is decoded."""
+        return cls.views is not Modality.views
 
 
 def as_bytes(data: object, name: str) -> bytes:

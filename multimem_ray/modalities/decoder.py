@@ -1,4 +1,4 @@
-"""From samples to batches: decode what is present, make seeded views, stack them.
+"""From samples to batches: decode what is present, stack it, make seeded views.
 
 Pure functions of the sample and the seed: whether an actor does all of it or CPU nodes decode for
 GPU nodes, in whatever batches and order, the numbers are the same.
@@ -10,17 +10,25 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from multimem_ray.design.hashing import seed_of
+import numpy as np
+
 from multimem_ray.errors import AbsentError, DecodeError, SampleError
 from multimem_ray.modalities import registry
 from multimem_ray.modalities.base import Array, Modality
-from multimem_ray.modalities.batch import Batch
+from multimem_ray.modalities.batch import Batch, DecodedBatch, Stacked
+from multimem_ray.modalities.draws import Draws, seeds_of
 from multimem_ray.modalities.fields import Fields
-from multimem_ray.modalities.streams import Streams
 from multimem_ray.sample import Sample
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
+
+VIEWS_VERSION = 2
+"""Grows when views become others, and with them models and scores; part of the fingerprint.
+
+1: one by one in Pillow and NumPy (versions up to 0.2). 2: batches, seeded by a counter.
+"""
 
 _MOST_NAMED = 8
 
@@ -44,11 +52,11 @@ class Decoder:
     ) -> None:
         settings = settings or {}
         self.fields = Fields(fields)
-        self._streams = Streams()
         made = {name: registry.create(name, settings[name]) for name in sorted(settings)}
         self.modalities: tuple[Modality, ...] = tuple(
             made.get(name) or registry.create(name) for name in self.fields.names
         )
+        self._by_name = {modality.name: modality for modality in self.modalities}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -85,48 +93,82 @@ class Decoder:
                 "select",
             )
 
-    def views(
+    def stacked(
         self,
-        key: str,
-        decoded: Mapping[str, Array],
+        keys: Sequence[str],
+        decoded: Sequence[Mapping[str, Array]],
         seed: int,
-        view: int,
+        views: Sequence[int],
         purpose: str = "score",
-    ) -> dict[str, Array]:
-        """One random view of each modality, seeded by (seed, purpose, key, view, modality).
+    ) -> DecodedBatch:
+        """Decoded samples side by side, with the random numbers of their views.
 
         Args:
-            key: The sample's key.
-            decoded: What ``decode`` returned.
+            keys: The samples' keys.
+            decoded: What ``decode`` returned of each.
             seed: Seed of the run.
-            view: Number of the view; in training, whatever counts the visits to the sample.
+            views: Numbers of the views; in training, whatever counts the visits to the samples.
             purpose: Keeps the views of training and scoring independent.
         """
-        return {
-            modality.name: modality.view(
-                decoded[modality.name],
-                self._streams.seeded(seed_of(seed, purpose, key, view, modality.name)),
-            )
-            for modality in self.modalities
-            if modality.name in decoded
-        }
+        return self._stacked(decoded, Draws(seeds_of(seed, purpose, keys), views))
 
-    def clean(self, decoded: Mapping[str, Array]) -> dict[str, Array]:
-        """The view of each modality without any randomness."""
-        return {m.name: m.view(decoded[m.name], None) for m in self.modalities if m.name in decoded}
+    def clean(self, decoded: Sequence[Mapping[str, Array]]) -> DecodedBatch:
+        """The same without any randomness."""
+        return self._stacked(decoded, None)
 
-    def collate(self, views: Sequence[Mapping[str, Array]]) -> Batch:
-        """Stack the views of B samples; see :class:`~multimem_ray.modalities.batch.Batch`."""
+    def _stacked(self, decoded: Sequence[Mapping[str, Array]], draws: Draws | None) -> DecodedBatch:
         import torch
 
-        values: dict[str, torch.Tensor] = {}
+        arrays: dict[str, Stacked] = {}
         rows: dict[str, torch.Tensor] = {}
         for modality in self.modalities:
-            at = [row for row, view in enumerate(views) if modality.name in view]
-            if at:
-                values[modality.name] = modality.collate([views[row][modality.name] for row in at])
-                rows[modality.name] = torch.tensor(at)
-        return Batch(values, rows, len(views))
+            name = modality.name
+            at = [row for row, own in enumerate(decoded) if name in own]
+            if not at:
+                continue
+            rows[name] = torch.tensor(at)
+            own = [decoded[row][name] for row in at]
+            if modality.makes_views_at_once():
+                arrays[name] = Stacked.of(own)
+            else:
+                views = [
+                    self._one_by_one(modality, a, row, draws)
+                    for a, row in zip(own, at, strict=True)
+                ]
+                arrays[name] = Stacked.of(views)
+        return DecodedBatch(arrays, rows, draws, len(decoded))
+
+    def _one_by_one(self, modality: Modality, array: Array, row: int, draws: Draws | None) -> Array:
+        """Views (V, *shape) of one sample, of a modality that defines ``view``."""
+        if draws is None:
+            return modality.view(array, None)[None]
+        own = draws.of(modality.name).generators(row)
+        return np.stack([modality.view(array, rng) for rng in own])
+
+    def views_of(self, name: str, batch: DecodedBatch, part: slice = slice(None)) -> Tensor:
+        """Views of a modality, (R, V, *shape), on the device of the arrays.
+
+        Args:
+            part: Which of the samples that have it.
+        """
+        arrays, draws = batch.arrays[name].rows(part), batch.draws
+        modality = self._by_name[name]
+        if not modality.makes_views_at_once():
+            return arrays.values
+        own = None if draws is None else draws.of(name).rows(batch.rows[name][part])
+        return modality.views(arrays, own)
+
+    def views(self, batch: DecodedBatch) -> Batch:
+        """All views as one batch: V times B samples, the first view of all of them first."""
+        import torch
+
+        values: dict[str, Tensor] = {}
+        rows: dict[str, Tensor] = {}
+        for name, own in batch.rows.items():
+            values[name] = self.views_of(name, batch).transpose(0, 1).flatten(0, 1)
+            firsts = torch.arange(batch.views)[:, None] * batch.size
+            rows[name] = (firsts + own).flatten().to(values[name].device)
+        return Batch(values, rows, batch.views * batch.size)
 
 
 def decode_one(modality: Modality, value: Any) -> Array:

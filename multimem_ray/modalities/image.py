@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import struct
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image as Pillow
@@ -30,6 +31,13 @@ from multimem_ray.modalities.base import (
 from multimem_ray.modalities.fit import Fit, fitted
 from multimem_ray.modalities.formats import but
 from multimem_ray.modalities.registry import register
+from multimem_ray.modalities.resizing import resized
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from multimem_ray.modalities.batch import Stacked
+    from multimem_ray.modalities.draws import Draws
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP")
 _ORIENTATION = 0x0112
@@ -46,8 +54,7 @@ _UPRIGHT = {
 }
 _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error)
 _AVERAGED = frozenset({"RGB", "L", "CMYK"})
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-_LEVELS = np.arange(256, dtype=np.float32)
+_LUMA = 0.299, 0.587, 0.114
 
 
 class ImageSettings(ModalitySettings):
@@ -120,29 +127,36 @@ class Image(Modality):
         except _PILLOW_ERRORS as error:
             raise undecodable(self.name, error) from error
 
-    def view(self, decoded: Array, rng: np.random.Generator | None) -> Array:
-        """Random resized crop, mirroring, changes of colour; clean: the whole square."""
-        settings, side = self.settings, decoded.shape[0]
-        picture = Pillow.frombuffer("RGB", (side, side), decoded, "raw", "RGB", 0, 1)
-        if rng is None or settings.strength == 0:
-            return _channels_first(_resize(picture, settings.size, (0, 0, side, side)))
-        area, x, y, bright, contrast = rng.random(5).tolist()
+    def views(self, decoded: Stacked, draws: Draws | None) -> Tensor:
+        """Random resized crops, mirrored, in other colours; clean: the whole square."""
+        import torch
+
+        settings, side = self.settings, decoded.shapes[:, :1]
+        if draws is None or settings.strength == 0:
+            count = 1 if draws is None else len(draws.views)
+            whole = torch.stack([torch.zeros_like(side), torch.zeros_like(side), side], dim=2)
+            return resized(decoded.values, whole, settings.size).expand(-1, count, -1, -1, -1)
+        area, x, y, *colours, flip = draws.uniform(7).unbind(2)
         lost = min(0.99, (1 - settings.crop_scale) * settings.strength)
-        width = side * (1 - area * lost) ** 0.5
-        left, top = x * (side - width), y * (side - width)
-        shown = _resize(picture, settings.size, (left, top, left + width, top + width))
-        view = _channels_first(shown)
-        if settings.flip and rng.random() < settings.flip * min(1.0, settings.strength):
-            view = np.ascontiguousarray(view[:, :, ::-1])
+        width = (side * (1 - area * lost).sqrt()).round().clamp(min=1).long()
+        left, top = (((side - width + 1) * share).long() for share in (x, y))
+        views = resized(decoded.values, torch.stack([left, top, width], dim=2), settings.size)
+        if settings.flip:
+            mirrored = flip < settings.flip * min(1.0, settings.strength)
+            mirrored = mirrored.to(views.device)[..., None, None, None]
+            views = torch.where(mirrored, views.flip(-1), views)
+        amounts = settings.brightness, settings.contrast, settings.saturation
+        gain, slope, purity = (
+            1 + (2 * draw - 1) * amount * settings.strength
+            for draw, amount in zip(colours, amounts, strict=True)
+        )
         if settings.saturation:
-            purity = 1 + (2 * rng.random() - 1) * settings.saturation * settings.strength
-            view = _saturated(view, purity)
-        if not settings.brightness and not settings.contrast:
-            return view
-        gain = 1 + (2 * bright - 1) * settings.brightness * settings.strength
-        slope = 1 + (2 * contrast - 1) * settings.contrast * settings.strength
-        changed: Array = _levels(gain, slope).take(view)
-        return changed
+            # Channel after channel in memory: three times as fast as pixel after pixel.
+            views = _saturated(views.contiguous(), _per_view(purity.clamp(min=0), views))
+        if settings.brightness or settings.contrast:
+            slope = slope.clamp(min=0)
+            views = _levels(views, _per_view(gain * slope, views), _per_view(slope, views))
+        return views
 
     def _opened(self, raw: bytes) -> Array:
         with Pillow.open(io.BytesIO(raw), formats=FORMATS) as picture:
@@ -185,23 +199,26 @@ def _resize(
     return picture.resize((side, side), Pillow.Resampling.BILINEAR, box=box, reducing_gap=3.0)
 
 
-def _channels_first(picture: Pillow.Image) -> Array:
-    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
+def _per_view(values: Tensor, views: Tensor) -> Tensor:
+    """(N, V) numbers of views, to be multiplied with them."""
+    return values.float().to(views.device)[..., None, None, None]
 
 
-def _levels(gain: float, slope: float) -> Array:
-    """Table of 256 levels: brightness, then contrast around mid-grey."""
-    changed = (_LEVELS * gain - 127.5) * max(0.0, slope) + 127.5
-    table: Array = np.minimum(np.maximum(changed, 0), 255).astype(np.uint8)
-    return table
+# Each operation below rounds by itself: a GPU and a CPU give the same levels. On a CPU, a float
+# becomes a byte three times as fast by way of 16 bits.
 
 
-def _saturated(view: Array, purity: float) -> Array:
+def _levels(views: Tensor, gain: Tensor, slope: Tensor) -> Tensor:
+    """Brightness, then contrast around mid-grey."""
+    return views.float().mul_(gain).add_(127.5 - 127.5 * slope).clamp_(0, 255).short().byte()
+
+
+def _saturated(views: Tensor, purity: Tensor) -> Tensor:
     """Colours drawn away from the grey of their luma (ITU-R BT.601), or towards it."""
-    colours = view.astype(np.float32)
-    grey = np.tensordot(_LUMA, colours, 1)
-    colours = grey + (colours - grey) * np.float32(max(0.0, purity))
-    return np.minimum(np.maximum(np.rint(colours), 0), 255).astype(np.uint8)
+    levels = views.float()
+    red, green, blue = levels.unbind(-3)
+    grey = (red * _LUMA[0]).add_(green * _LUMA[1]).add_(blue * _LUMA[2]).unsqueeze(-3)
+    return levels.sub_(grey).mul_(purity).add_(grey).round_().clamp_(0, 255).short().byte()
 
 
 def _orientation(picture: Pillow.Image) -> int:

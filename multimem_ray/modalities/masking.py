@@ -7,50 +7,59 @@ that is missing from beginning to end, drawn evenly on the mel scale. Nothing is
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from typing import TYPE_CHECKING
 
-from multimem_ray.modalities.base import Array
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def masked(
-    wave: Array, rate: int, masks: int, longest: float, widest: float, rng: np.random.Generator
-) -> Array:
-    """Sound with stretches and bands of silence.
+def masked(waves: Tensor, rate: int, longest: float, widest: float, draws: Tensor) -> Tensor:
+    """Sounds with stretches and bands of silence.
 
     Args:
-        wave: float32 (values,).
+        waves: float32 (..., values).
         rate: Values per second.
-        masks: Number of each kind.
         longest: Largest share of the time that one mask takes, 0..1.
         widest: Largest share of the mel scale, from 0 to half the rate, that one takes.
-        rng: Draws the size of each mask uniformly, then its place.
+        draws: (..., 4, masks) in [0, 1), on the CPU: sizes and places of masks in frequency, and of
+            masks in time.
     """
+    import torch
+
+    length = waves.shape[-1]
     if widest:
-        spectrum = np.fft.rfft(wave)
-        for first, last in _drawn(masks, widest, rng):
-            edges = _hertz(np.array([first, last]) * _mel(rate / 2)) * len(wave) / rate
-            low, high = np.rint(edges).astype(int)
-            spectrum[low:high] = 0
-        wave = np.fft.irfft(spectrum, len(wave)).astype(np.float32)
-    else:
-        wave = wave.copy()
-    for first, last in _drawn(masks if longest else 0, longest, rng):
-        wave[round(first * len(wave)) : round(last * len(wave))] = 0
-    return wave
+        first, last = _spans(draws[..., 0, :], draws[..., 1, :], widest)
+        low, high = (_hertz(share * _mel(rate / 2)) * length / rate for share in (first, last))
+        spectra = _silenced(torch.fft.rfft(waves), low, high)
+        waves = torch.fft.irfft(spectra, length)
+    if longest:
+        first, last = _spans(draws[..., 2, :], draws[..., 3, :], longest)
+        waves = _silenced(waves, first * length, last * length)
+    return waves
 
 
-def _drawn(masks: int, most: float, rng: np.random.Generator) -> list[tuple[float, float]]:
+def _spans(sizes: Tensor, places: Tensor, most: float) -> tuple[Tensor, Tensor]:
     """Beginning and end of each mask, as shares of the whole."""
-    sizes, places = rng.random((2, masks))
     first = places * (1 - most * sizes)
-    return list(zip(first.tolist(), (first + most * sizes).tolist(), strict=True))
+    return first, first + most * sizes
+
+
+def _silenced(values: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """Values (..., length), zero from each ``first`` to each ``last`` (..., masks), rounded."""
+    import torch
+
+    at = torch.arange(values.shape[-1], device=values.device)
+    for begin, end in zip(first.round().unbind(-1), last.round().unbind(-1), strict=True):
+        begin, end = begin.to(at.device)[..., None], end.to(at.device)[..., None]  # noqa: PLW2901
+        values = values.masked_fill((at >= begin) & (at < end), 0)
+    return values
 
 
 def _mel(hertz: float) -> float:
     """HTK's scale, as torchaudio has it."""
-    return float(2595 * np.log10(1 + hertz / 700))
+    return 2595 * math.log10(1 + hertz / 700)
 
 
-def _hertz(mel: Array) -> Array:
-    hertz: Array = 700 * (10 ** (mel / 2595) - 1)
-    return hertz
+def _hertz(mel: Tensor) -> Tensor:
+    return 700 * (10 ** (mel / 2595) - 1)

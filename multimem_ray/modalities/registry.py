@@ -31,6 +31,11 @@ def register(cls: _Class) -> _Class:
     for attribute in ("name", "extensions"):
         if not getattr(cls, attribute, None):
             raise ConfigError(f"modality {where}: set the class attribute '{attribute}'")
+    if cls.views is Modality.views and cls.view is Modality.view:
+        raise ConfigError(
+            f"modality {where}: define `views`, which makes views of a batch in torch, or `view`, "
+            "which makes one in NumPy"
+        )
     known = _KNOWN.get(cls.name)
     if known is not None and f"{known.__module__}.{known.__qualname__}" != where:
         raise ConfigError(

@@ -1,8 +1,8 @@
 """Text: a caption, or several of one sample, as token ids.
 
-Decoded text stays text; a view is a row of token ids. By default words are hashed into a fixed
-vocabulary: no vocabulary file, every language, and the same ids on every machine. Models that were
-trained with another tokenizer get theirs by the setting ``tokenizer``.
+Captions are tokenized once; a view leaves out words of one of them. By default words are hashed
+into a fixed vocabulary: no vocabulary file, every language, and the same ids on every machine.
+Models that were trained with another tokenizer get theirs by the setting ``tokenizer``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import re
 import unicodedata
 from itertools import islice
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
@@ -20,7 +20,13 @@ from pydantic import Field
 from multimem_ray.errors import DecodeError
 from multimem_ray.modalities.base import Array, Modality, ModalitySettings, Spec, too_large
 from multimem_ray.modalities.registry import register
-from multimem_ray.modalities.tokenizers import tokenizer
+from multimem_ray.modalities.tokenizers import SPECIAL, Tokens, tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from multimem_ray.modalities.batch import Stacked
+    from multimem_ray.modalities.draws import Draws
 
 # Scripts written without spaces: kana, Han, and Thai, Lao, Burmese and Khmer.
 _UNSPACED = (
@@ -29,8 +35,6 @@ _UNSPACED = (
 )
 _PUNCTUATION = r"!-/:-@\[-`{-~\u00a1-\u00bf\u2000-\u206f\u3000-\u303f\uff00-\uff0f\uff1a-\uff20"
 _CONTROL = re.compile(rb"[\x01-\x08\x0e-\x1f]")
-_PADDING = 4  # times the characters of a sample that its captions may take in an array
-_Word = TypeVar("_Word", int, str)
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_PUNCTUATION}{_UNSPACED}]+")
 
 
@@ -61,7 +65,10 @@ class TextSettings(ModalitySettings):
 
 @register
 class Text(Modality):
-    """Captions; decoded (captions,) of str, views (length,) of int32."""
+    """Captions; decoded (captions, 2, tokens) of int32: ids, and the word of each; views (length,).
+
+    Words count from 1; 0 stands where there is no token, -1 for one that every view has.
+    """
 
     name = "text"
     extensions = ("txt", "text", "caption")
@@ -85,7 +92,24 @@ class Text(Modality):
         return 32 if settings.tokenizer == "words" else tokenizer(settings.tokenizer).length
 
     def decode(self, data: object) -> Array:
-        """Captions without surrounding whitespace, array of str (captions,).
+        """Tokens of the captions, int32 (captions, 2, tokens): ids and words.
+
+        Twice as many as a view has are kept, which is enough even if half of the words are dropped.
+
+        Args:
+            data: See :meth:`captions`.
+
+        Raises:
+            DecodeError: Of another encoding, no text, only whitespace, or above a limit.
+        """
+        tokens = [self._tokens(text) for text in self.captions(data)]
+        array = np.zeros((len(tokens), 2, max(len(ids) for ids, _ in tokens)), dtype=np.int32)
+        for caption, (ids, words) in zip(array, tokens, strict=True):
+            caption[:, : len(ids)] = ids, words
+        return array
+
+    def captions(self, data: object) -> list[str]:
+        """Captions without surrounding whitespace, at least one.
 
         Args:
             data: Bytes in UTF-8, UTF-16 or UTF-32 (a byte order mark is left out), a string, or a
@@ -94,7 +118,7 @@ class Text(Modality):
         Raises:
             DecodeError: Of another encoding, no text, only whitespace, or above a limit.
         """
-        captions = [data] if isinstance(data, str) else self._captions(data)
+        captions = [data] if isinstance(data, str) else self._strings(data)
         settings = self.settings
         if len(captions) > settings.max_captions:
             what = f"{len(captions)} captions"
@@ -106,35 +130,46 @@ class Text(Modality):
         kept = [text for text in map(_clean, captions) if text]
         if not kept:
             raise DecodeError("text: empty, or only whitespace", "empty")
-        # NumPy gives each of them the room of the longest.
-        if len(kept) > 1:
-            padded, most = len(kept) * max(map(len, kept)), _PADDING * settings.max_characters
-            if padded > most:
-                what = f"{len(kept)} captions that take the room of {padded} characters"
-                raise too_large(self.name, what, "max_characters", settings.max_characters)
-        return np.array(kept)
+        return kept
 
-    def view(self, decoded: Array, rng: np.random.Generator | None) -> Array:
+    def views(self, decoded: Stacked, draws: Draws | None) -> Tensor:
         """Any of the captions, without some of its words; clean: the first, complete."""
-        settings = self.settings
-        if settings.strength == 0:
-            rng = None
-        which = 0
-        if rng is not None and settings.other_captions and len(decoded) > 1:
-            which = int(rng.integers(len(decoded)))
-        text = str(decoded[which])
-        dropout = min(1.0, settings.dropout * settings.strength) if rng is not None else 0.0
-        row = np.zeros(self._length, dtype=np.int32)
-        if settings.tokenizer == "words":
-            tokens = _some(self._tokens(text), dropout, rng)[: len(row)]
-        else:
-            # Some vocabularies know spaces and line ends: whole text keeps its own.
-            words = _some(text.split(), dropout, rng) if dropout else text.split(" ")
-            tokens = tokenizer(settings.tokenizer).encode(words, len(row))
-        row[: len(tokens)] = tokens
-        return row
+        import torch
 
-    def _captions(self, data: object) -> list[str]:
+        settings, values = self.settings, decoded.values
+        if draws is None or settings.strength == 0:
+            tokens = values[:, :1]
+            count = 1 if draws is None else len(draws.views)
+            ids, words = tokens.unbind(2)
+            rows = self._rows(ids, words, words != 0)
+            return rows.expand(-1, count, -1)
+        drawn = draws.uniform(1 + values.shape[-1]).to(values.device)
+        captions = decoded.shapes[:, :1].to(values.device)
+        which = (drawn[..., 0] * captions * settings.other_captions).long()
+        tokens = values[torch.arange(len(values), device=values.device)[:, None], which]
+        ids, words = tokens.unbind(2)
+        # A word is kept by its own number, however many tokens it has; specials never get one.
+        draw = drawn[..., 1:].gather(2, words.clamp(min=1).long() - 1)
+        draw = draw.masked_fill(words == 0, 0).masked_fill(words == SPECIAL, 0)
+        # The word with the largest draw stays.
+        limit = draw.amax(2, keepdim=True).clamp(max=min(1.0, settings.dropout * settings.strength))
+        return self._rows(ids, words, (words == SPECIAL) | ((words > 0) & (draw >= limit)))
+
+    def _rows(self, ids: Tensor, words: Tensor, kept: Tensor) -> Tensor:
+        """Tokens that are kept, (N, V, tokens), as rows of ``length``; specials are never cut."""
+        length, special = self._length, words == SPECIAL
+        ordinary = kept & ~special
+        room = length - special.sum(2, keepdim=True)
+        kept = special | (ordinary & (ordinary.cumsum(2) <= room))
+        place = kept.cumsum(2) - 1
+        if self._pads_before:
+            place += length - kept.sum(2, keepdim=True)
+        # What is not kept goes to a column behind the last one, which is then left out.
+        place = place.masked_fill(~kept, length)
+        rows = ids.new_full((*ids.shape[:2], length + 1), self._padding)
+        return rows.scatter(2, place, ids)[..., :length]
+
+    def _strings(self, data: object) -> list[str]:
         if isinstance(data, bytes | bytearray | memoryview):
             if len(data) > 4 * self.settings.max_characters + 3:
                 what, limit = f"{len(data)} bytes", self.settings.max_characters
@@ -153,24 +188,26 @@ class Text(Modality):
             "in data.fields.text"
         )
 
-    def _tokens(self, text: str) -> list[int]:
-        # Twice the length is enough even if half of the words are dropped.
+    def _tokens(self, text: str) -> Tokens:
         most, vocab = 2 * self._length, self.settings.vocab
+        if self.settings.tokenizer != "words":
+            return tokenizer(self.settings.tokenizer).encode(text, most)
         text = text.lower()
         if not text.isascii():
             text = unicodedata.normalize("NFKC", text)
         words = [found[0] for found in islice(_WORD.finditer(text), most)]
-        return [token(word, vocab) for word in words or text.split()[:most]]
+        ids = [token(word, vocab) for word in words or text.split()[:most]]
+        return Tokens(ids, list(range(1, len(ids) + 1)))
 
+    @property
+    def _padding(self) -> int:
+        name = self.settings.tokenizer
+        return 0 if name == "words" else tokenizer(name).padding
 
-def _some(words: list[_Word], dropout: float, rng: np.random.Generator | None) -> list[_Word]:
-    """What is left when each is dropped with this probability; never nothing."""
-    if rng is None or not dropout or len(words) < 2:
-        return words
-    draws = rng.random(len(words)).tolist()
-    # The word with the largest draw stays.
-    limit = min(dropout, max(draws))
-    return [word for word, draw in zip(words, draws, strict=True) if draw >= limit]
+    @property
+    def _pads_before(self) -> bool:
+        name = self.settings.tokenizer
+        return name != "words" and tokenizer(name).pads_before
 
 
 @functools.lru_cache(maxsize=2**16)

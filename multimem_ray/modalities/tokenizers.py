@@ -13,7 +13,7 @@ import functools
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from multimem_ray.errors import ConfigError
 
@@ -31,13 +31,32 @@ class Tokenizer(Protocol):
     Attributes:
         length: Tokens that its model takes.
         vocab: Number of ids.
+        padding: Id behind the end, or before the beginning where ``pads_before``.
     """
 
     length: int
     vocab: int
+    padding: int
+    pads_before: bool
 
-    def encode(self, words: Sequence[str], length: int) -> list[int]:
-        """Ids of a caption with its special tokens, at most ``length``; what lacks is 0."""
+    def encode(self, text: str, length: int) -> Tokens:
+        """A caption with its special tokens, cut after ``length`` of them."""
+
+
+class Tokens(NamedTuple):
+    """A caption as tokens.
+
+    Attributes:
+        ids: Their ids.
+        words: The word that each belongs to, counted from 1; ``SPECIAL`` for what belongs to none.
+    """
+
+    ids: list[int]
+    words: list[int]
+
+
+SPECIAL = -1
+"""Of tokens that every view has, such as those of beginning and end."""
 
 
 @functools.lru_cache(maxsize=16)
@@ -64,6 +83,8 @@ class ClipTokenizer:
 
     length = 77
     vocab = 49408
+    padding = 0
+    pads_before = False
 
     def __init__(self) -> None:
         from open_clip.tokenizer import SimpleTokenizer
@@ -72,14 +93,23 @@ class ClipTokenizer:
         self._special = len(self._made.cache)
         self._lock = threading.Lock()
 
-    def encode(self, words: Sequence[str], length: int) -> list[int]:
+    def encode(self, text: str, length: int) -> Tokens:
         """See :class:`Tokenizer`; equal to open_clip's wherever no word has over 256 characters."""
-        made = self._made
+        made, words = self._made, bounded(text.split(), length)
         with self._lock:
             if len(made.cache) > _CACHED_WORDS:
                 made.cache = {text: text for text in list(made.cache)[: self._special]}
-            ids = made.encode(bounded(words, length))[: length - 2]
-        return [made.sot_token_id, *ids, made.eot_token_id]
+            ids = made.encode(" ".join(words))
+            of_words = [made.encode(word) for word in words]
+        numbers = [number for number, own in enumerate(of_words) for _ in own]
+        if [one for own in of_words for one in own] != ids:
+            # What is repaired across words (HTML entities, mojibake) is no longer told apart.
+            numbers = list(range(len(ids)))
+        numbers, most = _numbered(numbers), length - 2
+        return Tokens(
+            [made.sot_token_id, *ids[:most], made.eot_token_id],
+            [SPECIAL, *numbers[:most], SPECIAL],
+        )
 
 
 class HfTokenizer:
@@ -108,16 +138,13 @@ class HfTokenizer:
         self.vocab = len(self._made)
         self.length = min(int(self._made.model_max_length), 512)
         self.padding = int(self._made.pad_token_id or 0)
+        self.pads_before = self._made.padding_side == "left"
         self._lock = threading.Lock()
 
-    def encode(self, words: Sequence[str], length: int) -> list[int]:
-        """See :class:`Tokenizer`; filled up to ``length`` with its own padding."""
-        text = bounded(words, length)
+    def encode(self, text: str, length: int) -> Tokens:
+        """See :class:`Tokenizer`; a slow tokenizer's tokens are words of their own."""
         with self._lock:
-            ids: list[int] = self._made(
-                text, max_length=length, truncation=True, padding="max_length"
-            )["input_ids"]
-        return ids
+            return _encoded(self._made, _bounded_text(text, length), length)
 
 
 class OpenClipTokenizer:
@@ -146,25 +173,58 @@ class OpenClipTokenizer:
         except (ImportError, OSError, ValueError, KeyError, RuntimeError) as error:
             said = " ".join(str(error).split())[:300]
             raise ConfigError(f"{where} cannot be loaded: {said}") from error
+        made = self._made.tokenizer
         self.length = int(text.get("context_length", 77))
-        self.vocab = len(self._made.tokenizer)
+        self.vocab = len(made)
+        self.padding = int(made.pad_token_id or 0)
+        self.pads_before = made.padding_side == "left"
         self._lock = threading.Lock()
 
-    def encode(self, words: Sequence[str], length: int) -> list[int]:
-        """See :class:`Tokenizer`; filled up to ``length`` as open_clip does it."""
-        text = bounded(words, length)
+    def encode(self, text: str, length: int) -> Tokens:
+        """See :class:`Tokenizer`; cleaned, and its end left out, as open_clip does it."""
+        made = self._made
         with self._lock:
-            ids: list[int] = self._made(text, length)[0].tolist()
-        return ids
+            text = made.clean_fn(_bounded_text(text, length))
+            tokens = _encoded(made.tokenizer, text, length)
+        if made.strip_sep_token:
+            separator = made.tokenizer.sep_token_id
+            ids = [0 if one == separator else one for one in tokens.ids]
+            tokens = Tokens(ids, tokens.words)
+        return tokens
 
 
-def bounded(words: Sequence[str], length: int) -> str:
-    """The words as one text, no longer than could be shown in ``length`` tokens."""
+def _encoded(made: Any, text: str, length: int) -> Tokens:
+    """What a tokenizer of transformers makes of a text."""
+    encoded = made(text, max_length=length, truncation=True, return_special_tokens_mask=True)
+    special = encoded["special_tokens_mask"]
+    of_words = encoded.word_ids() if made.is_fast else range(len(special))
+    words = [
+        SPECIAL if is_special or word is None else word
+        for is_special, word in zip(special, of_words, strict=True)
+    ]
+    return Tokens(encoded["input_ids"], _numbered(words))
+
+
+def _numbered(words: Sequence[int]) -> list[int]:
+    """Numbers of words, those that have tokens counted from 1; specials as they are."""
+    numbers: dict[int, int] = {}
+    return [
+        SPECIAL if word == SPECIAL else numbers.setdefault(word, len(numbers) + 1) for word in words
+    ]
+
+
+def bounded(words: Sequence[str], length: int) -> list[str]:
+    """Words, no longer than could be shown in ``length`` tokens."""
     most = length * _TOKEN_CHARACTERS
-    text: list[str] = []
+    kept: list[str] = []
     for word in words:
-        text.append(word[:_WORD_CHARACTERS])
-        most -= len(text[-1]) + 1
+        kept.append(word[:_WORD_CHARACTERS])
+        most -= len(kept[-1]) + 1
         if most < 0:
             break
-    return " ".join(text)
+    return kept
+
+
+def _bounded_text(text: str, length: int) -> str:
+    # Some vocabularies know spaces and line ends: text keeps its own.
+    return " ".join(bounded(text.split(" "), length))

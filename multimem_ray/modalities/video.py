@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import av
 import numpy as np
@@ -30,6 +30,12 @@ from multimem_ray.modalities.base import (
 from multimem_ray.modalities.containers import container_of, defect, is_mirrored, opened
 from multimem_ray.modalities.frames import Square, spaced
 from multimem_ray.modalities.registry import register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from multimem_ray.modalities.batch import Stacked
+    from multimem_ray.modalities.draws import Draws
 
 logger = logging.getLogger(__name__)
 
@@ -118,31 +124,40 @@ class Video(Modality):
         except (av.FFmpegError, ValueError, TypeError, EOFError, RuntimeError) as error:
             raise undecodable(self.name, getattr(error, "strerror", None) or error) from error
 
-    def view(self, decoded: Array, rng: np.random.Generator | None) -> Array:
-        """Part of the clip, frames jittered in time, one crop for all; clean: all, the centre."""
-        size, strength = self.settings.size, min(1.0, self.settings.strength)
-        frames, choices = decoded.shape[:2]
-        margin = decoded.shape[-1] - size
-        top = left = margin // 2
-        chosen: Array = decoded[:, 0]
-        if rng is not None and strength > 0:
-            x, y, *late = rng.random(2 + frames).tolist()
-            top = int(margin * (0.5 + (y - 0.5) * strength) + 0.5)
-            left = int(margin * (0.5 + (x - 0.5) * strength) + 0.5)
-            later = np.array(late) < strength / 2 if choices > 1 else np.zeros(frames, bool)
-            at = np.arange(frames) * choices + later
-            if self.settings.crop_time < 1:
-                at = self._cropped(at / choices, rng.random(2).tolist(), choices)
-            chosen = decoded.reshape(-1, *decoded.shape[2:])[at]
-        return np.ascontiguousarray(chosen[:, :, top : top + size, left : left + size])
+    def views(self, decoded: Stacked, draws: Draws | None) -> Tensor:
+        """Parts of clips, frames jittered in time, one crop for all; clean: all, the centre."""
+        import torch
 
-    def _cropped(self, times: Array, draws: list[float], choices: int) -> Array:
+        size, strength = self.settings.size, min(1.0, self.settings.strength)
+        clips = decoded.values.flatten(1, 2)
+        frames, choices = decoded.values.shape[1:3]
+        margin, device = clips.shape[-1] - size, clips.device
+        if draws is None or strength == 0:
+            start = margin // 2
+            clean = decoded.values[:, None, :, 0, :, start : start + size, start : start + size]
+            return clean.expand(-1, 1 if draws is None else len(draws.views), *[-1] * 4)
+        drawn = draws.uniform(4 + frames)
+        top, left = (
+            (margin * (0.5 + (draw - 0.5) * strength) + 0.5).long().to(device)[..., None]
+            for draw in drawn[..., :2].unbind(2)
+        )
+        later = (drawn[..., 4:] < strength / 2) & (choices > 1)
+        at = torch.arange(frames) * choices + later
+        if self.settings.crop_time < 1:
+            at = self._cropped(at / choices, drawn[..., 2:3], drawn[..., 3:4], choices)
+        if device.type == "cpu":
+            return _cut(clips, at, top[..., 0], left[..., 0], size)
+        # Every place of the crop is a view of the same memory: only what is shown is copied.
+        places = clips.unfold(3, size, 1).unfold(4, size, 1)
+        rows = torch.arange(len(clips), device=device)[:, None, None]
+        return places[rows, at.to(device), :, top, left]
+
+    def _cropped(self, times: Tensor, share: Tensor, start: Tensor, choices: int) -> Tensor:
         """Which of the decoded pictures stand nearest to these times of a part of the clip."""
         lost = (1 - self.settings.crop_time) * min(1.0, self.settings.strength)
-        share = 1 - lost * draws[0]
-        start = draws[1] * (1 - share) * len(times)
-        at: Array = ((start + times * share) * choices).astype(int)
-        return at
+        share = 1 - lost * share
+        start = start * (1 - share) * times.shape[-1]
+        return ((start + times * share) * choices).long()
 
     def _clip(self, container: Any, raw: bytes) -> Array:
         settings = self.settings
@@ -273,3 +288,16 @@ def _starts(packets: list[Any], times: list[int], wanted: list[int]) -> list[int
 
 def _time(packet: Any) -> int:
     return int(packet.dts if packet.pts is None else packet.pts)
+
+
+def _cut(clips: Tensor, at: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
+    """Pictures ``at`` (N, V, frames) of clips, and the square at ``top`` and ``left`` (N, V)."""
+    import torch
+
+    pictures, order = clips.numpy(), at.numpy()
+    out = np.empty((*order.shape, pictures.shape[2], size, size), np.uint8)
+    for n, v in np.ndindex(*order.shape[:2]):
+        y, x = int(top[n, v]), int(left[n, v])
+        # Whole pictures first: copying them costs less than choosing among cut ones.
+        out[n, v] = pictures[n].take(order[n, v], axis=0)[:, :, y : y + size, x : x + size]
+    return torch.from_numpy(out)

@@ -20,13 +20,15 @@ import torch
 from multimem_ray.errors import SampleError, ShardError
 from multimem_ray.metric import agreement
 from multimem_ray.modalities.base import Array
+from multimem_ray.modalities.batch import Batch
 from multimem_ray.planning.work import first, spread
 from multimem_ray.run import Run, Shards
 from multimem_ray.sample import Sample
-from multimem_ray.scoring.bank import make_views
 from multimem_ray.scoring.rows import Identity, score_rows
 from multimem_ray.training.bank import Bank
+from multimem_ray.training.decode import DecodedSample
 from multimem_ray.training.step import RankBatch, train_step
+from multimem_ray.training.stream import Views, viewed
 
 PROBED_SHARDS, PROBED_SAMPLES = 3, 192
 _WARM_UP, _MIN_SECONDS, _MOST_REPEATS = 16, 0.5, 20
@@ -134,28 +136,23 @@ def _decode(run: Run, samples: Sequence[Sample]) -> tuple[float, list[str], list
 
 def _train_views(
     run: Run, keys: Sequence[str], decoded: Sequence[Decoded]
-) -> tuple[float, list[Decoded]]:
-    training = run.config.training
+) -> tuple[float, list[Views]]:
+    samples = [DecodedSample(k, k, arrays) for k, arrays in zip(keys, decoded, strict=True)]
 
-    def make() -> list[Decoded]:
-        if not training.augment:
-            return [run.decoder.clean(arrays) for arrays in decoded]
-        pairs = zip(keys, decoded, strict=True)
-        return [run.decoder.views(k, arrays, training.seed, 0, "train") for k, arrays in pairs]
+    def make() -> list[Views]:
+        return list(viewed(run, samples, 0, torch.device("cpu")))
 
     return _seconds(make) / len(decoded), make()
 
 
-def _train_step(
-    run: Run, views: Sequence[Decoded], device: torch.device
-) -> tuple[float, int | None]:
+def _train_step(run: Run, views: Sequence[Views], device: torch.device) -> tuple[float, int | None]:
     state = Bank(run, run.design.model_ids()[:1], device, threads=1).models[0]
     training = run.config.training
     size = training.batch_size
     repeated = [views[i % len(views)] for i in range(size)]
 
     def step() -> None:
-        batch = run.decoder.collate(repeated)
+        batch = Batch.of(repeated)
         train_step(state, training, RankBatch(batch, [""] * size, range(size), size), 0.0)
         state.losses.clear()
         _finish(device)
@@ -170,8 +167,14 @@ def _score(
 ) -> tuple[float, float, float]:
     size = min(run.config.scoring.batch_size, len(decoded))
     keys, decoded = list(islice(keys, size)), list(islice(decoded, size))
-    views = make_views(run.decoder, run.config.scoring, keys, decoded)
-    views_s = _seconds(lambda: make_views(run.decoder, run.config.scoring, keys, decoded))
+    scoring = run.config.scoring
+
+    @torch.inference_mode()
+    def make() -> Batch:
+        there = run.decoder.stacked(keys, decoded, scoring.seed, range(scoring.views)).to(device)
+        return run.decoder.views(there)
+
+    views_s, views = _seconds(make), make()
     model = Bank(run, run.design.model_ids()[:1], device, threads=1).models[0].model.eval()
     model.precision = run.config.scoring.precision
     names = run.modalities
@@ -179,22 +182,20 @@ def _score(
 
     @torch.inference_mode()
     def embed() -> torch.Tensor:
-        out = torch.zeros(len(views.batches), size, len(names), model.dim, device=device)
-        for view, batch in enumerate(views.batches):
-            there = batch.to(device)
-            for name, embedded in model.embed(model.prepare(there.values)).items():
-                out[view, there.rows[name], names.index(name)] = embedded
+        out = torch.zeros(views.size, len(names), model.dim, device=device)
+        for name, embedded in model.embed(model.prepare(views.values)).items():
+            out[views.rows[name], names.index(name)] = embedded
         _finish(device)
-        return out
+        return out.view(-1, size, *out.shape[1:])
 
     embed_s = _seconds(embed)
     embedded = embed().cpu()
     who = Identity(list(keys), list(range(size)), [None] * size, list(keys))
-    models = len(run.design.model_ids())
+    models, present = len(run.design.model_ids()), views.present(names)[:size].cpu()
 
     def rows() -> None:
-        found = [agreement(embedded, views.present, mean) for _ in range(models)]
-        score_rows(run, "probe", who, views.present, found)
+        found = [agreement(embedded, present, mean) for _ in range(models)]
+        score_rows(run, "probe", who, present, found)
 
     return views_s / size, embed_s / size, _seconds(rows) / size
 

@@ -1,25 +1,22 @@
 """The bank in scoring: M reference models in one process, one decode for all of them.
 
-A batch is moved to the device once, as the integers it was decoded to, prepared there once, and
-embedded by every model. Models that don't fit on the device wait in host memory and take turns
-(:mod:`multimem_ray.scoring.offload`).
+A batch is moved to the device once, as the integers it was decoded to. Its views are made there,
+all of a sample at once, prepared once, and embedded by every model. Models that don't fit on the
+device wait in host memory and take turns (:mod:`multimem_ray.scoring.offload`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from multimem_ray.config import ScoringConfig
 from multimem_ray.errors import SampleError
 from multimem_ray.metric import Agreement, agreement
-from multimem_ray.modalities.base import Array
-from multimem_ray.modalities.batch import Batch
-from multimem_ray.modalities.decoder import Decoder
+from multimem_ray.modalities.batch import DecodedBatch
 from multimem_ray.models.adapters import adapter, is_adapter
 from multimem_ray.models.build import build_model
 from multimem_ray.models.checkpoint import load_weights, read_weights
@@ -31,33 +28,6 @@ from multimem_ray.scoring.offload import on_device, placed
 # On a CPU, features of this size stay in the cache while all models read them: 16 clips of 8
 # frames of 32 pixels, 128 pictures of that size.
 _CPU_FEATURE_BYTES = 3 << 19
-
-
-@dataclass(frozen=True)
-class Views:
-    """Seeded views of B samples: V batches, all with the same samples in the same order."""
-
-    batches: Sequence[Batch]
-    present: Tensor
-
-    def at(self, row: int) -> Views:
-        """The views of one of the samples."""
-        return Views([batch.select([row]) for batch in self.batches], self.present[row : row + 1])
-
-
-def make_views(
-    decoder: Decoder,
-    scoring: ScoringConfig,
-    keys: Sequence[str],
-    decoded: Sequence[Mapping[str, Array]],
-) -> Views:
-    """The views that scores are an expectation over; a function of seed and key alone."""
-    samples = list(zip(keys, decoded, strict=True))
-    batches = [
-        decoder.collate([decoder.views(key, own, scoring.seed, view) for key, own in samples])
-        for view in range(scoring.views)
-    ]
-    return Views(batches, batches[0].present(decoder.names))
 
 
 class ScoringBank:
@@ -93,27 +63,41 @@ class ScoringBank:
             at_once = run.config.resources.score.models_on_device
             self._placed = placed(loaded, len(self._own), at_once, partial(_built, run), device)
         dims = [model.dim for model in self._of_others.values()]
+        self._shapes = {one.name: one.spec.shape for one in run.decoder.modalities}
         self.dim = max([*dims, run.config.model.dim] if self._own else dims)
 
     @torch.inference_mode()
-    def embed(self, views: Views) -> Tensor:
+    def embed(self, decoded: DecodedBatch) -> Tensor:
         """Embeddings of all models: (M, V, B, n, d) float32; zero where a modality is absent.
 
         d is the most that a model has; those with fewer dimensions are zero in the others, which
         changes no product of two embeddings.
         """
         names = self.run.modalities
-        shape = (self.count, len(views.batches), len(views.present), len(names), self.dim)
+        shape = (self.count, decoded.views, decoded.size, len(names), self.dim)
         out = torch.zeros(*shape, device=self.device)
-        moved = [_moved(batch, self.device) for batch in views.batches]
+        moved = decoded.to(self.device)
         for numbers, models in self._turns():
-            for view, batch in enumerate(moved):
-                for name, rows, raw in _pieces(batch, self.device):
-                    features = models[0].prepare({name: raw})
+            for name in moved.rows:
+                for part in self._parts(name, moved):
+                    # All views of the samples go through a model at once.
+                    views = self.run.decoder.views_of(name, moved, part)
+                    features = models[0].prepare({name: views.flatten(0, 1)})
+                    rows, place = moved.rows[name][part].to(self.device), names.index(name)
                     for number, model in zip(numbers, models, strict=True):
-                        embedded = model.embed(features)[name]
-                        out[number, view, rows, names.index(name), : model.dim] = embedded
+                        embedded = model.embed(features)[name].view(*views.shape[:2], model.dim)
+                        out[number, :, rows, place, : model.dim] = embedded.transpose(0, 1)
         return out
+
+    def _parts(self, name: str, decoded: DecodedBatch) -> Iterator[slice]:
+        """Which samples go through a model at once; on a CPU those that its cache can hold."""
+        count = len(decoded.rows[name])
+        size = count
+        if self.device.type == "cpu":
+            floats = 4 * math.prod(self._shapes[name])
+            size = max(8, _CPU_FEATURE_BYTES // floats) // decoded.views or 1
+        for at in range(0, count, size):
+            yield slice(at, at + size)
 
     def _turns(self) -> Iterator[tuple[Sequence[int], Sequence[ContrastiveModel]]]:
         """Models that prepare their inputs alike, with their numbers."""
@@ -123,7 +107,7 @@ class ScoringBank:
         for number, model in self._of_others.items():
             yield [number], [model]
 
-    def agreements(self, views: Views, means: Tensor) -> list[Agreement]:
+    def agreements(self, decoded: DecodedBatch, means: Tensor) -> list[Agreement]:
         """Agreement matrices of B samples under each model, on the CPU.
 
         Args:
@@ -132,7 +116,8 @@ class ScoringBank:
         Raises:
             SampleError: An embedding has no direction.
         """
-        present, embedded = views.present.to(self.device), self.embed(views)
+        present = decoded.present(self.run.modalities).to(self.device)
+        embedded = self.embed(decoded)
         require_directions(embedded, present)
         found = [
             agreement(of_model, present, mean)
@@ -193,25 +178,6 @@ def _adapted(run: Run, model_id: str) -> ContrastiveModel:
 def _for_scoring(run: Run, model: ContrastiveModel) -> ContrastiveModel:
     model.precision = run.config.scoring.precision
     return model.requires_grad_(requires_grad=False).eval()
-
-
-def _moved(batch: Batch, device: torch.device) -> Batch:
-    if device.type != "cuda":
-        return batch
-    pinned = {name: values.pin_memory() for name, values in batch.values.items()}
-    return Batch(pinned, batch.rows, batch.size).to(device, non_blocking=True)
-
-
-def _pieces(batch: Batch, device: torch.device) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Modality, rows and raw values; on a CPU in pieces that its cache can hold."""
-    for name in batch.names:
-        rows, raw = batch.rows[name], batch.values[name]
-        size = len(rows)
-        if device.type == "cpu" and len(raw):
-            floats = 4 * raw[0].numel()
-            size = max(8, _CPU_FEATURE_BYTES // floats)
-        for at in range(0, len(rows), size):
-            yield name, rows[at : at + size], raw[at : at + size]
 
 
 def pick_device(gpus: float) -> torch.device:

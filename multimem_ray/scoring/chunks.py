@@ -1,4 +1,4 @@
-"""Chunks of a shard: consecutive samples, read, decoded and seen from several sides.
+"""Chunks of a shard: consecutive samples, read and decoded, with the seeds of their views.
 
 A chunk knows the positions of the shard that it covers (everything the reader gives out counts,
 failures too) and what became of each: to be scored, held out, or failed. Chunks that cover a shard
@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, TypeAlias
 
-import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
 from multimem_ray.errors import SampleError
 from multimem_ray.modalities.base import Array
-from multimem_ray.modalities.batch import Batch
+from multimem_ray.modalities.batch import DecodedBatch, Stacked
+from multimem_ray.modalities.draws import Draws
 from multimem_ray.prefetch import in_order
 from multimem_ray.run import Run
 from multimem_ray.sample import Failure, Sample
-from multimem_ray.scoring.bank import Views, make_views
 from multimem_ray.scoring.rows import Identity, IdentityRow
 
 PART_POSITIONS = 2048
@@ -44,7 +43,7 @@ class Chunk:
 
     Args:
         who: The samples to be scored.
-        views: Their views; None if there are none.
+        decoded: What they were decoded to; None if there are none.
         held_out: Number of samples that belong to the held-out set.
     """
 
@@ -52,7 +51,7 @@ class Chunk:
     first: int
     end: int
     who: Identity
-    views: Views | None
+    decoded: DecodedBatch | None
     held_out: int
     failures: list[Failure]
 
@@ -61,7 +60,8 @@ class Chunk:
 
         Arrays travel as the integers they were decoded to, in safetensors; the rest as JSON.
         """
-        batches = [] if self.views is None else self.views.batches
+        decoded = self.decoded
+        draws = None if decoded is None else decoded.draws
         about = {
             "shard": self.shard,
             "first": self.first,
@@ -69,35 +69,34 @@ class Chunk:
             "held_out": self.held_out,
             "who": asdict(self.who),
             "failures": [asdict(failure) for failure in self.failures],
-            "views": len(batches),
+            "views": None if draws is None else draws.views,
         }
-        tensors = {} if self.views is None else {"present": self.views.present}
-        for view, batch in enumerate(batches):
-            for name in batch.names:
-                tensors[f"{view}.values.{name}"] = batch.values[name].contiguous()
-                tensors[f"{view}.rows.{name}"] = batch.rows[name].to(torch.int64).contiguous()
+        tensors = {} if draws is None else {"seeds": draws.seeds}
+        if decoded is not None:
+            for name, arrays in decoded.arrays.items():
+                tensors[f"values.{name}"] = arrays.values.contiguous()
+                tensors[f"shapes.{name}"] = arrays.shapes.contiguous()
+                tensors[f"rows.{name}"] = decoded.rows[name].contiguous()
         return {"about": json.dumps(about).encode(), "tensors": save(tensors)}
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Chunk:
         """The chunk that :meth:`to_row` was called of."""
         about = json.loads(row["about"])
-        who, count = Identity(**about.pop("who")), about.pop("views")
+        who, views = Identity(**about.pop("who")), about.pop("views")
         failures = [Failure(**failure) for failure in about.pop("failures")]
-        views = None
-        if count:
+        decoded = None
+        if views is not None:
             tensors = load(row["tensors"])
-            batches = [_batch(tensors, view, len(who.keys)) for view in range(count)]
-            views = Views(batches, tensors["present"])
-        return cls(**about, who=who, views=views, failures=failures)
+            values, shapes, rows = (_named(tensors, kind) for kind in ("values", "shapes", "rows"))
+            arrays = {name: Stacked(values[name], shapes[name]) for name in values}
+            decoded = DecodedBatch(arrays, rows, Draws(tensors["seeds"], views), len(who.keys))
+        return cls(**about, who=who, decoded=decoded, failures=failures)
 
 
-def _batch(tensors: dict[str, Tensor], view: int, size: int) -> Batch:
-    def of(kind: str) -> dict[str, Tensor]:
-        start = f"{view}.{kind}."
-        return {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
-
-    return Batch(of("values"), of("rows"), size)
+def _named(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+    start = f"{kind}."
+    return {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
 
 
 class ChunkReader:
@@ -155,7 +154,7 @@ class ChunkReader:
         yield from in_order(lambda span: self.chunk(shard, *span), read, threads)
 
     def chunk(self, shard: str, first: int, items: Iterable[Item]) -> Chunk:
-        """The chunk of adjacent items, with ``scoring.views`` views of each sample to be scored.
+        """The chunk of adjacent items; those to be scored with the seeds of their views.
 
         Args:
             first: Position of the first item.
@@ -179,8 +178,10 @@ class ChunkReader:
                 continue
             who.append(identity)
         samples = Identity.of(who)
-        views = make_views(decoder, scoring, samples.keys, decoded) if who else None
-        return Chunk(shard, first, end, samples, views, held_out, failures)
+        batch = None
+        if who:
+            batch = decoder.stacked(samples.keys, decoded, scoring.seed, range(scoring.views))
+        return Chunk(shard, first, end, samples, batch, held_out, failures)
 
     def undone(self, shard: str, done: Sequence[tuple[int, int]]) -> Iterator[Placed]:
         """Position and item of whatever is not in the ranges ``done``."""

@@ -253,19 +253,19 @@ class HeldOutSamples(Output[Embedded]):
 
     def __init__(self, run: Run, bank: ScoringBank, chosen: Chosen) -> None:
         super().__init__(_ChosenReader(run, chosen))
-        self._bank, self._modalities, self._design = bank, len(run.modalities), run.design
+        self._bank, self._modalities, self._design = bank, run.modalities, run.design
 
     def rows(self, batch: ScoringBatch) -> Embedded:
-        views = batch.views
-        embedded = self._bank.embed(views).cpu()
-        require_directions(embedded, views.present)
+        present = batch.decoded.present(self._modalities)
+        embedded = self._bank.embed(batch.decoded).cpu()
+        require_directions(embedded, present)
         nowhere = torch.zeros(embedded.shape[-2:])
-        alignment = [metric.agreement(e, views.present, nowhere).alignment for e in embedded]
+        alignment = [metric.agreement(e, present, nowhere).alignment for e in embedded]
         assigned = torch.from_numpy(self._design.assignments(batch.who.groups))
-        return Embedded(embedded.mean(dim=1), torch.stack(alignment), views.present, assigned)
+        return Embedded(embedded.mean(dim=1), torch.stack(alignment), present, assigned)
 
     def joined(self, rows: Sequence[Embedded]) -> Embedded:
-        nothing = Embedded.nothing(self._bank.count, self._modalities, self._bank.dim)
+        nothing = Embedded.nothing(self._bank.count, len(self._modalities), self._bank.dim)
         return Embedded.joined([nothing, *rows])
 
 

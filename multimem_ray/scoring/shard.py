@@ -22,10 +22,11 @@ import pyarrow as pa
 
 from multimem_ray.distributed.metrics import Monitor
 from multimem_ray.errors import SampleError
+from multimem_ray.modalities.batch import DecodedBatch
 from multimem_ray.prefetch import ahead
 from multimem_ray.run import Run
 from multimem_ray.sample import Failure
-from multimem_ray.scoring.bank import ScoringBank, Views
+from multimem_ray.scoring.bank import ScoringBank
 from multimem_ray.scoring.chunks import PART_POSITIONS, Chunk, ChunkReader
 from multimem_ray.scoring.held_out_stats import HeldOutStatistics
 from multimem_ray.scoring.rows import Identity, schema_of, score_rows
@@ -45,12 +46,12 @@ class ScoringBatch:
 
     shard: str
     who: Identity
-    views: Views
+    decoded: DecodedBatch
 
     def __iter__(self) -> Iterator[ScoringBatch]:
         """Each of the samples alone."""
         for row in range(len(self.who.keys)):
-            yield ScoringBatch(self.shard, self.who.at(row), self.views.at(row))
+            yield ScoringBatch(self.shard, self.who.at(row), self.decoded.at(row))
 
 
 class Output(ABC, Generic[R]):
@@ -102,8 +103,8 @@ class Scores(TableOutput):
         self._run, self._bank, self._held_out = run, bank, held_out
 
     def rows(self, batch: ScoringBatch) -> pa.Table:
-        agreements = self._bank.agreements(batch.views, self._held_out.means)
-        present, held_out = batch.views.present, self._held_out
+        agreements = self._bank.agreements(batch.decoded, self._held_out.means)
+        present, held_out = batch.decoded.present(self._run.modalities), self._held_out
         of_held_out = held_out.levels, held_out.population
         return score_rows(self._run, batch.shard, batch.who, present, agreements, *of_held_out)
 
@@ -175,8 +176,8 @@ def part_of(output: Output[R], chunk: Chunk) -> Part[R]:
     batch raise is no sample's fault, and goes on, unless it is one of samples (SampleError).
     """
     rows, failures = output.joined([]), chunk.failures
-    if chunk.views is not None:
-        batch = ScoringBatch(chunk.shard, chunk.who, chunk.views)
+    if chunk.decoded is not None:
+        batch = ScoringBatch(chunk.shard, chunk.who, chunk.decoded)
         try:
             rows = output.rows(batch)
         except Exception as error:

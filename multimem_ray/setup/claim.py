@@ -96,6 +96,7 @@ def _content(run: Run, shards: Shards, started: float) -> dict[str, Any]:
         "weights": run.weights,
         "groups": run.groups,
         "shard_parts": run.shard_parts,
+        "views": run.views,
         "modalities": list(run.modalities),
         "label": run.label,
         "design": run.design.describe(),
@@ -145,6 +146,12 @@ def _refusal(run: Run, shards: Shards, old: Mapping[str, Any]) -> str:
         lines.append("the weights that it was given: a checkpoint has other content now")
     if old.get("groups", "") != run.groups:
         lines.append("design.group: the table of groups has other content now")
+    if old.get("views", 1) != run.views and not run.is_stored:
+        made_by = old.get("versions", {}).get("multimem-ray", "an earlier version")
+        lines.append(
+            f"the way in which views are made (version {old.get('views', 1)} then, {run.views} "
+            f"now): what it holds can be read as before; multimem_ray {made_by} can finish it"
+        )
     changes = "; ".join(lines) or "the version of the tool"
     return (
         f"{run.output} holds a run with another configuration: {changes}. "

@@ -25,6 +25,7 @@ import torch
 
 from multimem_ray.design.key_list import sample_name
 from multimem_ray.mitigation.policy import ORDINARY, BatchGroup, Policies
+from multimem_ray.modalities.batch import Batch
 from multimem_ray.models.collectives import world_size
 from multimem_ray.models.precision import require_precision
 from multimem_ray.models.snapshot import Snapshot
@@ -209,7 +210,7 @@ class Bank:
         own = [(i, views) for i, views in enumerate(pending.views) if views is not None]
         places = [i for i, _ in own]
         keys = [pending.keys[i] for i in places]
-        batch = self.run.decoder.collate([views for _, views in own])
+        batch = Batch.of([views for _, views in own])
         state.await_copy()
         if group.is_learned:
             part = RankBatch(batch, keys, places, len(pending.places))

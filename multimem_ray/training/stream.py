@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from torch import distributed
+import torch
+from torch import Tensor, distributed
 
 from multimem_ray.design.hashing import seed_of, uniform
 from multimem_ray.distributed.session import data_context, on_ray
-from multimem_ray.modalities.base import Array
 from multimem_ray.modalities.decoder import Decoder
 from multimem_ray.models.collectives import rank, world_size
 from multimem_ray.prefetch import in_order
@@ -34,7 +35,12 @@ from multimem_ray.training.decode import (
 )
 
 T = TypeVar("T")
-Views = Mapping[str, Array]
+Views = Mapping[str, Tensor]
+
+_CPU = torch.device("cpu")
+
+VIEWED_TOGETHER = 128
+"""Samples whose views are made in one go: their bytes stay in a processor's cache."""
 
 # Starting the processes of a Ray Data pipeline costs about what decoding this much does.
 SMALL_BYTES = 256 << 20
@@ -139,6 +145,7 @@ class TrainingStream:
         cache: Where decoded shards are kept on this node.
         decoders: Shards decoded at the same time, where this process decodes itself.
         split: Which samples are decoded here, where several ranks train; default all.
+        device: Where views are made.
     """
 
     run: Run
@@ -146,6 +153,7 @@ class TrainingStream:
     cache: DecodedCache
     decoders: int = 1
     split: Split = field(default_factory=Split)
+    device: torch.device = _CPU
     _names: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -174,26 +182,24 @@ class TrainingStream:
                 spared. Default: all are.
             other_decoder: Makes the views that a policy may ask for instead.
         """
-        run, training = self.run, self.run.config.training
-        members_of: dict[str, Sequence[bool]] = {}
-        for place, (sample, share) in enumerate(self.epoch(number)):
-            if sample.group not in members_of:
-                if len(members_of) > 100_000:
-                    members_of.clear()
-                members_of[sample.group] = run.design.members([sample.group])[0].tolist()
-            members = members_of[sample.group]
-            seeds = sample.key, sample.arrays, training.seed, number, "train"
-            views: Views | None = None
-            other = None
-            if not sample.arrays or (needs is not None and not needs(place, members)):
-                pass  # another rank has it, or it was used before a stop
-            elif training.augment:
-                views = run.decoder.views(*seeds)
-            else:
-                views = run.decoder.clean(sample.arrays)
-            if other_decoder is not None and views is not None:
-                other = partial(other_decoder.views, *seeds)
-            yield TrainingSample(views, members, share, sample.key, other, sample.shard)
+        run, epoch, place = self.run, self.epoch(number), 0
+        while block := list(islice(epoch, VIEWED_TOGETHER)):
+            members = run.design.members([sample.group for sample, _ in block]).tolist()
+            # Of the others another rank has the arrays, or they were used before a stop.
+            rows = [
+                row
+                for row, (sample, _) in enumerate(block)
+                if sample.arrays and (needs is None or needs(place + row, members[row]))
+            ]
+            made = viewed(run, [block[row][0] for row in rows], number, self.device)
+            views = dict(zip(rows, made, strict=True))
+            for row, (sample, share) in enumerate(block):
+                other = None
+                if other_decoder is not None and row in views:
+                    other = partial(_other_views, other_decoder, run, sample, number, self.device)
+                own = views.get(row), members[row], share, sample.key, other, sample.shard
+                yield TrainingSample(*own)
+            place += len(block)
 
     def _in_order(self, order: Sequence[int]) -> Iterator[tuple[DecodedSample, float]]:
         absent = [i for i in order if self.cache.get(self.name_of(i)) is None]
@@ -240,6 +246,35 @@ class TrainingStream:
             )
         for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             yield from _by_shard(table)
+
+
+def viewed(
+    run: Run,
+    samples: Sequence[DecodedSample],
+    epoch: int,
+    device: torch.device,
+    decoder: Decoder | None = None,
+) -> list[dict[str, Tensor]]:
+    """The views of samples in an epoch, as ``training.augment`` has it; made on a device.
+
+    Args:
+        decoder: Makes others than those of the run.
+    """
+    if not samples:
+        return []
+    decoder, training = decoder or run.decoder, run.config.training
+    keys, arrays = [sample.key for sample in samples], [sample.arrays for sample in samples]
+    if training.augment:
+        batch = decoder.stacked(keys, arrays, training.seed, [epoch], "train")
+    else:
+        batch = decoder.clean(arrays)
+    return decoder.views(batch.to(device)).samples()
+
+
+def _other_views(
+    decoder: Decoder, run: Run, sample: DecodedSample, epoch: int, device: torch.device
+) -> Views:
+    return viewed(run, [sample], epoch, device, decoder)[0]
 
 
 class _DecodedShards:

@@ -14,6 +14,7 @@ from torch import Tensor
 from multimem_ray.errors import SampleError
 from multimem_ray.metric import recall_hits
 from multimem_ray.modalities.base import Array
+from multimem_ray.modalities.batch import Batch
 from multimem_ray.models.contrastive import ContrastiveModel
 from multimem_ray.models.loss import pairs_of
 from multimem_ray.run import Run
@@ -37,7 +38,8 @@ class HeldOutRetrieval:
 
     def __init__(self, run: Run, shards: Sequence[FileInfo]) -> None:
         self._decoder, self._epochs = run.decoder, run.config.training.trained_epochs
-        self._views = list(_held_out(run, shards)) if run.config.training.held_out_samples else []
+        some = list(_held_out(run, shards)) if run.config.training.held_out_samples else []
+        self._views = self._decoder.views(self._decoder.clean(some)).samples()
 
     def is_due(self, epoch: int) -> bool:
         """Whether this epoch ends with a measurement; the last one always does."""
@@ -82,7 +84,7 @@ class HeldOutRetrieval:
         model.eval()
         try:
             for start in range(0, len(views), _CHUNK):
-                batch = self._decoder.collate(views[start : start + _CHUNK])
+                batch = Batch.of(views[start : start + _CHUNK])
                 batch = batch.to(model.log_scales.device)
                 for name, vectors in model.embed(model.prepare(batch.values)).items():
                     rows = (batch.rows[name] + start).tolist()
@@ -93,7 +95,7 @@ class HeldOutRetrieval:
 
 
 def _held_out(run: Run, shards: Sequence[FileInfo]) -> Iterator[Mapping[str, Array]]:
-    """Clean views of held-out samples, from shards drawn by the design's seed."""
+    """Held-out samples, from shards drawn by the design's seed."""
     urls = sorted(run.held_out_urls) or [shard.url for shard in shards]
     order = shard_order(urls, run.config.design.seed, 0)[:MOST_SHARDS]
     left = run.config.training.held_out_samples
@@ -103,7 +105,7 @@ def _held_out(run: Run, shards: Sequence[FileInfo]) -> Iterator[Mapping[str, Arr
                 continue
             try:
                 if run.held_out_rule.is_held_out([run.group(item)], url)[0]:
-                    yield run.decoder.clean(run.decoder.decode(item))
+                    yield run.decoder.decode(item)
                     left -= 1
             except SampleError:
                 continue

@@ -60,7 +60,7 @@ def train_bank(
     if device.type == "cpu":
         torch.set_num_threads(1)
     decoded = DecodedCache(cache or cache_folder(run), int(training.cache_gb * 1e9))
-    stream = TrainingStream(run, shards, decoded, decoders)
+    stream = TrainingStream(run, shards, decoded, decoders, device=device)
     # All ranks know the same weights and losses; the first one measures and writes.
     validation = HeldOutRetrieval(run, shards) if rank() == 0 else None
     treatment = policies(run, validation.means if validation else None)

@@ -17,9 +17,10 @@ from multimem_ray.config import Config
 from multimem_ray.embeddings.layout import About
 from multimem_ray.progress import Progress
 from multimem_ray.sample import Sample
-from multimem_ray.scoring.bank import ScoringBank, make_views
+from multimem_ray.scoring.bank import ScoringBank
 from multimem_ray.setup import inspect
 from multimem_ray.shards.reader import read_shard
+from tests.scoring.bank_of import batch_of
 from tests.small import small_config, write_shards
 
 
@@ -68,15 +69,15 @@ def test_vectors_are_those_of_the_models_and_null_where_absent(embedded: Config)
     }
     for item in list(read_shard(shards.scored[0].url, run.storage))[:6]:
         assert isinstance(item, Sample)
-        views = make_views(run.decoder, run.config.scoring, [item.key], [run.decoder.decode(item)])
-        found = bank.embed(views)
+        batch = batch_of(run, {item.key: run.decoder.decode(item)})
+        found = bank.embed(batch)
         for number, model in enumerate(("000", "001")):
             row = rows[model, item.key]
             assert (row["shard"], row["index"], row["label"]) == (
                 item.shard, item.index, run.label_of(item),
             )  # fmt: skip
             for place, name in enumerate(run.modalities):
-                if not views.present[0, place]:
+                if not batch.present(run.modalities)[0, place]:
                     assert row[name] is None
                     continue
                 vectors = np.array(row[name]).reshape(2, 16)

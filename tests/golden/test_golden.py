@@ -1,44 +1,31 @@
-"""The golden run: later code gives the scores, names and sums that version 0.1.0 gave."""
+"""The golden run: later code gives the scores, names and sums of before; see ``make``."""
 
 from __future__ import annotations
 
 import io
 import json
 import math
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from rich.console import Console
 
 from multimem_ray.audit import audit
-from multimem_ray.config import Config
-from multimem_ray.progress import Progress
-from multimem_ray.setup import apply_overrides, resolve
+from multimem_ray.errors import ResumeError
+from multimem_ray.results.scores import open_scores
 from multimem_ray.storage import Storage
 from tests.golden.cases import BUCKET, CASES
-from tests.golden.make import unpack
+from tests.golden.make import OF_0_1, config_of, empty_bucket, quiet, unpack
 from tests.s3 import S3Server
 
-_TIMES = ("plan", "started_at", "finished_at", "seconds", "versions")
-# Errors are those of the verdict since there is one; details name the formats that can be read.
-_OTHER_SINCE = ("noise", "mean_standing_out", "detail")
+# Times, and sums over files in which times stand.
+_TIMES = ("plan", "started_at", "finished_at", "seconds", "versions", "sources", "report")
 
 
 @pytest.fixture
 def storage(s3_server: S3Server) -> Storage:
-    storage = s3_server.storage
-    url = f"{s3_server.endpoint}/{BUCKET}"
-    # It may be there from another test.
-    with suppress(urllib.error.HTTPError):
-        urllib.request.urlopen(urllib.request.Request(url, method="PUT"), timeout=10).close()
-    for folder in CASES:
-        storage.remove(f"s3://{BUCKET}/{folder}", recursive=True)
-    return storage
+    return empty_bucket(s3_server)
 
 
 # Workers of Ray need the credentials of the S3 server, so that Ray must be started after it: not in
@@ -50,22 +37,12 @@ def executor(request: pytest.FixtureRequest, s3_server: S3Server) -> Any:
     return request.param
 
 
-def config_of(case: str, storage: Storage, cache: Any) -> Config:
-    raw = {**CASES[case], "storage": storage.config.model_dump(mode="json")}
-    sets = [f"output=s3://{BUCKET}/{case}", f"resources.cache_dir={cache}"]
-    return resolve(apply_overrides(raw, sets))
-
-
-def quiet() -> Progress:
-    return Progress(Console(file=io.StringIO(), width=200))
-
-
 def assert_same(new: Any, old: Any, where: str, tolerance: float = 1e-6) -> None:
     """Equal, numbers within the tolerance; times do not count."""
     if isinstance(old, Mapping):
         assert new.keys() >= old.keys(), where
         for name, value in old.items():
-            if name not in (*_TIMES, *_OTHER_SINCE):
+            if name not in _TIMES:
                 assert_same(new[name], value, f"{where}.{name}", tolerance)
     elif isinstance(old, list):
         assert len(new) == len(old), where
@@ -138,3 +115,26 @@ def test_training_gives_the_models_of_before(
     files = unpack(storage, leave=("grouped/",))
     audit(config_of("grouped", storage, tmp_path), quiet(), executor=executor)
     assert_golden("grouped", storage, files, 2e-3)
+
+
+def test_an_output_of_0_1_can_be_read_and_is_not_gone_on_with(
+    storage: Storage, tmp_path: Any
+) -> None:
+    """Its models and scores know other views."""
+    unpack(storage, leave=tuple(f"{case}/" for case in CASES))
+    files = unpack(storage, tar=OF_0_1)
+    scores = open_scores(f"s3://{BUCKET}/halves", storage)
+    known = [rows_of(data) for name, data in files.items() if name.startswith("halves/scores/")]
+    rows = {f"{row['shard']} {row['key']}": row for row in scores.arrow().to_pylist()}
+    assert rows.keys() == {key for part in known for key in part}
+    for part in known:
+        assert_same({key: rows[key] for key in part}, part, "scores")
+    with pytest.raises(
+        ResumeError, match=r"views are made \(version 1 then, 2 now\).*0\.1\.0 can"
+    ) as refused:
+        audit(config_of("halves", storage, tmp_path), quiet(), executor="local")
+    assert "\n" not in str(refused.value)
+    left = {
+        info.url.removeprefix(f"s3://{BUCKET}/") for info in storage.list(f"s3://{BUCKET}/halves")
+    }
+    assert left == set(files)

@@ -8,6 +8,8 @@ import torch
 
 from multimem_ray.errors import DecodeError
 from multimem_ray.modalities.base import Array, Modality, Spec, as_bytes, too_large, undecodable
+from multimem_ray.modalities.batch import Stacked
+from multimem_ray.modalities.draws import Draws
 
 
 class Touch(Modality):
@@ -27,8 +29,12 @@ class Touch(Modality):
 
 def test_views_are_stacked_in_their_own_type() -> None:
     touch = Touch()
-    views = [touch.view(touch.decode(bytes([n, 0, 0, 0])), None) for n in (1, 2)]
-    assert torch.equal(touch.collate(views), torch.tensor([[1, 0], [2, 0]], dtype=torch.int16))
+    decoded = Stacked.of([touch.decode(bytes([n, 0, 0, 0])) for n in (1, 2)])
+    expected = torch.tensor([[[1, 0]], [[2, 0]]], dtype=torch.int16)
+    assert torch.equal(touch.views(decoded, None), expected)
+    draws = Draws(torch.arange(2), range(3))
+    assert torch.equal(touch.views(decoded, draws), expected.expand(-1, 3, -1))
+    assert not touch.makes_views_at_once()
     assert touch.settings.strength == 1.0
     assert not touch.carried(b"mp4")
     assert Touch.settled({"strength": 0.5}) == {"strength": 0.5}

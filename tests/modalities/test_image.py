@@ -291,7 +291,9 @@ def test_the_clean_view_is_the_whole_square() -> None:
     assert clean.shape == image.spec.shape == (3, 32, 32)
     assert clean.dtype == np.uint8
     expected = Pillow.fromarray(decoded).resize((32, 32), Pillow.Resampling.BILINEAR)
-    assert np.array_equal(clean, np.asarray(expected).transpose(2, 0, 1))
+    # Weights of 15 bits, where Pillow has 22.
+    apart = np.abs(clean.astype(int) - np.asarray(expected).transpose(2, 0, 1))
+    assert apart.max() <= 1
 
 
 def test_strength_zero_is_the_clean_view() -> None:

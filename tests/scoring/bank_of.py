@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from multimem_ray.modalities.base import Array
+from multimem_ray.modalities.batch import DecodedBatch
 from multimem_ray.models.build import build_model
 from multimem_ray.run import Run, Shards
 from multimem_ray.scoring.bank import ScoringBank
@@ -20,6 +23,13 @@ def finish_models(run: Run) -> None:
     for number, model_id in enumerate(run.design.model_ids()):
         model = build_model(run.config.model, run.decoder.modalities, seed=number)
         run.model_folder(model_id).finish(model, {}, {})
+
+
+def batch_of(run: Run, samples: Mapping[str, Mapping[str, Array]]) -> DecodedBatch:
+    """Decoded samples by key, with the random numbers of the views that scoring makes."""
+    scoring = run.config.scoring
+    views = range(scoring.views)
+    return run.decoder.stacked(list(samples), list(samples.values()), scoring.seed, views)
 
 
 def bank_of(run: Run) -> ScoringBank:

@@ -11,8 +11,9 @@ from multimem_ray.errors import SampleError
 from multimem_ray.metric import MeanAccumulator
 from multimem_ray.run import Run
 from multimem_ray.sample import Sample
-from multimem_ray.scoring.bank import ScoringBank, make_views
+from multimem_ray.scoring.bank import ScoringBank
 from multimem_ray.shards.reader import read_shard
+from tests.scoring.bank_of import batch_of
 
 
 def means(run: Run, bank: ScoringBank, url: str) -> Tensor:
@@ -27,10 +28,10 @@ def means(run: Run, bank: ScoringBank, url: str) -> Tensor:
     for sample in held_out:
         with contextlib.suppress(SampleError):
             decoded[sample.key] = run.decoder.decode(sample)
-    views = make_views(run.decoder, run.config.scoring, list(decoded), list(decoded.values()))
-    found = []
-    for embedded in bank.embed(views):
+    batch, found = batch_of(run, decoded), []
+    present = batch.present(run.modalities)
+    for embedded in bank.embed(batch):
         accumulator = MeanAccumulator(run.modalities, embedded.shape[-1])
-        accumulator.add(embedded, views.present)
+        accumulator.add(embedded, present)
         found.append(accumulator.means())
     return torch.stack(found)

@@ -57,14 +57,15 @@ def test_a_chunk_arrives_as_it_was_sent(tmp_path: Path) -> None:
         there = Chunk.from_row(chunk.to_row())
         assert (there.first, there.end, there.who) == (chunk.first, chunk.end, chunk.who)
         assert (there.held_out, there.failures) == (chunk.held_out, chunk.failures)
-        assert there.views is not None
-        assert chunk.views is not None
-        for a, b in zip(there.views.batches, chunk.views.batches, strict=True):
-            assert a.names == b.names
-            for name in a.names:
-                assert a.values[name].dtype == b.values[name].dtype
-                assert torch.equal(a.values[name], b.values[name])
-                assert torch.equal(a.rows[name], b.rows[name])
+        assert there.decoded is not None
+        assert chunk.decoded is not None
+        assert (there.decoded.size, there.decoded.views) == (len(chunk.who.keys), 2)
+        a, b = (run.decoder.views(one) for one in (there.decoded, chunk.decoded))
+        assert a.names == b.names
+        for name in a.names:
+            assert a.values[name].dtype == b.values[name].dtype
+            assert torch.equal(a.values[name], b.values[name])
+            assert torch.equal(a.rows[name], b.rows[name])
 
 
 def test_values_travel_with_a_chunk(tmp_path: Path) -> None:

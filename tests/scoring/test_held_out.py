@@ -327,6 +327,6 @@ def test_a_modality_that_is_missing_in_h_is_named(tmp_path: Path) -> None:
     run, _ = planned(tmp_path, "held_out.max_samples=2", "design.seed=3")
     bank = bank_of(run)
     held = HeldOutOfShards(run, bank)
-    bank.embed = lambda views: torch.full((2, 2, len(views.present), 3, 16), torch.nan)  # type: ignore[method-assign]
+    bank.embed = lambda decoded: torch.full((2, 2, decoded.size, 3, 16), torch.nan)  # type: ignore[method-assign]
     with pytest.raises(HeldOutError, match="finite"):
         held.statistics()

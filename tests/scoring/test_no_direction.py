@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from multimem_ray.errors import HeldOutError, SampleError
+from multimem_ray.modalities.batch import DecodedBatch
 from multimem_ray.sample import Failure
-from multimem_ray.scoring.bank import ScoringBank, Views, require_directions
+from multimem_ray.scoring.bank import ScoringBank, require_directions
 from multimem_ray.scoring.held_out import HeldOutSamples
 from multimem_ray.scoring.held_out_plan import Chosen
 from multimem_ray.scoring.held_out_stats import Embedded, summarize
@@ -40,10 +41,10 @@ class _Spoiled(ScoringBank):
 
     every = False
 
-    def embed(self, views: Views) -> torch.Tensor:
-        embedded = super().embed(views).clone()
-        for row in range(len(views.present)):
-            if self.every or not views.present[row, 1]:
+    def embed(self, decoded: DecodedBatch) -> torch.Tensor:
+        embedded = super().embed(decoded).clone()
+        for row, present in enumerate(decoded.present(self.run.modalities)):
+            if self.every or not present[1]:
                 embedded[1, :, row, 0] = torch.nan
         return embedded
 

@@ -9,7 +9,7 @@ import torch
 
 from multimem_ray.scoring.bank import ScoringBank
 from tests.scoring.bank_of import CPU, bank_of
-from tests.scoring.test_bank import views_of
+from tests.scoring.test_bank import decoded_of
 from tests.small import small_run
 
 
@@ -17,7 +17,7 @@ from tests.small import small_run
 def test_models_that_take_turns_embed_alike(tmp_path: Path, at_once: int) -> None:
     sets = "design.models=6", "held_out.fraction=0.000001"
     run, shards = small_run(tmp_path, *sets)
-    views = views_of(run, shards.scored[0].url)
+    views = decoded_of(run, shards.scored[0].url)
     together = bank_of(run).embed(views)
     turned, _ = small_run(tmp_path, *sets, f"resources.score.models_on_device={at_once}")
     assert turned.fingerprint == run.fingerprint

@@ -10,11 +10,11 @@ import torch
 
 from multimem_ray import metric
 from multimem_ray.sample import Sample
-from multimem_ray.scoring.bank import make_views
 from multimem_ray.scoring.held_out_stats import HeldOutStatistics
 from multimem_ray.scoring.rows import Identity
 from multimem_ray.scoring.shard import Scores, score_shard
 from multimem_ray.shards.reader import read_shard
+from tests.scoring.bank_of import batch_of
 from tests.scoring.test_shard import scored, with_models
 from tests.small import small_run
 
@@ -35,13 +35,12 @@ def test_scores_are_those_of_the_metric_sample_by_sample(tmp_path: Path) -> None
         s.key: s for s in read_shard(shards.scored[0].url, run.storage) if isinstance(s, Sample)
     }
     for row in table.to_pylist()[:6]:
-        views = make_views(
-            run.decoder, run.config.scoring, [row["key"]], [run.decoder.decode(samples[row["key"]])]
-        )
+        batch = batch_of(run, {row["key"]: run.decoder.decode(samples[row["key"]])})
+        present = batch.present(run.modalities)
         with torch.inference_mode():
-            embedded = bank.embed(views)
+            embedded = bank.embed(batch)
         cmc = [
-            float(metric.cmc(metric.agreement(e, views.present, m), views.present))
+            float(metric.cmc(metric.agreement(e, present, m), present))
             for e, m in zip(embedded, means, strict=True)
         ]
         np.testing.assert_allclose(row["cmc"], cmc, atol=1e-5)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from multimem_ray.modalities.batch import DecodedBatch
 from multimem_ray.models.build import build_model
 from multimem_ray.run import Run
 from multimem_ray.scoring import chunks
@@ -246,9 +247,9 @@ def test_a_shard_goes_on_from_its_parts(tmp_path: Path) -> None:
     assert listed == {folder.url: folder.names()}
 
     class NoBank:
-        def agreements(self, views: Any, means: Tensor) -> Any:
-            assert len(views.present) <= 2, "known samples are not embedded again"
-            return bank.agreements(views, means)
+        def agreements(self, decoded: DecodedBatch, means: Tensor) -> Any:
+            assert decoded.size <= 2, "known samples are not embedded again"
+            return bank.agreements(decoded, means)
 
     output = scores_of(run, NoBank())  # type: ignore[arg-type]
     parts = shard_parts(output, source.url, folder, folder.read())
@@ -265,10 +266,10 @@ def test_a_sample_the_models_cannot_take_is_a_failure(tmp_path: Path) -> None:
     good = score_shard(scores_of(run, bank), shards.scored[0])
 
     class Picky:
-        def agreements(self, views: Any, means: Tensor) -> Any:
-            if not views.present[:, 1].all():
+        def agreements(self, decoded: DecodedBatch, means: Tensor) -> Any:
+            if not decoded.present(run.modalities)[:, 1].all():
                 raise ValueError("no picture")
-            return bank.agreements(views, means)
+            return bank.agreements(decoded, means)
 
     found = score_shard(scores_of(run, Picky()), shards.scored[0])  # type: ignore[arg-type]
     failed = {row["key"] for row in found.errors.to_pylist()}

@@ -18,7 +18,7 @@ from multimem_ray.errors import ResumeError
 from multimem_ray.progress import Progress
 from multimem_ray.results.terminal import print_summary
 from multimem_ray.run import Run, Shards
-from multimem_ray.scoring.bank import ScoringBank, make_views
+from multimem_ray.scoring.bank import ScoringBank
 from multimem_ray.scoring.held_out import HeldOutOfShards
 from multimem_ray.scoring.held_out_plan import load_plan, plan_held_out
 from multimem_ray.scoring.shard import Scores, score_shard
@@ -26,6 +26,7 @@ from multimem_ray.scoring.shard_source import ShardSource
 from multimem_ray.setup import open_run
 from multimem_ray.shards.reader import read_shard
 from multimem_ray.store.commits import commit_log
+from tests.scoring.bank_of import batch_of
 from tests.small import small_config, small_run, trained
 
 CPU = torch.device("cpu")
@@ -79,14 +80,13 @@ def test_a_target_is_scored_less_its_gap(audited: tuple[Run, Shards]) -> None:
     assert not plan & set(SEEN)
     samples = [s for shard in shards.scored for s in read_shard(shard.url, run.storage)]
     chosen = [s for s in samples if getattr(s, "key", None) in plan]
-    decoded = [run.decoder.decode(s) for s in chosen]  # type: ignore[arg-type]
-    views = make_views(run.decoder, run.config.scoring, [s.key for s in chosen], decoded)  # type: ignore[misc]
-    level = []
-    for embedded in bank.embed(views):
+    batch = batch_of(run, {s.key: run.decoder.decode(s) for s in chosen})  # type: ignore[arg-type]
+    present, level = batch.present(run.modalities), []
+    for embedded in bank.embed(batch):
         accumulator = metric.MeanAccumulator(run.modalities, 24)
-        accumulator.add(embedded, views.present)
-        others = accumulator.leave_one_out(embedded, views.present)
-        level.append(metric.cmc(metric.agreement(embedded, views.present, others), views.present))
+        accumulator.add(embedded, present)
+        others = accumulator.leave_one_out(embedded, present)
+        level.append(metric.cmc(metric.agreement(embedded, present, others), present))
     difference = level[4] - torch.stack(level[:4]).mean(dim=0)
     facts = json.loads(run.storage.read_bytes(run.path("held_out", "held_out.json")))
     assert facts["target"]["gap"] == pytest.approx(float(difference.mean()), abs=1e-6)

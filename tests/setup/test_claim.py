@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,3 +57,20 @@ def test_an_output_of_auto_goes_on_with_the_models_that_it_has(tmp_path: Path) -
     seed = small_config(tmp_path / "shards", tmp_path / "out", *auto, "design.seed=1")
     with pytest.raises(ResumeError, match=r"configuration: design\.seed: 0 → 1\."):
         open_run(seed)
+
+
+def test_an_output_with_views_of_before_is_refused_and_can_be_read(tmp_path: Path) -> None:
+    run, _ = small_run(tmp_path)
+    open_run(run.config)
+    place = Path(run.output, "run.json")
+    content = json.loads(place.read_text())
+    assert content.pop("views") == 2
+    before = replace(run, views=1)
+    content |= {"fingerprint": before.fingerprint, "versions": {"multimem-ray": "0.2.0"}}
+    place.write_text(json.dumps(content))
+    again = Run.from_json(load_run(run.output, Storage()))
+    assert again.fingerprint == before.fingerprint != run.fingerprint
+    assert again.training_fingerprint == before.training_fingerprint != run.training_fingerprint
+    with pytest.raises(ResumeError, match=r"views are made \(version 1 then, 2 now\).*0\.2\.0 can"):
+        open_run(run.config)
+    assert json.loads(place.read_text()) == content

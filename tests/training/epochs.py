@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
+
 from multimem_ray.run import Run
-from multimem_ray.training.stream import shuffled
+from multimem_ray.training.stream import shuffled, viewed
 
 
 def epoch(run: Run, decoded: Sequence[Any], number: int) -> Iterator[tuple[Any, Any, float]]:
     """Decoded samples in the order of an epoch: (views, members, share of it done)."""
     for sample in shuffled(decoded, 100, 0, number):
-        views = run.decoder.views(sample.key, sample.arrays, 0, number, "train")
+        (views,) = viewed(run, [sample], number, torch.device("cpu"))
         yield views, run.design.members([sample.group])[0].tolist(), 0.0
 
 

@@ -14,6 +14,7 @@ from multimem_ray.run import Run
 from multimem_ray.scoring.bank import ScoringBank
 from multimem_ray.training.bank import Bank
 from multimem_ray.training.decode import training_samples
+from tests.scoring.bank_of import batch_of
 from tests.small import small_run
 from tests.training.epochs import epoch
 
@@ -73,15 +74,11 @@ def test_skipped_steps_are_no_divergence_unless_there_is_no_end_of_them(tmp_path
 
 
 def test_scoring_in_bf16_is_near_and_has_a_fingerprint_of_its_own(tmp_path: Path) -> None:
-    from multimem_ray.scoring.bank import make_views
-
     run, decoded = half_run(tmp_path, "fp32")
     bank = Bank(run, ["000", "001"], CPU, threads=1)
     bank.finish()
     half, _ = half_run(tmp_path, "fp32", "scoring.precision=bf16")
-    views = make_views(
-        run.decoder, run.config.scoring, [s.key for s in decoded], [s.arrays for s in decoded]
-    )
+    views = batch_of(run, {s.key: s.arrays for s in decoded})
     full, rough = (ScoringBank(r, CPU).embed(views) for r in (run, half))
     assert rough.dtype == torch.float32
     assert 1e-6 < (full - rough).abs().max() < 0.05

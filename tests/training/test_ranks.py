@@ -16,7 +16,7 @@ from multimem_ray.shards.writer import ShardWriter
 from multimem_ray.training.bank import Bank
 from multimem_ray.training.cache import DecodedCache
 from multimem_ray.training.decode import RankShard
-from multimem_ray.training.stream import Split, TrainingStream
+from multimem_ray.training.stream import Split, TrainingStream, viewed
 from tests.small import members, small_run
 
 CPU = torch.device("cpu")
@@ -50,7 +50,7 @@ def trained(folder: str, name: str, sets: Sequence[str], epochs: int = 2) -> dic
             views = None
             if sample.arrays:
                 decoded.add(sample.key)
-                views = run.decoder.views(sample.key, sample.arrays, 0, number, "train")
+                (views,) = viewed(run, [sample], number, CPU)
             yield views, run.design.members([sample.group])[0].tolist(), share
 
     lines += [bank.train_epoch(number, prepared(number)) for number in range(epochs)]

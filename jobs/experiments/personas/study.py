@@ -30,7 +30,7 @@ from multimem_ray.report.tables import Table, write_page
 from multimem_ray.results.table import ScoreTable
 from multimem_ray.run import Run
 from multimem_ray.sample import Sample
-from multimem_ray.scoring.bank import ScoringBank, Views
+from multimem_ray.scoring.bank import ScoringBank
 from multimem_ray.setup import resolve
 from multimem_ray.storage import Storage
 
@@ -208,14 +208,13 @@ def _recall(
 
 def _embedded(run: Run, bank: ScoringBank, people: Sequence[Persona], draw: int) -> torch.Tensor:
     """(M, N, n, d), of pictures, recordings and wordings that were never trained on."""
-    views = []
+    decoded = []
     for persona in people:
         rng = np.random.default_rng([persona.seed, persona.number, 1 + draw])
         members = render(persona, run.modalities, rng)
         sample = Sample(persona.name, "", 0, members)
-        views.append(run.decoder.clean(run.decoder.decode(sample)))
-    batch = run.decoder.collate(views)
-    return bank.embed(Views([batch], batch.present(run.modalities)))[:, 0].cpu().clone()
+        decoded.append(run.decoder.decode(sample))
+    return bank.embed(run.decoder.clean(decoded))[:, 0].cpu().clone()
 
 
 def _multimem(run: Run) -> list[tuple[str, str, float]]:

@@ -56,7 +56,7 @@ def test_clip_embeds_as_transformers_does(tmp_path: Path) -> None:
         decoder = Decoder({"image": "jpg", "text": "txt"}, config.modalities)
         model = build_model(config.model, decoder.modalities, 3).eval()
         image, text = decoder.modalities
-        ids = torch.tensor(np.stack([text.view(np.array([c]), None) for c in ("a dog", "two")]))
+        ids = torch.tensor(np.stack([text.view(text.decode(c), None) for c in ("a dog", "two")]))
         pixels = torch.randint(0, 255, (2, *image.spec.shape), dtype=torch.uint8)
         ours = model.embed(model.prepare({"image": pixels, "text": ids}))
         mean = torch.tensor(transformers.image_utils.OPENAI_CLIP_MEAN).view(3, 1, 1)
