@@ -6,8 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+N ?= 20
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format bench docs lock coverage dist notes clean
+.PHONY: help install demo test test-slow chaos check format bench docs lock coverage dist notes clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +27,9 @@ coverage: $(STAMP) ## Run the tests and show what no test reached (also in cover
 
 test-slow: $(STAMP) ## Run the tests that take minutes
 	$(BIN)/pytest -m slow --timeout 1800
+
+chaos: $(STAMP) ## Disturb N small audits at random (default 20): every sample once, equal scores
+	$(BIN)/python -m tests.chaos --runs $(N)
 
 check: $(STAMP) ## Lint, formatting, types and the floors of the package
 	$(BIN)/ruff check .
