@@ -22,7 +22,9 @@ from markupsafe import Markup
 
 from multimem_ray.foreign_text import visible
 from multimem_ray.report import svg, text
+from multimem_ray.report.outcome import evaluation_rows, mitigation_verdict
 from multimem_ray.report.samples import Content, Place
+from multimem_ray.report.why import doubt, misfit_words, standing
 from multimem_ray.results.attack import attack_words
 from multimem_ray.results.domains import Domains
 from multimem_ray.results.duplicates import duplicate_words
@@ -50,6 +52,8 @@ class RunView:
         contents: What to show of those samples, by shard and key.
         planted: What was planted in those of them that were tampered with on purpose.
         domains: Means by the values of some fields.
+        evaluation: The run's ``evaluation.json``; empty without one.
+        mitigation: The run's ``mitigation.json``; empty without one.
         title: Heading of the page.
     """
 
@@ -60,6 +64,8 @@ class RunView:
     contents: Mapping[Place, Sequence[Content]] = field(default_factory=dict)
     planted: Mapping[Place, str] = field(default_factory=dict)
     domains: Sequence[Domains] = ()
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    mitigation: Mapping[str, Any] = field(default_factory=dict)
     title: str | None = None
 
 
@@ -74,6 +80,8 @@ class Card:
     se: str | None
     sides: str
     doubt: str
+    misfit: str
+    certain: bool
     standing: str
     label: str | None
     planted: str | None
@@ -98,6 +106,8 @@ def render(view: RunView) -> str:
         tiles=_tiles(summary),
         figures=_figures(view),
         top=_cards(view, view.top, "multimem"),
+        evaluation=evaluation_rows(view.evaluation),
+        mitigation=mitigation_verdict(view.mitigation),
         low=_cards(view, view.low, "cmc_out"),
         colour=colour,
         methods=METHOD_NAMES,
@@ -151,7 +161,10 @@ def _figures(view: RunView) -> dict[str, Markup | None]:
 
 def _rings(view: RunView) -> list[tuple[float, float, str, str]]:
     rings = []
-    for rows, kind, what in ((view.low, "ring low", "misfit"), (view.top, "ring top", "memorized")):
+    for rows, kind, what in (
+        (view.low, "ring low", "misfit"),
+        (view.top, "ring top", "high MultiMem"),
+    ):
         for row in rows:
             if row.get("cmc_in") is not None and row.get("cmc_out") is not None:
                 hint = f"{what}: {visible(str(row['key']), 60)}"
@@ -204,7 +217,9 @@ def _card(view: RunView, row: Mapping[str, Any], rank: int, column: str, total: 
         se=None if se is None else text.number(se),
         sides=_shrunk(row, memorized) + f"{'cmc_out' if memorized else 'MultiMem'} "
         f"{text.number(other)}",
-        doubt=_doubt(row) if memorized else "",
+        doubt=doubt(row) if memorized else "",
+        misfit=misfit_words(row, view.summary["modalities"]["names"]),
+        certain=standing(row) == "memorized",
         standing=_standing(rank, total, "higher" if memorized else "lower"),
         label=label,
         planted=view.planted.get(place),
@@ -222,12 +237,6 @@ def _shrunk(row: Mapping[str, Any], memorized: bool) -> str:
         return ""
     shown = f"{text.number(row['multimem_shrunk'])} ± {text.number(row['multimem_shrunk_sd'])}"
     return f"shrunk {shown}, "
-
-
-def _doubt(row: Mapping[str, Any]) -> str:
-    """A warning where the score may be chance."""
-    low = row.get("multimem_low")
-    return "not distinguishable from noise" if low is not None and low <= 0 else ""
 
 
 def _standing(rank: int, total: int, direction: str) -> str:
@@ -262,7 +271,7 @@ def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         )
     ranked = [row for row in summary["attribution"] if row["mean"] is not None]
     if ranked:
-        tiles.append((ranked[0]["modality"], "most memorized modality", _lead(ranked)))
+        tiles.append((ranked[0]["modality"], *_lead(ranked)))
     planted = (summary["planted"] or {}).get("methods") or {}
     if (planted.get("multimem") or {}).get("auroc") is not None:
         found = text.number(planted["multimem"]["auroc"])
@@ -270,15 +279,17 @@ def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return tiles
 
 
-def _lead(ranked: Sequence[Mapping[str, Any]]) -> str:
-    """How far the first modality is ahead, and whether that may be chance."""
-    first = ranked[0]
+def _lead(ranked: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """What the first modality may be called, and by how much it leads."""
+    first, adds = ranked[0], f"adds {text.number(ranked[0]['mean'])} on average"
     if len(ranked) > 1 and first["std"] is not None and ranked[1]["std"] is not None:
         second = ranked[1]
         noise = math.sqrt(first["std"] ** 2 / first["count"] + second["std"] ** 2 / second["count"])
         if first["mean"] - second["mean"] < 2 * noise:
-            return f"hardly ahead of {second['modality']}"
-    return f"adds {text.number(first['mean'])} on average"
+            return "modality with the highest mean", f"hardly ahead of {second['modality']}"
+    if first["mean"] <= 0:
+        return "modality with the highest mean", adds
+    return "most memorized modality", adds
 
 
 def _rest(cover: Mapping[str, Any]) -> str:

@@ -69,8 +69,11 @@ def headline(summary: dict[str, Any]) -> str:
     if not noise["count"]:
         return start
     out = round(noise["above"] * noise["count"])
+    whom = "them"
+    if noise["count"] < cover["scored"]:
+        whom = f"the {count(noise['count'])} with an interval"
     return (
-        f"{start} {count(out)} of them ({percent(noise['above'])}) were memorized: their 95 % "
+        f"{start} {count(out)} of {whom} ({percent(noise['above'])}) were memorized: their 95 % "
         f"interval lies above zero. {_by_chance(noise)}"
     )
 

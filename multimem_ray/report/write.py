@@ -80,6 +80,8 @@ def write_report(
         else {},
         planted=_planted(places, planted, table) if planted else {},
         domains=_domains(table, by),
+        evaluation=table.document("evaluation.json"),
+        mitigation=table.document("mitigation.json"),
         title=title,
     )
     url = storage.join(output, "report.html")

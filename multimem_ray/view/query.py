@@ -149,9 +149,12 @@ def condition(asked: Question, table: ScoreTable) -> Condition:
 
 
 def misfit(table: ScoreTable) -> str:
-    """SQL of the modality that fits the others least for models that never saw the sample."""
+    """SQL of the modality that fits the others least for models that never saw the sample.
+
+    NULL with fewer than three, as in :func:`multimem_ray.report.why.misfit`.
+    """
     names = [name for name in table.modalities if f"{UNSEEN}{name}" in table.columns]
-    if not names:
+    if len(names) < 3:
         return "NULL::VARCHAR"
     columns = [quoted(f"{UNSEEN}{name}") for name in names]
     least = f"least({', '.join(columns)})"  # passes over what is NULL
@@ -159,7 +162,8 @@ def misfit(table: ScoreTable) -> str:
         f"WHEN {column} = {least} THEN {_text(name)}"
         for column, name in zip(columns, names, strict=True)
     )
-    return f"CASE {whens} END"
+    there = " + ".join(f"({column} IS NOT NULL)::INT" for column in columns)
+    return f"CASE WHEN {there} < 3 THEN NULL {whens} END"
 
 
 def beside(place: Place, by: str, down: bool, *, behind: bool) -> Condition:

@@ -18,6 +18,7 @@ from multimem_ray.errors import ConfigError, MultiMemError
 from multimem_ray.foreign_text import line, visible
 from multimem_ray.report import svg, text
 from multimem_ray.report.page import colour
+from multimem_ray.report.why import doubt, misfit_words, standing
 from multimem_ray.results.table import ScoreTable
 from multimem_ray.store.schema import ATTRIBUTION, PAIR, UNSEEN
 from multimem_ray.view.guard import add_headers, guarded
@@ -134,6 +135,8 @@ class View:
         ]
         return {
             "row": self._row(row, "multimem"),
+            "doubt": doubt(row),
+            "misfit": misfit_words(row, self.table.modalities),
             "contents": self.shards.contents(shard, key, LARGE),
             "attribution": self._bars(row, ATTRIBUTION, "What each modality adds to MultiMem"),
             "unseen": self._bars(row, UNSEEN, "How well each modality fits the others"),
@@ -153,13 +156,12 @@ class View:
 
     def _row(self, row: Row, by: str) -> dict[str, Any]:
         shard, key = row["shard"], row["key"]
-        low, high = row.get("multimem_low"), row.get("multimem_high")
         return {
             **row,
             "score": row.get(by),
             "link": urlencode({"shard": shard, "key": key}),
             "picked": (shard, key) in self.selection,
-            "noise": low is not None and high is not None and low <= 0 <= high,
+            "noise": standing(row) == "noise",
         }
 
 

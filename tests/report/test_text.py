@@ -69,3 +69,11 @@ def test_nothing_scored(tmp_path: Path) -> None:
     summary = summarize(str(tmp_path), Storage())
     assert text.headline(summary) == "No sample has been scored yet."
     assert text.cautions(summary) == []
+
+
+def test_a_share_is_told_of_what_it_is_a_share_of(tmp_path: Path) -> None:
+    summary = summarize(fake_run(tmp_path, undefined=150).output, Storage())
+    noise = summary["noise"]
+    assert noise["count"] < summary["coverage"]["scored"]
+    out = round(noise["above"] * noise["count"])
+    assert f"{out} of the {noise['count']} with an interval" in text.headline(summary)

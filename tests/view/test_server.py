@@ -176,7 +176,7 @@ def test_a_sample_is_shown_with_what_is_known_of_it(visitor: Visitor, run: FakeR
     row = run.rows[40 + 8]
     named = urlencode({"shard": row["shard"], "key": row["key"]})
     page = visitor.get(f"/sample?{named}").text
-    for words in ("Fits the others least", "By pair", "trained on it", "data:image/webp"):
+    for words in ("fits the others least", "By pair", "trained on it", "data:image/webp"):
         assert words in page
     assert "data:audio/mpeg" in page
     assert visitor.get("/sample?shard=/etc/passwd&key=a").status == 404
