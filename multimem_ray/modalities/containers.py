@@ -83,8 +83,10 @@ def links(raw: bytes) -> list[bytes]:
 
     A page that begins a stream stands behind one that does not.
     """
+    if raw.find(b"OggS\0\2", 27) < 0:
+        return [raw]
     starts, at, begins = [0], 0, True
-    while at >= 0 and raw.count(b"OggS\0\2") > 1:
+    while at >= 0:
         if raw[at + 5 : at + 6] == b"\2" and not begins:
             starts.append(at)
         begins = raw[at + 5 : at + 6] == b"\2"

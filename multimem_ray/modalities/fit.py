@@ -7,7 +7,7 @@ open_clip and transformers have are repeated here to the pixel, out of Pillow's 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +17,8 @@ _KERNELS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+
+Level = Annotated[int, Field(ge=0, le=255)]
 
 # Area of the whole picture after resizing, in areas of a view, up to which it is resized whole.
 _LARGEST = 16
@@ -38,7 +40,9 @@ class Fit(BaseModel):
     edge: int | None = Field(
         None, ge=1, le=4096, description="side after resizing, pixels; default that of a view"
     )
-    fill: int = Field(0, ge=0, le=255, description="level of what lies beside the picture")
+    fill: Level | tuple[Level, Level, Level] = Field(
+        0, description="level, or red, green and blue, of what lies beside the picture"
+    )
     half: Literal["even", "down"] = Field(
         "even", description="half a pixel beside what is cut out: to the even number, or down"
     )
@@ -72,7 +76,8 @@ def fitted(picture: Image.Image, size: int, fit: Fit) -> Image.Image:
         return seen
     before = lacking[0] // 2, lacking[1] // 2
     border = (*before, lacking[0] - before[0], lacking[1] - before[1])
-    return ImageOps.expand(seen, border, (fit.fill,) * 3)
+    fill = (fit.fill,) * 3 if isinstance(fit.fill, int) else fit.fill
+    return ImageOps.expand(seen, border, fill)
 
 
 def _resized(sides: tuple[int, int], edge: int, how: str) -> tuple[int, int]:

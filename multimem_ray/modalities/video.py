@@ -28,6 +28,7 @@ from multimem_ray.modalities.base import (
     undecodable,
 )
 from multimem_ray.modalities.containers import container_of, defect, is_mirrored, opened
+from multimem_ray.modalities.formats import but
 from multimem_ray.modalities.frames import Square, spaced
 from multimem_ray.modalities.registry import register
 
@@ -112,7 +113,8 @@ class Video(Modality):
         raw = as_bytes(data, self.name)
         container = container_of(raw)
         if container is None or container not in _CONTAINERS:
-            raise undecodable(self.name, "neither MP4 or MOV nor WebM or Matroska nor AVI")
+            known = "neither MP4 or MOV nor WebM or Matroska nor AVI"
+            raise undecodable(self.name, known + but(raw))
         wrong = defect(raw, container)
         if wrong is not None:
             raise undecodable(self.name, wrong)

@@ -213,8 +213,17 @@ class OpenClipAdapter(Adapter):
                 f"known are {', '.join(known[0])} and {', '.join(known[1])}"
             )
         kernel = "bicubic" if kernel == "random" else kernel
-        fill = {"fill": int(given["fill_color"])} if how == "longest" else {}
-        return {"resize": how, "kernel": kernel, **fill}
+        if how != "longest":
+            return {"resize": how, "kernel": kernel}
+        colour = given["fill_color"]
+        levels = colour if isinstance(colour, list | tuple) else [colour] * 3
+        if len(levels) != 3 or any(value not in range(256) for value in levels):
+            raise ConfigError(
+                f"model.adapter: {self.name}: pictures are laid on fill_color {colour}; known are "
+                "a whole number of 0 to 255, and three of them"
+            )
+        fill = int(colour) if colour == levels[0] else [int(value) for value in levels]
+        return {"resize": how, "kernel": kernel, "fill": fill}
 
     def _side(self, size: Any) -> int:
         sides = {size} if isinstance(size, int) else set(size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,15 +49,29 @@ def pictures_of(name: str, place: str, family: str, size: int) -> Pictures:
     """
     processor = _processor(name, place, family, size)
     about = f"model.adapter: {name}: its image processor"
-    _refuse_others(processor, about, size)
-    scale = 1 / processor.rescale_factor if processor.do_rescale else 1.0
-    mean, std = [0.0] * 3, [1.0] * 3
-    if processor.do_normalize:
-        mean, std = (
-            list(values) if isinstance(values, Sequence) else [values] * 3
-            for values in (processor.image_mean, processor.image_std)
-        )
-    return Pictures(_fit(processor, about, size), mean, std, scale)
+    try:
+        _refuse_others(processor, about, size)
+        scale = 1 / processor.rescale_factor if processor.do_rescale else 1.0
+        mean, std = [0.0] * 3, [1.0] * 3
+        if processor.do_normalize:
+            mean, std = (_three(v) for v in (processor.image_mean, processor.image_std))
+        _require_finite(mean, std)
+        return Pictures(_fit(processor, about, size), mean, std, scale)
+    except (TypeError, ValueError, ArithmeticError, LookupError) as error:
+        raise ConfigError(
+            f"{about} has a setting that is none ({error}); correct its {_FILES[0]}"
+        ) from error
+
+
+def _require_finite(mean: Sequence[float], std: Sequence[float]) -> None:
+    if not all(math.isfinite(m) and math.isfinite(1 / s) for m, s in zip(mean, std, strict=True)):
+        raise ValueError(f"image_mean {mean}, image_std {std}")
+
+
+def _three(values: Any) -> list[float]:
+    """A value for each channel, given as one or three."""
+    many = [float(v) for v in values] if isinstance(values, Sequence) else [float(values)]
+    return many * 3 if len(many) == 1 else many
 
 
 def _processor(name: str, place: str, family: str, size: int) -> Any:

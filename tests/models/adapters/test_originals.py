@@ -28,6 +28,7 @@ PREPROCESSING: dict[str, dict[str, Any]] = {
     "bilinear": {"interpolation": "bilinear", "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]},
     "squash": {"resize_mode": "squash", "mean": 0.5, "std": 0.5},
     "longest": {"resize_mode": "longest", "fill_color": 90},
+    "on a colour": {"resize_mode": "longest", "fill_color": [200, 90, 10]},
     "size of another": {"size": 48},
 }
 

@@ -21,6 +21,9 @@ transformers = pytest.importorskip("transformers")
         ({"do_center_crop": False}, r"without a crop .* squares of 224"),
         ({"do_pad": True}, "pads"),
         ({"resample": 0}, r"filter 0 \(resample\); known are 1 = lanczos"),
+        ({"resample": "bicubic"}, "has a setting that is none .*'bicubic'.*correct its prepro"),
+        ({"rescale_factor": 0}, "has a setting that is none .*division by zero"),
+        ({"image_std": [0.2, 0, 0.2]}, "has a setting that is none"),
         ({"size": {"longest_edge": 224}}, "resizes to .*longest_edge"),
         ({"size": {"height": 224, "width": 200}}, "known are shortest_edge and squares"),
         (
