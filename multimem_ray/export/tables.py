@@ -42,6 +42,7 @@ class TableFile:
         size: Bytes.
         sha256: Of the bytes.
         missed: Rows that could not be joined with the catalogue.
+        absent: JSON fields that none of the rows has.
     """
 
     url: str
@@ -50,6 +51,7 @@ class TableFile:
     size: int
     sha256: str
     missed: int = 0
+    absent: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -92,15 +94,17 @@ def write_table(
         join.prepare(progress)
     fields = [table.schema.field(name) for name in columns]
     schema = pa.schema([*fields, *(pa.field(name, pa.string()) for name in join.fields)])
-    rows = 0
+    rows, absent = 0, dict.fromkeys(join.fields)
     with table.storage.create(url) as stream:
         hashing = _Hashing(stream)
         with _WRITERS[kind](hashing, schema) as writer:
             for batch in _batches(table, columns, join, asked.top):
                 writer.write(batch.select(schema.names).cast(schema))
                 rows += len(batch)
+                for name in [n for n in absent if batch[n].null_count < len(batch)]:
+                    del absent[name]
     told = hashing.digest.hexdigest()
-    return TableFile(url, rows, schema, hashing.size, told, join.missed)
+    return TableFile(url, rows, schema, hashing.size, told, join.missed, tuple(absent))
 
 
 def _columns(table: ScoreTable, kind: Kind, columns: Sequence[str]) -> list[str]:

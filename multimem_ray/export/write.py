@@ -117,8 +117,10 @@ def export(
 
 
 def _told(to: str, place: str, made: TableFile) -> Export:
-    lost = f"{made.missed} samples not met in the catalogue: their fields are empty"
-    return Export(to, place, made.rows, [lost] if made.missed else [])
+    notes = [f"no sample has {', '.join(made.absent)}"] if made.absent else []
+    if made.missed:
+        notes.append(f"{made.missed} samples not met in the catalogue: their fields are empty")
+    return Export(to, place, made.rows, notes)
 
 
 def _fiftyone(table: ScoreTable, place: str, top: int, name: str) -> Export:

@@ -6,7 +6,12 @@ variance τ² between domains that makes Σ (m_g - m)² / (v_g + τ²) equal the
 one (Paule & Mandel 1982, J. Res. Natl. Bur. Stand. 87, 377). The shrunk mean is the one that is
 expected of very many samples of the domain (Efron & Morris 1975; Fay & Herriot 1979),
 
-    m + B (m_g - m),    B = τ² / (τ² + v_g),    and its variance  B v_g.
+    m + B (m_g - m),    B = τ² / (τ² + v_g),
+
+and its variance, with what estimating m and τ² from G domains adds (Morris 1983, J. Am. Stat.
+Assoc. 78, 47),
+
+    v_g (1 - (1 - B) (G - 1) / G) + 2 (1 - B)² (m_g - m)² / (G - 3).
 
 The squared error of few samples is itself hardly known. It learns from the other domains by the
 empirical Bayes of Smyth 2004 (see :mod:`multimem_ray.verdict.moderation`), here from mean and
@@ -88,18 +93,27 @@ def shrunk_means(
     """The shrunk means (G,) and their standard deviations (G,)."""
     with np.errstate(invalid="ignore"):
         kept = np.where(variances > 0, between / (between + variances), 1.0)
-    return whole + kept * (means - whole), np.sqrt(kept * variances)
+    count, drawn = len(means), (1 - kept) * (means - whole)
+    # Below four domains nothing is known of τ²: it counts as if one could be spared.
+    left = variances * (1 - (1 - kept) * (count - 1) / max(count, 1))
+    left = left + 2 * np.square(drawn) / max(count - 3, 1)
+    return means - drawn, np.sqrt(left)
 
 
 def prior_weight(shares: Floats, sizes: Floats, whole: float) -> float:
-    """M, how many samples of the whole each domain is given: small where domains differ."""
+    """M, how many samples of the whole each domain is given: small where domains differ.
+
+    Where they do not, as many as there are: more than that is not known of the whole.
+    """
     total, spread = float(sizes.sum()), whole * (1 - whole)
     room = float(((sizes - 1) * (1 - sizes / total)).sum()) if total else 0.0
     if spread <= 0 or room <= 0:
-        return _LARGE
+        return total
     squares = float((sizes * np.square(shares - whole)).sum()) / spread
     alike = (squares - (len(sizes) - 1)) / room
-    return (1 - alike) / alike if 1 / _LARGE < alike < 1 else (_LARGE if alike < 1 else 0.0)
+    if alike <= 0:
+        return total
+    return min(total, (1 - alike) / alike) if alike < 1 else 0.0
 
 
 def shrunk_shares(

@@ -65,6 +65,11 @@ def test_exports_go_to_the_run_by_default_and_tell_what_is_missed(output: str) -
     assert made.notes == [f"{missed} samples not met in the catalogue: their fields are empty"]
 
 
+def test_a_field_that_no_sample_has_is_told(output: str) -> None:
+    made = mm.export(output, "csv", fields=["url", "sorce"], progress=QUIET)
+    assert made.notes == ["no sample has json.sorce"]
+
+
 def test_an_object_store_is_written_to(tmp_path: Path, s3_server: S3Server) -> None:
     run, storage = fake_run(tmp_path), s3_server.storage
     made = mm.export(run.output, "croissant", f"{s3_server.bucket()}/exports", storage=storage)

@@ -39,6 +39,20 @@ def test_shrunk_means_are_nearer_to_the_truth_and_their_intervals_cover_it(
         assert 0.93 < covered.mean() < 0.97
 
 
+@pytest.mark.parametrize("between_sd", [0.0, 0.05, 0.2])
+def test_few_domains_are_covered_whatever_lies_between_them(between_sd: float) -> None:
+    rng, covered = np.random.default_rng(3), []
+    sizes = np.array([5, 8, 12, 20, 35, 60])
+    for _ in range(400):
+        truth = 0.3 + between_sd * rng.normal(size=6)
+        means = truth + 0.5 * rng.normal(size=6) / np.sqrt(sizes)
+        errors, whole = 0.25 / sizes, float(means @ sizes / sizes.sum())
+        between = between_variance(means, errors, whole)
+        shrunk, sd = shrunk_means(means, errors, whole, between)
+        covered.append(np.abs(shrunk - truth) <= 1.96 * sd)
+    assert np.mean(covered) > 0.92
+
+
 def test_a_variance_of_few_samples_learns_from_the_others() -> None:
     rng = np.random.default_rng(1)
     own = 0.25 * rng.chisquare(2, 500) / 2
@@ -67,3 +81,8 @@ def test_without_a_spread_every_share_is_that_of_the_whole() -> None:
     shares, sizes = np.array([0.0, 0.0]), np.array([3.0, 5.0])
     shrunk, low, high = shrunk_shares(shares, sizes, 0.0, prior_weight(shares, sizes, 0.0))
     assert shrunk.tolist() == low.tolist() == high.tolist() == [0.0, 0.0]
+    same = np.array([0.2, 0.2])
+    assert prior_weight(same, sizes, 0.2) == 8.0
+    shrunk, low, high = shrunk_shares(same, sizes, 0.2, 8.0)
+    assert shrunk == pytest.approx(same)
+    assert (high - low).min() > 0.3
