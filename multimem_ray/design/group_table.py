@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from multimem_ray.arrow_files import READ_ERRORS, ParquetFile
-from multimem_ray.design.key_list import EXAMPLES, Hashes, KeyList, hashed, texts
+from multimem_ray.design.key_list import EXAMPLES, OF_SHARD, Hashes, KeyList, hashed, texts
 from multimem_ray.design.shard_names import require_parts, tail
 from multimem_ray.errors import ConfigError
 from multimem_ray.storage import Storage
@@ -105,13 +105,14 @@ def read_groups(url: str, storage: Storage, parts: int = 1) -> GroupTable:
             for rows in file.iter_batches(columns=columns):
                 batch = rows.filter(_grouped(rows["group"]))
                 keys = texts(batch["key"], f"design.group: {url}: column 'key'")
-                examples += keys[: EXAMPLES - len(examples)]
-                of = list[str]()
+                few, of = keys[: EXAMPLES - len(examples)], list[str]()
                 if by_shard:
                     of = texts(batch["shard"], f"design.group: {url}: column 'shard'")
                     require_parts(set(of), parts, f"design.group: {url}")
                     of = [tail(shard, parts) for shard in of]
                 shards.update(of)
+                named = zip(of, few, strict=False)
+                examples += [f"{n}{OF_SHARD}{key}" for n, key in named] if by_shard else few
                 hashes.append(hashed(keys, of if by_shard else None))
                 groups = (str(group) for group in batch["group"].to_pylist())
                 own = [numbers.setdefault(group, len(numbers)) for group in groups]
@@ -125,8 +126,10 @@ def read_groups(url: str, storage: Storage, parts: int = 1) -> GroupTable:
     if (of_each[1:] != of_each[:-1])[~first[1:]].any():
         known = "shard and key" if by_shard else "key; add a column 'shard' where keys repeat"
         raise ConfigError(f"design.group: {url} puts a sample into two groups, by {known}")
-    named = list(numbers)
-    return GroupTable(every[first], of_each[first], named, by_shard, shards, parts, tuple(examples))
+    groups_of = list(numbers)
+    return GroupTable(
+        every[first], of_each[first], groups_of, by_shard, shards, parts, tuple(examples)
+    )
 
 
 def _grouped(groups: pa.Array) -> pa.Array:

@@ -26,6 +26,8 @@ Hashes = NDArray[np.uint64]
 _BATCH = 1 << 16
 EXAMPLES = 32
 _NAMED = 3
+OF_SHARD = ": "
+"""Between shard and key of an example."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class KeyList:
         hashes: (N,) sorted, unique.
         by_shard: Whether the shard is part of what a sample is known by.
         parts: Parts of a shard's path that are its name.
-        examples: A few of its keys, for people.
+        examples: A few of its keys, with their shards where these count, for people.
     """
 
     hashes: Hashes
@@ -135,8 +137,14 @@ def _of_files(
     hashes, examples = list[Hashes](), list[str]()
     for file in files:
         for keys, of in _of_parquet(file, storage, bool(known)):
-            examples += keys[: EXAMPLES - len(examples)]
-            hashes.append(hashed(keys, of and [tail(shard, parts) for shard in of]))
+            names = of and [tail(shard, parts) for shard in of]
+            few = keys[: EXAMPLES - len(examples)]
+            examples += (
+                [f"{name}{OF_SHARD}{key}" for name, key in zip(names, few, strict=False)]
+                if names
+                else few
+            )
+            hashes.append(hashed(keys, names))
     return KeyList(_unique(hashes), bool(known), parts, tuple(examples))
 
 

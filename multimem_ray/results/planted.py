@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from multimem_ray.arrow_files import READ_ERRORS, ParquetFile
-from multimem_ray.design.key_list import EXAMPLES, Hashes, KeyList, hashed
+from multimem_ray.design.key_list import EXAMPLES, OF_SHARD, Hashes, KeyList, hashed
 from multimem_ray.design.shard_names import require_parts, tail
 from multimem_ray.errors import ConfigError
 from multimem_ray.results.arrays import floats
@@ -104,8 +104,10 @@ def listed_truth(url: str, storage: Storage, parts: int = 1) -> KeyList:
     for batch in _truth_batches(url, storage, parts):
         rows = batch.filter(pc.and_(batch["shard"].is_valid(), batch["key"].is_valid()))
         keys = rows["key"].to_pylist()
-        examples += keys[: EXAMPLES - len(examples)]
-        hashes.append(hashed(keys, [tail(shard, parts) for shard in rows["shard"].to_pylist()]))
+        names = [tail(shard, parts) for shard in rows["shard"].to_pylist()]
+        few = zip(names, keys[: EXAMPLES - len(examples)], strict=False)
+        examples += [f"{name}{OF_SHARD}{key}" for name, key in few]
+        hashes.append(hashed(keys, names))
     every = np.unique(np.concatenate([np.empty(0, np.uint64), *hashes]))
     return KeyList(every, True, parts, tuple(examples))
 

@@ -52,6 +52,8 @@ def _read(path: str | Path) -> Mapping[str, Any]:
         raise ConfigError(f"{path}: not UTF-8: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    if raw is None:
+        return {}  # emptied, as a section may be
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: a config file is a mapping of keys to values")
     return raw

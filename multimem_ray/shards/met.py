@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from multimem_ray.design.key_list import KeyList
+from multimem_ray.design.key_list import OF_SHARD, KeyList
 from multimem_ray.design.shard_names import located, tail
 from multimem_ray.errors import ConfigError, SampleError
 from multimem_ray.sample import Failure, Sample
@@ -58,7 +58,7 @@ def require_met(
         ConfigError: No sample of these shards is in the list.
     """
     if not len(listed):
-        return None
+        return f"{where}: the list is empty"
     look, step = _Look(), max(1, len(shards) // _LOOKED_SHARDS)
     chosen = shards[::step][:_LOOKED_SHARDS]
     whole = len(chosen) == len(shards)
@@ -105,13 +105,13 @@ def _look_into(
             return False
         look.samples += 1
         look.size += item.size if isinstance(item, Sample) else 0
-        look.names.add(known)
+        of = f"{tail(place, listed.parts)}{OF_SHARD}" if listed.by_shard else ""
+        look.names.add(f"{of}{known}")
         if listed.contains([known], place)[0]:
             look.met += 1
             if until_met:
                 return False
         elif len(look.others) < _EXAMPLES:
-            of = f"{tail(place, listed.parts)}: " if listed.by_shard else ""
             look.others.append(f"{of}{known}")
     return True
 
@@ -127,8 +127,12 @@ def _name(item: Sample | Failure, name: Name | None) -> str | None:
 
 def _without_ending(listed: KeyList) -> set[str]:
     """The keys that are meant where names of files were listed."""
-    split = {split_name(key) for key in listed.examples}
-    return {one[0] for one in split if one is not None} - set(listed.examples)
+    meant = set()
+    for example in listed.examples:
+        shard, of, key = example.rpartition(OF_SHARD) if listed.by_shard else ("", "", example)
+        split = split_name(key)
+        meant |= set() if split is None else {f"{shard}{of}{split[0]}"}
+    return meant - set(listed.examples)
 
 
 def _any_met(

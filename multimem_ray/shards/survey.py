@@ -86,7 +86,7 @@ class Survey:
         self.samples += 1
         for name, data in sample.members.items():
             self._member(name, 1, len(data), len(data), len(data))
-        here = {extensions[name] for name in sample.members if name in extensions}
+        here = {extensions[name] for name in sample.extensions if name in extensions}
         here |= {name for name, of in paths.items() if name not in here and _in_json(sample, of)}
         self.modalities.update(here)
         self.together["+".join(sorted(here)) or "none"] += 1
@@ -120,7 +120,7 @@ class Survey:
                     "bytes": size,
                     "smallest": least,
                     "largest": most,
-                    "known": name in names or name == "json",
+                    "known": name.removesuffix(".gz") in names | {"json"},
                 }
                 for name, (count, size, least, most) in largest
             },
@@ -175,17 +175,17 @@ def survey(url: str, storage: Storage, most: int | None = None) -> Survey:
         if item.key < last and not counts.unsorted:
             counts.unsorted = 1
         last = item.key
-        for extension, data in item.members.items():
+        for extension in item.extensions:
             if extension in extensions:
-                _describe(counts, extensions[extension], data, item)
+                _describe(counts, extensions[extension], extension, item)
     counts.cut = int(most is not None and next(items, None) is not None)
     return counts
 
 
-def _describe(counts: Survey, name: str, data: bytes, sample: Sample) -> None:
+def _describe(counts: Survey, name: str, extension: str, sample: Sample) -> None:
     """Count what a member's head says, or that it says nothing."""
     try:
-        counts.describe(name, described(name, data))
+        counts.describe(name, described(name, sample.member(extension) or b""))
     except SampleError as error:
         counts.fail(f"{name}: {error.kind}", f"{sample.shard}  {sample.key}: {error.reason}")
 

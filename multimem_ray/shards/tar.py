@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
+from multimem_ray.modalities.formats import but
+
 BLOCK = 512
 PIECE = 8 << 20  # most bytes asked of the stream at once: a header may lie about the size
 MAX_EXTENSION = 1 << 20  # bytes of a PAX header or a GNU long name
@@ -195,13 +197,18 @@ class TarStream:
         if not _checksum_matches(header):
             self._offset -= BLOCK
             if self._offset == 0:
-                raise self._damage("not_a_tar", "no tar header at the start; is it an archive?")
+                reason = f"no tar header at the start{but(header)}; is it an archive?"
+                raise self._damage("not_a_tar", reason)
             raise self._damage("bad_header", "the checksum of a header is wrong")
         return header
 
     def _short_header(self, header: bytes) -> Damage:
         if self._offset == 0:
             return self._damage("not_a_tar", "the file is empty")
+        if header and self._offset == len(header) and but(header):
+            self._offset = 0
+            reason = f"no archive{but(header)}; copy or download the shard itself"
+            return self._damage("not_a_tar", reason)
         if header:
             return self._truncated(BLOCK - len(header))
         return self._damage("no_end_marker", "the file ends without an end-of-archive marker")

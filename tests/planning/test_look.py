@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from pathlib import Path
@@ -48,6 +49,17 @@ def test_everything_that_lies_in_the_shards_is_counted(shards: str) -> None:
     assert found["contents"]["image"]["width"] == [7, 24]
     assert found["contents"]["text"]["encoding"] == {"ASCII": 21, "UTF-8": 1}
     assert found["failures"]["image: undecodable"]["count"] == 1
+
+
+def test_packed_members_are_counted_as_what_they_hold(tmp_path: Path) -> None:
+    with create_shard(str(tmp_path / "p.tar"), STORAGE) as shard:
+        own = members(1)
+        packed = {f"{name}.gz": gzip.compress(own[name]) for name in ("txt", "json")}
+        shard.write("a", {"png": own["png"], **packed})
+    found = look_through(str(tmp_path / "p.tar"), STORAGE, QUIET).as_json()
+    assert found["together"] == {"image+text": 1}
+    assert found["members"]["txt.gz"]["known"] is True
+    assert found["contents"]["text"]["encoding"] == {"ASCII": 1}
 
 
 def test_bounds_bound_what_is_read(shards: str) -> None:

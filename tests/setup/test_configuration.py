@@ -107,3 +107,9 @@ def test_credentials_in_a_url_are_refused_and_not_repeated(key: str, raw: dict[s
         resolve({"output": "runs/a", "data": {"shards": "x.tar"}} | raw)
     assert "s3cret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_comments_is_as_good_as_none(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("# output: runs/first\n")
+    sets = ["data.shards=a", "output=o"]
+    assert load(tmp_path / "run.yaml", sets) == load(None, sets)

@@ -39,7 +39,7 @@ def met(folder: Path, shards: list[FileInfo], text: str) -> str | None:
 
 def test_one_common_sample_is_enough(tmp_path: Path, shards: list[FileInfo]) -> None:
     assert met(tmp_path, shards, "nobody\nk12\n") is None
-    assert met(tmp_path, shards, "") is None
+    assert met(tmp_path, shards, "") == "keys.txt: the list is empty"
 
 
 def test_none_is_refused_with_examples_of_both_sides(
@@ -95,3 +95,11 @@ def test_a_list_by_shard_counts_samples_of_its_shards_alone(tmp_path: Path) -> N
         pq.write_table(table, tmp_path / "list.parquet")
         listed = read_keys(str(tmp_path / "list.parquet"), STORAGE)
         assert (require_met(listed, shards, STORAGE, "list") is not None) is few
+    pq.write_table(
+        pa.table({"key": ["k00", "k01.jpg"], "shard": ["0", "1"]}), tmp_path / "l.parquet"
+    )
+    listed = read_keys(str(tmp_path / "l.parquet"), STORAGE)
+    with pytest.raises(
+        ConfigError, match=r"It has '0: k00', '1: k01\.jpg', the shards have '0\.tar"
+    ):
+        require_met(listed, shards, STORAGE, "list")

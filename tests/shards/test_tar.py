@@ -220,6 +220,21 @@ def test_other_compressions_are_named(path: Path, head: bytes, name: str) -> Non
     assert name in failures[0].detail
 
 
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"<!DOCTYPE html><html>404</html>", "a web page"),
+        (b"<html>" + bytes(2000), "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(2000), "PNG"),
+    ],
+)
+def test_what_is_no_archive_is_named(path: Path, data: bytes, name: str) -> None:
+    _, failures = parted(read(path, data))
+    assert [(f.key, f.error) for f in failures] == [(None, "not_a_tar")]
+    assert f", but {name};" in failures[0].detail
+
+
 def test_padding_of_any_usual_size_is_fine(path: Path) -> None:
     out = io.BytesIO(archive(PLAIN).rstrip(b"\0"))
     body = padded(out.getvalue())
