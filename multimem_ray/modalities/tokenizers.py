@@ -22,6 +22,7 @@ from multimem_ray.errors import ConfigError
 _WORD_CHARACTERS = 256
 _TOKEN_CHARACTERS = 32
 _CACHED_WORDS = 200_000
+_KNOWN_WORDS = 65_536
 _OPEN_CLIP_OPTIONS = ("clean", "strip_sep_token")
 
 
@@ -92,17 +93,23 @@ class ClipTokenizer:
         self._made = SimpleTokenizer()
         self._special = len(self._made.cache)
         self._lock = threading.Lock()
+        # Words come again and again, and cleaning one takes longer than all else.
+        self._of_word = functools.lru_cache(_KNOWN_WORDS)(self._made.encode)
 
     def encode(self, text: str, length: int) -> Tokens:
         """See :class:`Tokenizer`; equal to open_clip's wherever no word has over 256 characters."""
         made, words = self._made, bounded(text.split(), length)
+        whole = " ".join(words)
+        # Only what is no plain text, or has HTML entities, is repaired at all.
+        plain = whole.isascii() and whole.isprintable() and "&" not in whole
         with self._lock:
             if len(made.cache) > _CACHED_WORDS:
                 made.cache = {text: text for text in list(made.cache)[: self._special]}
-            ids = made.encode(" ".join(words))
-            of_words = [made.encode(word) for word in words]
+            of_words = [self._of_word(word) for word in words]
+            joined = [one for own in of_words for one in own]
+            ids = joined if plain else made.encode(whole)
         numbers = [number for number, own in enumerate(of_words) for _ in own]
-        if [one for own in of_words for one in own] != ids:
+        if joined != ids:
             # What is repaired across words (HTML entities, mojibake) is no longer told apart.
             numbers = list(range(len(ids)))
         numbers, most = _numbered(numbers), length - 2

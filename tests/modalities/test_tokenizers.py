@@ -7,10 +7,15 @@ import time
 import numpy as np
 import open_clip
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from open_clip.tokenizer import SimpleTokenizer
 
 from multimem_ray.errors import ConfigError
 from multimem_ray.modalities.text import Text, TextSettings
-from multimem_ray.modalities.tokenizers import bounded
+from multimem_ray.modalities.tokenizers import bounded, tokenizer
+
+WHOLE = SimpleTokenizer()
 
 CAPTIONS = [
     "A big burly grizzly bear is show with grass in the background.",
@@ -77,3 +82,10 @@ def test_an_unknown_tokenizer_is_refused() -> None:
 def test_text_is_bounded_by_what_can_be_shown() -> None:
     assert bounded(["a" * 1000, "b"], 77) == ["a" * 256, "b"]
     assert len(" ".join(bounded(["word"] * 100_000, 16))) < 16 * 32 + 10
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60))
+@example("don't they'll &amp; a&b <|endoftext|> it's\t")
+def test_plain_text_is_encoded_word_by_word_as_a_whole_is(text: str) -> None:
+    ids = tokenizer("clip").encode(text, 10_000).ids
+    assert ids[1:-1] == WHOLE.encode(text)
