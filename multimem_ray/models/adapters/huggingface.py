@@ -180,6 +180,8 @@ class HuggingFaceAdapter(Adapter):
 
     def _config(self) -> Any:
         transformers = self._transformers()
+        if self.place.startswith(("/", "~", ".")) and not self._is_local:
+            raise ModelError(f"{self.name}: no such folder; correct the path")
         try:
             config = transformers.AutoConfig.from_pretrained(
                 self.place, trust_remote_code=False, local_files_only=self._is_local

@@ -157,3 +157,9 @@ def test_without_transformers_the_extra_is_named(
 def test_a_folder_without_a_model_says_so(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"cannot be loaded.*local folder"):
         resolve({**BASE, "model": f"hf:{tmp_path}"})
+
+
+@pytest.mark.parametrize("place", ["/no/such/folder", "./none", "~/no-such-folder"])
+def test_a_path_that_is_not_there_is_no_name_on_the_hub(place: str) -> None:
+    with pytest.raises(ModelError, match=f"hf:{place}: no such folder; correct the path"):
+        resolve({"output": "o", "data": {"shards": "s"}, "model": f"hf:{place}"})
