@@ -30,7 +30,7 @@ from rich.console import Console
 from jobs import command
 from jobs.benchmarks.thresholds import load_thresholds, shortfalls
 
-NAMES = ("decoding", "consistency", "embeddings", "training", "scoring", "memory", "gpu")
+NAMES = ("decoding", "feed", "consistency", "embeddings", "training", "scoring", "memory", "gpu")
 _PACKAGES = ("ray", "torch", "numpy", "pyarrow", "av", "soundfile", "pillow")
 
 
