@@ -276,7 +276,7 @@ def mitigate(
         MultiMemError: See the stages.
     """
     from multimem_ray.evaluation.mitigation import compared, memory_table, utility_table
-    from multimem_ray.report.tables import write_page
+    from multimem_ray.report.mitigation import write_mitigation
 
     if config.mitigation.kind == "none":
         raise ConfigError(
@@ -288,8 +288,9 @@ def mitigate(
     run, _ = open_run(config, writes=False)
     result = compared(run, str(run.config.mitigation.references), progress)
     run.storage.write_atomic(run.path("mitigation.json"), json.dumps(result, indent=1).encode())
-    tables = [memory_table(result["memory"]), utility_table(result["utility"])]
-    url = write_page(run.path("mitigation.html"), run.storage, "Mitigation", tables)
+    tables = memory_table(result["memory"]), utility_table(result)
+    url = write_mitigation(run, result, tables)
+    report(config, progress)
     progress.say(f"side by side: {url}")
     return result
 

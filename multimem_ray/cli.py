@@ -217,7 +217,7 @@ def mitigate(config: ConfigFile = None, set_: Overrides = None, local: Local = F
     from multimem_ray.report.tables import for_terminal
 
     result = mm.mitigate(mm.load_config(config, set_), executor=_executor(local))
-    for table in (memory_table(result["memory"]), utility_table(result["utility"])):
+    for table in (memory_table(result["memory"]), utility_table(result)):
         _out().print(for_terminal(table))
         for note in table.notes:
             _say(note)

@@ -20,11 +20,20 @@ from multimem_ray.design.key_list import hashed
 from multimem_ray.design.shard_names import tail
 from multimem_ray.errors import ConfigError
 from multimem_ray.evaluation.evaluate import evaluate
+from multimem_ray.evaluation.treated import (
+    loss_curve,
+    mean_interval,
+    memory_curves,
+    memory_intervals,
+    treated_samples,
+)
 from multimem_ray.mitigation.choice import CHOSEN
 from multimem_ray.mitigation.reference_scores import keys_repeat
 from multimem_ray.own_files import read_own
 from multimem_ray.progress import Progress
+from multimem_ray.report.outcome import utility_intervals
 from multimem_ray.report.tables import Table
+from multimem_ray.report.text import number
 from multimem_ray.results.arrays import floats
 from multimem_ray.results.planted import read_truth
 from multimem_ray.results.table import ScoreTable
@@ -107,7 +116,8 @@ def compare_memory(run: Run, references: str) -> dict[str, Any]:
         ``samples``; ``before`` and ``after`` of ``all`` samples, of those that are still trained
         on as they are (``untouched``), of the ``chosen`` ones, and of ``planted`` and ``aligned``
         ones where that is known; ``matched`` and ``change``, the relative change of ``all``;
-        ``unmatched`` and ``corrected``, see :mod:`multimem_ray.mitigation`.
+        ``unmatched`` and ``corrected``, see :mod:`multimem_ray.mitigation`; ``intervals`` of these
+        means; ``curves`` and ``treated``, see :mod:`multimem_ray.evaluation.treated`.
 
     Raises:
         ConfigError: The runs have no sample in common.
@@ -133,7 +143,8 @@ def compare_memory(run: Run, references: str) -> dict[str, Any]:
     if planted:
         masks |= {"planted": bad, "aligned": ~bad}
     new, old = after.scores["multimem"][a], before.scores["multimem"][b]
-    unmatched = float((after.scores["cmc_in"][a] - before.scores["cmc_out"][b]).mean())
+    crossed = after.scores["cmc_in"][a] - before.scores["cmc_out"][b]
+    unmatched = float(crossed.mean())
     found = {
         "samples": len(common),
         "before": {name: _mean(old, mask) for name, mask in masks.items()},
@@ -143,6 +154,11 @@ def compare_memory(run: Run, references: str) -> dict[str, Any]:
         "unmatched": unmatched,
         "corrected": unmatched - (after.level - before.level),
         "gap": after.level - before.level,
+        "intervals": memory_intervals(old, new, masks) | {"unmatched": mean_interval(crossed)},
+        "curves": memory_curves(old, new),
+        "treated": treated_samples(
+            run, common[chosen], old[chosen], new[chosen], by_shard=by_shard, parts=parts
+        ),
     }
     return found | {"change": float(new.mean() / old.mean() - 1.0)}
 
@@ -187,13 +203,13 @@ def _mean(values: Floats, mask: NDArray[np.bool_]) -> float | None:
 def compared(run: Run, references: str, progress: Progress) -> dict[str, Any]:
     """A finished mitigated run beside its references; evaluates what is not evaluated yet."""
     before = Run.from_json(load_run(references, run.storage))
+    old, new = evaluated(before, progress), evaluated(run, progress)
     return {
         "recipe": run.config.mitigation.model_dump(mode="json"),
         "memory": compare_memory(run, references),
-        "utility": {
-            "before": utility(evaluated(before, progress)),
-            "after": utility(evaluated(run, progress)),
-        },
+        "utility": {"before": utility(old), "after": utility(new)},
+        "utility_intervals": utility_intervals(old, new),
+        "loss": {"before": loss_curve(before), "after": loss_curve(run)},
         "overhead": overhead(run),
     }
 
@@ -207,28 +223,53 @@ def evaluated(run: Run, progress: Progress) -> dict[str, Any]:
 
 
 def memory_table(memory: dict[str, Any]) -> Table:
-    """Mean MultiMem before and after."""
-    rows = []
+    """Mean MultiMem before and after, with intervals."""
+    rows, ends = [], memory["intervals"]
     for name, old in memory["before"].items():
         new = memory["after"][name]
         if old is not None and new is not None:
             # A relative change of what is not above 0 says nothing.
-            change = 100 * (new / old - 1) if old > 0 else None
-            rows.append([_NAMES.get(name, name), memory["count"][name], old, new, change])
+            share = 100 * (new / old - 1) if old > 0 else None
+            told = [_NAMES.get(name, name), memory["count"][name]]
+            for value, of in ((old, "before"), (new, "after"), (new - old, "difference")):
+                told += [value, _ends(ends[of][name])]
+            rows.append([*told, share])
     note = (
         f"Matched references: all models were trained by the recipe. Against models without it, "
-        f"the mean would be {memory['unmatched']:.3f}, and {memory['corrected']:.3f} less the gap "
-        f"of {memory['gap']:.3f} on samples that no model saw."
+        f"the mean would be {memory['unmatched']:.3f} ({_ends(ends['unmatched'])}), and "
+        f"{memory['corrected']:.3f} less the gap of {memory['gap']:.3f} on samples that no model "
+        "saw."
     )
-    return Table("Mean MultiMem", ["samples", "count", "before", "after", "change, %"], rows, note)
+    how = (
+        "Intervals are of 95 %, by Student's t over samples, the same in both runs; that other "
+        "models would differ as well is not in them."
+    )
+    columns = ["samples", "count", "before", "95 %", "after", "95 %", "change", "95 %", "in %"]
+    return Table("Mean MultiMem", columns, rows, [note, how])
 
 
-def utility_table(found: dict[str, Any]) -> Table:
-    """Held-out figures before and after, in points of 100."""
-    rows = [
-        [task, 100 * old, 100 * found["after"][task], 100 * (found["after"][task] - old)]
-        for task, old in found["before"].items()
-        if task in found["after"]
-    ]
-    note = "Means over directions or modalities, and over models; on held-out samples."
-    return Table("Utility", ["task", "before", "after", "points"], rows, note)
+def utility_table(result: dict[str, Any]) -> Table:
+    """Held-out figures before and after, in points of 100, with intervals."""
+    rows = []
+    for task, ends in result["utility_intervals"].items():
+        old, new = (100 * result["utility"][of][task] for of in ("before", "after"))
+        told: list[Any] = [task, ends["samples"]]
+        for value, of in ((old, "before"), (new, "after"), (new - old, "difference")):
+            told += [value, _ends(ends[of], 100)]
+        rows.append(told)
+    note = (
+        "Means over directions or modalities, and over models; on held-out samples. Intervals are "
+        "of 95 %, by Wilson, and by Newcombe for the change, of one share of so many samples: "
+        "that both runs are asked of the same samples is not counted in, so they are rather too "
+        "wide."
+    )
+    columns = ["task", "samples", "before", "95 %", "after", "95 %", "points", "95 %"]
+    return Table("Utility", columns, rows, note)
+
+
+def _ends(interval: Mapping[str, float] | None, scale: float = 1.0) -> str | None:
+    """An interval as text."""
+    if interval is None:
+        return None
+    digits = 3 if scale == 1.0 else 1
+    return " to ".join(number(scale * interval[end], digits) for end in ("low", "high"))

@@ -92,11 +92,11 @@ class Card:
 
 def render(view: RunView) -> str:
     """The page as HTML."""
-    style, script = _asset("page.css"), _asset("page.js")
+    style, script = asset("page.css"), asset("page.js")
     summary = dict(view.summary)
-    return _template().render(
+    return template("template.html").render(
         title=visible(view.title or "Memorization audit", 120),
-        policy=_policy(style, script),
+        policy=security_policy(style, script),
         style=Markup(style),  # noqa: S704 - the package's own file
         script=Markup(script),  # noqa: S704 - the package's own file
         s=summary,
@@ -353,7 +353,7 @@ def _joined(section: Mapping[str, Any], names: Sequence[str]) -> str:
     return ", ".join(f"{n.replace('_', ' ')} {section[n]}" for n in names if section.get(n))
 
 
-def _policy(style: str, script: str) -> str:
+def security_policy(style: str, script: str) -> str:
     """A content security policy: the two inline parts by their hash, media inside the page."""
     return (
         f"default-src 'none'; img-src data:; media-src data:; style-src '{_hash(style)}'; "
@@ -366,13 +366,19 @@ def _hash(text: str) -> str:
 
 
 @cache
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file of the package beside this one."""
     return resources.files("multimem_ray.report").joinpath(name).read_text(encoding="utf-8")
 
 
 @cache
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A template of the package, which escapes all that it is given."""
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FunctionLoader(asset),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return environment.from_string(_asset("template.html"))
+    return environment.get_template(name)

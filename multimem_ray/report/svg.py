@@ -220,6 +220,33 @@ def roc(curves: Sequence[tuple[str, Sequence[Sequence[float]], str]]) -> Markup:
     return svg(top + side + 38, parts, "ROC curves", width=LEFT + side + RIGHT)
 
 
+def lines(
+    curves: Sequence[tuple[str, Sequence[Sequence[float]], str]], across: str, up: str
+) -> Markup:
+    """Curves on common axes: name, points (x, y), style class; words for both axes."""
+    top, bottom = 24.0, 250.0
+    points = [point for _, of, _ in curves for point in of]
+    xs, ys = [p[0] for p in points], [p[1] for p in points]
+    x = Scale((min(xs), max(xs)), (LEFT, WIDTH - RIGHT))
+    y = Scale((min(ys), max(ys)), (bottom, top))
+    parts = [rect(LEFT, top, WIDTH - LEFT - RIGHT, bottom - top, "ground")]
+    if y.low < 0 < y.high:
+        parts.append(line(LEFT, y(0), WIDTH - RIGHT, y(0), "diagonal"))
+    for name, of, kind in curves:
+        path = " ".join(f"{_n(x(a))},{_n(y(b))}" for a, b in of)
+        hint = f"<title>{escape(name)}</title>"
+        parts.append(f'<polyline points="{path}" class="curve {kind}">{hint}</polyline>')
+    digits = _digits(x.low, x.high)
+    parts += [text(x(t), bottom + 15, number(t, digits)) for t in ticks(x.low, x.high)]
+    digits = _digits(y.low, y.high)
+    parts += [
+        text(LEFT - 5, y(t) + 4, number(t, digits), anchor="end") for t in ticks(y.low, y.high)
+    ]
+    parts.append(text(LEFT, top - 9, f"↑ {up}", "label", "start"))
+    parts.append(text((LEFT + WIDTH) / 2, bottom + 33, f"{across} →", "label"))
+    return svg(bottom + 38, parts, f"{up} by {across}")
+
+
 def waveform(peaks: Sequence[float]) -> Markup:
     """Loudness over time, mirrored; peaks are 0..1."""
     step, middle = 300 / max(len(peaks), 1), 20.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from multimem_ray.evaluation.mitigation import (
     chosen_ids,
     compare_memory,
     compared,
+    memory_table,
     overhead,
     utility,
+    utility_table,
 )
+from multimem_ray.report.mitigation import write_mitigation
 from multimem_ray.run import Run
 from multimem_ray.setup import open_run
 from tests.mitigation.small_audit import QUIET, history, small_audit
@@ -139,6 +143,28 @@ def test_all_side_by_side(folder: Path) -> None:
     spent = overhead(run)
     assert spent is not None
     assert 0 < spent["share"] < 1
+
+
+def test_figures_have_intervals_and_the_page_shows_them(folder: Path) -> None:
+    sets = ("mitigation.kind=in_training", "mitigation.by=cmc_out", "mitigation.percent=20")
+    run = mitigated(folder, "page", *sets, "mitigation.treatment=unpair")
+    made = compared(run, str(folder / "plain"), QUIET)
+    memory = made["memory"]
+    for name in ("before", "after"):
+        ends, mean = memory["intervals"][name]["all"], memory[name]["all"]
+        assert ends["low"] < mean < ends["high"]
+    before, after = rows(folder / "plain"), rows(run.output)
+    top = memory["treated"][0]
+    assert top["before"] == pytest.approx(before[top["key"]]["multimem"])
+    assert top["after"] == pytest.approx(after[top["key"]]["multimem"])
+    assert top["before"] == max(row["before"] for row in memory["treated"])
+    tables = memory_table(memory), utility_table(made)
+    assert all(None not in row[:-1] for table in tables for row in table.rows)
+    html = Path(write_mitigation(run, made, tables)).read_text("utf-8")
+    for words in ("trained on without the modality", "Wilson", "chosen at random", top["key"]):
+        assert words in html
+    assert html.count("<polyline") == 4
+    assert not re.search(r">(None|nan)<", html)
 
 
 def test_a_mitigation_must_be_configured(folder: Path) -> None:

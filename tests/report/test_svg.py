@@ -65,3 +65,15 @@ def test_intervals_and_curves() -> None:
     assert len(_all(drawing, "rect", "span")) == 2
     assert len(_all(svg.roc([("a", [[0, 0], [0, 1], [1, 1]], "k0")]), "polyline")) == 1
     assert len(_all(svg.waveform([0.1, 1.0]), "rect")) == 2
+
+
+def test_curves_share_axes_that_hold_all_of_them() -> None:
+    curves = [
+        ("before", [(0.0, -1.0), (1.0, 2.0)], "k1"),
+        ("after", [(0.5, 0.0), (2.0, 1.0)], "k0"),
+    ]
+    drawing = svg.lines(curves, "epoch", "loss")
+    for curve in _all(drawing, "polyline"):
+        points = [tuple(map(float, p.split(","))) for p in curve.attrib["points"].split()]
+        assert all(svg.LEFT <= x <= svg.WIDTH and 0 <= y <= 250 for x, y in points)
+    assert _all(drawing, "line", "diagonal"), "zero is marked where it lies inside"
