@@ -211,8 +211,11 @@ def report(
 def _report_digest(config: Config, summary: dict[str, Any]) -> str:
     """Of what a report shows besides the samples themselves."""
     from multimem_ray.results.catalogue import Catalogue
+    from multimem_ray.results.table import ScoreTable
 
+    table = ScoreTable(config.output, Storage(config.storage))
     shown = [
+        *(table.document(f"{name}.json") for name in ("evaluation", "mitigation")),
         {name: value for name, value in summary.items() if name != "report"},
         config.report.model_dump(mode="json"),
         Catalogue(config.output, Storage(config.storage)).state,

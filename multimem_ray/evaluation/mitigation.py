@@ -228,11 +228,13 @@ def memory_table(memory: dict[str, Any]) -> Table:
     for name, old in memory["before"].items():
         new = memory["after"][name]
         if old is not None and new is not None:
-            # A relative change of what is not above 0 says nothing.
-            share = 100 * (new / old - 1) if old > 0 else None
-            told = [_NAMES.get(name, name), memory["count"][name]]
+            # A relative change of what may be 0 says nothing.
+            base = ends["before"][name]
+            sure = base is not None and base["low"] > 0
+            share = number(100 * (new / old - 1), 1) if sure else None
+            told: list[Any] = [_NAMES.get(name, name), memory["count"][name]]
             for value, of in ((old, "before"), (new, "after"), (new - old, "difference")):
-                told += [value, _ends(ends[of][name])]
+                told += [number(value), _ends(ends[of][name])]
             rows.append([*told, share])
     note = (
         f"Matched references: all models were trained by the recipe. Against models without it, "
@@ -255,7 +257,7 @@ def utility_table(result: dict[str, Any]) -> Table:
         old, new = (100 * result["utility"][of][task] for of in ("before", "after"))
         told: list[Any] = [task, ends["samples"]]
         for value, of in ((old, "before"), (new, "after"), (new - old, "difference")):
-            told += [value, _ends(ends[of], 100)]
+            told += [number(value, 1), _ends(ends[of], 100)]
         rows.append(told)
     note = (
         "Means over directions or modalities, and over models; on held-out samples. Intervals are "

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from aiohttp import web
 
 from multimem_ray.errors import ConfigError
+from multimem_ray.interrupts import kept_handlers
 from multimem_ray.results.table import ScoreTable
 from multimem_ray.run import load_run
 from multimem_ray.storage import Storage
@@ -53,7 +56,7 @@ def open_view(
 
 
 def serve(view: View, port: int, ready: Callable[[str], None]) -> None:
-    """Serve on loopback until the process is stopped.
+    """Serve on loopback until Ctrl-C, the usual way to end it, or until the process is stopped.
 
     Args:
         port: 0 takes a free one.
@@ -74,7 +77,10 @@ def serve(view: View, port: int, ready: Callable[[str], None]) -> None:
 
     app = application(view, token)
     app.on_startup.append(told)
-    with listening:
+    with listening, kept_handlers():
+        # Nothing is under way that would have to be kept, so there is nothing to say.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         web.run_app(
             app,
             sock=listening,
