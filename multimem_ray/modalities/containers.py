@@ -19,6 +19,7 @@ _SEGMENT = b"\x18\x53\x80\x67"
 # Twelve bits of ones, then layer 0, which MP3 does not have (ISO 14496-3, 1.A.2.2).
 _ADTS = frozenset({b"\xff\xf0", b"\xff\xf1", b"\xff\xf8", b"\xff\xf9"})
 _OPEN_END = 0x7FFF0000
+_TAGS = 1024  # bytes that tags may take behind an MP3, less than any joined one
 _W64 = b"riff\x2e\x91\xcf\x11"
 _MPEG_IN_WAV = frozenset({b"\x50\0", b"\x55\0"})  # the format's tag: layer II, layer III
 _MOV_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
@@ -69,8 +70,18 @@ def needs_packets(raw: bytes) -> str | None:
         return None
     head = raw[at : at + 200]
     told = b"Xing" in head or b"Info" in head or b"VBRI" in head
+    if told and at + _told_size(head) >= len(raw) - _TAGS:
+        return None
     joined = raw.count(b"Xing\0\0\0") + raw.count(b"Info\0\0\0") > 1
     return "mp3" if joined or not told else None
+
+
+def _told_size(head: bytes) -> int:
+    """The bytes of a stream as its encoder's header has them; 0 if it does not say."""
+    place = max(head.find(b"Xing"), head.find(b"Info"))
+    flags = head[place + 7] if 0 <= place < len(head) - 16 else 0
+    first = place + (12 if flags & 1 else 8)
+    return int.from_bytes(head[first : first + 4], "big") if flags & 2 else 0
 
 
 def _is_mpeg(raw: bytes, at: int) -> bool:

@@ -9,6 +9,7 @@ Pillow's others include one that runs an interpreter.
 from __future__ import annotations
 
 import io
+import math
 import struct
 from typing import TYPE_CHECKING
 
@@ -169,7 +170,7 @@ class Image(Modality):
         width, height = picture.size
         if width * height > settings.max_pixels:
             raise self._bomb(f"{width} x {height} pixels")
-        most = int(np.ceil(settings.size * settings.oversize))
+        most = math.ceil(settings.size * settings.oversize)
         if picture.format == "JPEG" and settings.fit is None:
             picture.draft(None, (most, most))
         whole = _on_paper(picture) if picture.format == "GIF" else _resizable(picture)
@@ -223,7 +224,11 @@ def _saturated(views: Tensor, purity: Tensor) -> Tensor:
 
 def _orientation(picture: Pillow.Image) -> int:
     # Pillow turns a TIFF itself.
-    if picture.format == "TIFF" or _SAYING.isdisjoint(name[:4] for name in picture.info):
+    if (
+        not picture.info
+        or picture.format == "TIFF"
+        or _SAYING.isdisjoint(name[:4] for name in picture.info)
+    ):
         return 1
     try:
         found = picture.getexif().get(_ORIENTATION)
