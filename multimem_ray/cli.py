@@ -203,10 +203,15 @@ def report(config: ConfigFile = None, set_: Overrides = None) -> None:
 @app.command()
 def evaluate(config: ConfigFile = None, set_: Overrides = None) -> None:
     """Retrieval, linear probes and zero-shot classification of every model, on held-out samples."""
+    from multimem_ray.report.outcome import evaluation_rows
     from multimem_ray.results.terminal import evaluation_table
 
     resolved = mm.load_config(config, set_)
-    _out().print(evaluation_table(mm.evaluate(resolved)))
+    result = mm.evaluate(resolved)
+    _out().print(evaluation_table(result, evaluation_rows(result)))
+    _say("intervals: Wilson's over samples; ± se over models")
+    for sentence in result["left_out"]:
+        _say(f"left out: {line(sentence)}")
     _say(f"all figures with intervals: {resolved.output.rstrip('/')}/evaluation.json")
 
 
@@ -475,11 +480,20 @@ def duplicates(
 
 
 @app.command()
-def status(output: RunFolder, endpoint_url: Endpoint = None) -> None:
+def status(
+    output: RunFolder,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="say what has changed until the run is done")
+    ] = False,
+    endpoint_url: Endpoint = None,
+) -> None:
     """What is done and what is to do, from the files of a run alone."""
+    from multimem_ray.status import follow as follow_run
     from multimem_ray.status import run_status
 
     run, storage = _existing(output, endpoint_url)
+    if follow:
+        follow_run(output, storage, _say)
     found = run_status(output, run, storage)
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in found.lines():
@@ -590,13 +604,14 @@ def plant(
         list[str] | None, typer.Option(help="modality=field, as data.fields; default: found")
     ] = None,
     seed: int = 0,
+    endpoint_url: Endpoint = None,
 ) -> None:
     """Copy shards with a known fraction of misaligned samples, to test an audit on them."""
+    from multimem_ray.commands.common import storage_at
     from multimem_ray.setup import detect_fields
     from multimem_ray.shards.plant import plant as plant_copy
-    from multimem_ray.storage import Storage
 
-    storage, progress = Storage(), _progress()
+    storage, progress = storage_at(endpoint_url), _progress()
     fields, found = detect_fields(shards, storage)
     fields = {**fields, **_pairs(field or [])}
     label = label or found

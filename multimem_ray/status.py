@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from multimem_ray.fence import FOLDER
 from multimem_ray.own_files import HELD_OUT_AGAIN, read_own
-from multimem_ray.run import Run
+from multimem_ray.planning.timings import recorded
+from multimem_ray.run import Run, load_run
 from multimem_ray.storage import Storage
 from multimem_ray.store.markers import details, valid_commits
 
@@ -20,7 +22,9 @@ _RECENT = 32
 class RunStatus:
     """State of a run; times in seconds.
 
-    ``undecodable`` and ``killed`` are held-out samples that were left out of the means.
+    ``undecodable`` and ``killed`` are held-out samples that were left out of the means;
+    ``epochs`` those of all models together. Hours are those of stages that have ended. ``opened``
+    tells who writes into the run, or did so last.
     """
 
     models: int
@@ -34,6 +38,21 @@ class RunStatus:
     shards_per_s: float | None
     undecodable: int = 0
     killed: int = 0
+    epochs: int = 0
+    epochs_done: int = 0
+    reported: bool = False
+    cpu_hours: float = 0.0
+    gpu_hours: float = 0.0
+    opened: str = ""
+
+    @property
+    def stage(self) -> str:
+        """What is being done, or is to be done next."""
+        if self.models_done < self.models:
+            return "train"
+        if self.shards_done < self.shards:
+            return "score"
+        return "done" if self.reported else "report"
 
     @property
     def left_s(self) -> float | None:
@@ -44,8 +63,10 @@ class RunStatus:
 
     def lines(self) -> list[tuple[str, str]]:
         """Name and value of each fact, for a person."""
+        epochs = f", {self.epochs_done} of {self.epochs} epochs" if self.stage == "train" else ""
         found = [
-            ("reference models", f"{self.models_done} of {self.models} trained"),
+            ("stage", self.stage),
+            ("reference models", f"{self.models_done} of {self.models} trained{epochs}"),
             (
                 "shards",
                 f"{self.shards_done} of {self.shards} committed"
@@ -60,7 +81,23 @@ class RunStatus:
         if self.shards_done < self.shards and self.left_s is not None:
             rate = f"{self.shards_per_s:.2f} shards/s, about {self.left_s:.0f} s left"
             found.append(("rate", rate))
+        gpus = f", {self.gpu_hours:.2g} GPU-hours" if self.gpu_hours else ""
+        found.append(("took so far", f"{self.cpu_hours:.2g} core-hours{gpus}, of ended stages"))
+        if self.opened:
+            found.append(("opened by", self.opened))
         return found
+
+    def sentence(self) -> str:
+        """The same in one line, for whoever follows the run."""
+        told = {
+            "train": f"{self.models_done} of {self.models} models, "
+            f"{self.epochs_done} of {self.epochs} epochs",
+            "score": f"{self.shards_done} of {self.shards} shards, {self.rows} samples"
+            + (f", about {self.left_s:.0f} s left" if self.left_s is not None else ""),
+            "report": "summary and report are to be written",
+            "done": f"{self.rows} samples scored, {self.errors} in errors/",
+        }
+        return f"{self.stage}: {told[self.stage]}"
 
 
 def run_status(output: str, run_json: Mapping[str, Any], storage: Storage) -> RunStatus:
@@ -76,7 +113,11 @@ def run_status(output: str, run_json: Mapping[str, Any], storage: Storage) -> Ru
                 lambda c: details(storage, c, finished_at=(int, float)), commits[-_RECENT:]
             )
         )
+        epochs = run.config.training.trained_epochs
+        trained = pool.map(lambda one: _epochs_done(run, one, epochs), ids)
+        epochs_done = sum(trained)
     held_out = _held_out(output, run_json, storage)
+    hours = [(e["seconds"] / 3600, e["cpus"], e["gpus"]) for e in recorded(run)]
     return RunStatus(
         models=len(ids),
         models_done=done,
@@ -89,7 +130,59 @@ def run_status(output: str, run_json: Mapping[str, Any], storage: Storage) -> Ru
         shards_per_s=_rate(recent),
         undecodable=int(held_out.get("undecodable", 0)),
         killed=len(held_out.get("killed", [])),
+        epochs=epochs * len(ids),
+        epochs_done=epochs_done,
+        reported=_is_reported(run, len(commits)),
+        cpu_hours=sum(h * cpus for h, cpus, _ in hours),
+        gpu_hours=sum(h * gpus for h, _, gpus in hours),
+        opened=_opened(run),
     )
+
+
+def follow(
+    output: str, storage: Storage, say: Callable[[str], None], every_s: float = 2.0
+) -> RunStatus:
+    """Say how far the run is whenever that has changed, until it is done.
+
+    Args:
+        every_s: Seconds between two looks.
+    """
+    said = ""
+    while True:
+        status = run_status(output, load_run(output, storage), storage)
+        # How long it will take changes with every look, and is no news.
+        news = status.sentence().partition(", about ")[0]
+        if news != said:
+            said = news
+            say(status.sentence())
+        if status.stage == "done":
+            return status
+        time.sleep(every_s)
+
+
+def _epochs_done(run: Run, model_id: str, epochs: int) -> int:
+    if run.is_trained(model_id):
+        return epochs
+    return len(run.model_folder(model_id).history())
+
+
+def _is_reported(run: Run, commits: int) -> bool:
+    """Whether the summary is there, of all that is committed."""
+    url = run.path("summary.json")
+    if not run.storage.exists(url):
+        return False
+    summary = read_own(run.storage, url, "run `multimem report` again")
+    return bool((summary.get("verdict") or {}).get("of", {}).get("shards") == commits)
+
+
+def _opened(run: Run) -> str:
+    """Process and host that opened the run last; empty of runs that nobody fenced."""
+    folder = run.path(FOLDER)
+    files = [info.url for info in run.storage.list(folder, recursive=False)]
+    if not files:
+        return ""
+    last = read_own(run.storage, max(files), "it is told anew when the run is opened again")
+    return f"process {last.get('pid')} on {last.get('host')}, {last.get('at')}"
 
 
 def _held_out(output: str, run_json: Mapping[str, Any], storage: Storage) -> dict[str, Any]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from multimem_ray.audit import report, score, train
 from multimem_ray.run import load_run
-from multimem_ray.status import RunStatus, run_status
+from multimem_ray.setup import open_run
+from multimem_ray.status import RunStatus, follow, run_status
 from multimem_ray.storage import Storage
 from tests.results.fake_run import fake_run
+from tests.small import QUIET, small_run
 
 
 def status(folder: str) -> RunStatus:
@@ -58,3 +62,30 @@ def test_the_rate_is_that_of_recent_commits(tmp_path: Path) -> None:
     assert shown.shards_per_s == pytest.approx(0.1, rel=0.1)
     assert shown.left_s == pytest.approx(40, rel=0.1)
     assert "shards/s" in dict(shown.lines())["rate"]
+
+
+def test_who_follows_a_run_hears_what_changes_until_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = small_run(tmp_path, "design.models=2", "training.epochs=2")
+    said, steps = list[str](), iter(["train", "score", "report"])
+    open_run(run.config)
+
+    def work(_: float) -> None:
+        match next(steps):
+            case "train":
+                train(run.config, QUIET, executor="local")
+            case "score":
+                score(run.config, QUIET, executor="local")
+                Path(run.output, "summary.json").unlink()
+            case "report":
+                report(run.config, QUIET)
+
+    monkeypatch.setattr("multimem_ray.status.time.sleep", work)
+    done = follow(run.output, Storage(), said.append)
+    assert [line.partition(":")[0] for line in said] == ["train", "score", "report", "done"]
+    assert said[0] == "train: 0 of 2 models, 0 of 4 epochs"
+    assert done.stage == "done"
+    told = dict(done.lines())
+    assert told["took so far"].endswith("core-hours, of ended stages")
+    assert told["opened by"].startswith(f"process {os.getpid()} on ")

@@ -53,8 +53,8 @@ def evaluate(run: Run, progress: Progress) -> dict[str, Any]:
 
     Returns:
         ``samples``, ``models`` (per id: ``retrieval``, ``probe`` and ``zero_shot`` by modality)
-        and ``mean`` over the models of each figure with its standard error over models. Written
-        to ``evaluation.json``.
+        ``mean`` over the models of each figure with its standard error over models, and
+        ``left_out``: sentences on what could not be measured. Written to ``evaluation.json``.
 
     Raises:
         HeldOutError: The held-out set was not chosen yet, or none of it can be used.
@@ -77,6 +77,7 @@ def evaluate(run: Run, progress: Progress) -> dict[str, Any]:
         "settings": run.config.evaluation.model_dump(mode="json"),
         "models": models,
         "mean": _means(models),
+        "left_out": _left_out(run, held_out, classes, by_class),
     }
     text = json.dumps(result, indent=1).encode()
     run.storage.write_atomic(run.path("evaluation.json"), text)
@@ -172,6 +173,30 @@ def _one_model(
         if vectors is not None and name != _TEXT:
             result["zero_shot"][name] = zero_shot(rows, labels, classes, vectors, settings.seed)
     return result
+
+
+def _left_out(
+    run: Run, held_out: HeldOutEmbeddings, classes: Sequence[str], by_class: Tensor | None
+) -> list[str]:
+    """What was not measured, and why; the same for every model."""
+    if not classes:
+        label = run.label or "data.label is not set, and no field was found"
+        return [f"probes and zero-shot classification: no held-out sample has a label ({label})"]
+    folds, told = run.config.evaluation.folds, []
+    for place, name in enumerate(run.modalities):
+        known = held_out.labels[held_out.present[:, place] & (held_out.labels != "")]
+        counts = np.unique(known, return_counts=True)[1]
+        enough = int((counts >= folds).sum())
+        if enough < 2:
+            told.append(
+                f"probe of {name}: {enough} of {len(counts)} labels have the {folds} held-out "
+                "samples that evaluation.folds asks for, and it takes two; raise held_out.fraction "
+                "or lower evaluation.folds"
+            )
+    if by_class is None:
+        why = "no text modality" if len(classes) > 1 else f"one label, {classes[0]!r}"
+        told.append(f"zero-shot classification: {why}")
+    return told
 
 
 def _class_vectors(run: Run, bank: ScoringBank, classes: Sequence[str]) -> Tensor | None:

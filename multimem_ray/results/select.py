@@ -283,6 +283,8 @@ def find_threshold(ranking: Ranking, n: int) -> dict[str, Any]:
         ConfigError: The ranking is defined for fewer than n samples.
     """
     sketch, order = ranking.sketch, direction("score", ranking.largest)
+    if not sketch.count:
+        raise ConfigError(f"no sample has a score '{ranking.name}' that a list could go by")
     if not 1 <= n <= sketch.count:
         raise ConfigError(
             f"a list of {n} samples by '{ranking.name}' is not possible: the score is defined for "

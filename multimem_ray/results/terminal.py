@@ -144,8 +144,14 @@ def _decimal(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def evaluation_table(result: Mapping[str, Any]) -> Table:
-    """Mean of each figure over the models, with its standard error over models."""
+def evaluation_table(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Mean of each figure over the models, with its interval, what chance gives, and how models
+    differ.
+
+    Args:
+        result: The content of ``evaluation.json``.
+        rows: Its figures with intervals; see :func:`multimem_ray.report.outcome.evaluation_rows`.
+    """
     table = Table(
         title=f"{len(result['models'])} models on {result['samples']} held-out samples",
         title_justify="left",
@@ -154,11 +160,13 @@ def evaluation_table(result: Mapping[str, Any]) -> Table:
     )
     for column in ("task", "of"):
         table.add_column(column)
-    for column in ("mean", "± se over models"):
+    for column in ("mean", "95 % interval", "chance", "± se"):
         table.add_column(column, justify="right")
-    for row in result["mean"]:
+    for row, told in zip(result["mean"], rows, strict=True):
         se = "" if row["se"] is None else f"{row['se']:.3f}"
-        table.add_row(row["task"], Text(line(row["of"])), f"{row['mean']:.3f}", se)
+        interval = f"{told['low']:.3f} to {told['high']:.3f}"
+        cells = [f"{row['mean']:.3f}", interval, _decimal(told["chance"]), se]
+        table.add_row(row["task"], Text(line(row["of"])), *cells)
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -15,6 +16,7 @@ from multimem_ray.errors import HeldOutError
 from multimem_ray.evaluation.evaluate import evaluate
 from multimem_ray.models.build import build_model
 from multimem_ray.progress import Progress
+from multimem_ray.report.outcome import evaluation_rows
 from multimem_ray.results.terminal import evaluation_table
 from multimem_ray.run import Run
 from multimem_ray.scoring.bank import ScoringBank
@@ -48,8 +50,24 @@ def test_every_model_is_judged_on_the_held_out_samples(tmp_path: Path) -> None:
         assert found["zero_shot"]["image"]["chance"] == pytest.approx(1 / 3)
     assert {row["models"] for row in result["mean"]} == {2}
     console = Console(file=io.StringIO(), width=120)
-    console.print(evaluation_table(result))
-    assert "audio+image → text" in console.file.getvalue()  # type: ignore[attr-defined]
+    console.print(evaluation_table(result, evaluation_rows(result)))
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "audio+image → text" in said
+    assert "95 % interval" in said
+    assert "0.333" in said, "what chance gives"
+    assert result["left_out"] == []
+
+
+def test_what_was_not_measured_is_told_with_the_reason(tmp_path: Path) -> None:
+    run = prepared(tmp_path)
+    many, _ = small_run(tmp_path, "evaluation.folds=40", "held_out.fraction=0.6")
+    assert any(
+        "probe of image: 0 of 3 labels have the 40 held-out samples" in sentence
+        for sentence in evaluate(many, QUIET)["left_out"]
+    )
+    plain = dataclasses.replace(run, label=None)
+    (sentence,) = evaluate(plain, QUIET)["left_out"]
+    assert "no held-out sample has a label" in sentence
 
 
 def test_the_batch_size_changes_nothing(tmp_path: Path) -> None:

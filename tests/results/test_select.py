@@ -175,3 +175,10 @@ def _top(table: ScoreTable, name: str, by: str | None = None, **size: float) -> 
 
 def _read(parts: Sequence[str]) -> list[dict[str, object]]:
     return pa.concat_tables([pq.read_table(part) for part in parts]).to_pylist()
+
+
+def test_a_run_without_scores_has_no_list_and_says_so(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, shards=1, rows=20, undefined=20)
+    ranking = select.ranking(ScoreTable(run.output, Storage()), "multimem")
+    with pytest.raises(ConfigError, match=r"^no sample has a score 'multimem' that"):
+        select.top_n(ranking, n=5)
