@@ -255,6 +255,25 @@ def plan(
 
 
 @app.command()
+def init(
+    shards: Annotated[str, typer.Argument(help="shards: braces, globs, @file, '::', a folder")],
+    to: Annotated[str, typer.Option(help="the file that is written")] = "run.yaml",
+    output: Annotated[str, typer.Option(help="folder or s3:// prefix of the audit")] = "runs/first",
+    force: Annotated[bool, typer.Option("--force", help="overwrite the file")] = False,
+    endpoint_url: Endpoint = None,
+) -> None:
+    """Look into some shards and write a commented configuration for them."""
+    from multimem_ray.setup.first_config import first_config
+
+    if Path(to).exists() and not force:
+        raise ConfigError(f"{to} is there already: --to another file, or --force")
+    text = first_config(shards, output, endpoint_url)
+    Path(to).parent.mkdir(parents=True, exist_ok=True)
+    Path(to).write_text(text, encoding="utf-8")
+    _say(f"{to} is written; look at it, and then: multimem plan --probe {to}")
+
+
+@app.command()
 def inspect(
     shards: Annotated[str, typer.Argument(help="shards: braces, globs, @file, '::', a folder")],
     samples: Annotated[
